@@ -1,0 +1,1 @@
+"""The miniature: captioned scenes, and Stable Diffusion in small trained on them."""

@@ -1,0 +1,115 @@
+"""The miniature's parts, new: the same classes as Stable Diffusion's, small. Trained by `make miniature`."""
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from clockwork.miniature.scenes import SIZE, scene
+
+WIDTH = 64  # of the text features, and of the cross-attention that reads them
+MAX_TOKENS = 32
+LATENT_SIZE = SIZE // 2
+
+
+def tokenizer(folder: Path, captions: int = 5000) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte pairs are merged until every word of the captions is one token."""
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000,
+        min_frequency=2,
+        end_of_word_suffix="</w>",
+        initial_alphabet=list(string.ascii_lowercase + string.digits + string.punctuation),
+        show_progress=False,
+    )
+    characters = string.ascii_lowercase + string.digits + string.punctuation  # so that any English can be read
+    bpe.train_from_iterator([*characters, *(scene("train", i).caption for i in range(captions))], trainer)
+    learned = json.loads(bpe.to_str())["model"]
+    # CLIP's special tokens come last: its text models pool at the highest id, which must be the end token.
+    words = [*sorted(learned["vocab"], key=learned["vocab"].get), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    merges = [" ".join(pair) for pair in learned["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    return CLIPTokenizer(
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=MAX_TOKENS
+    )
+
+
+def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+            projection_dim=WIDTH,
+        )
+    )
+
+
+def autoencoder() -> AutoencoderKL:
+    """Half-resolution latents of four channels, as a 2 × 2 patch's 12 numbers hold about that much here."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(32, 64),
+        norm_num_groups=8,
+        sample_size=SIZE,
+        scaling_factor=1.0,  # the code is white by construction
+        mid_block_add_attention=False,
+    )
+
+
+def unet(top_attention: bool) -> UNet2DConditionModel:
+    """SD's form with attention at the highest resolution, the Efficient UNet's without (paper, Section 5)."""
+    top = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D") if top_attention else ("DownBlock2D", "UpBlock2D")
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        down_block_types=(top[0], "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", top[1]),
+        block_out_channels=(24, 48, 96, 96),
+        layers_per_block=1,
+        attention_head_dim=2,  # diffusers' historic name: it is the number of heads
+        norm_num_groups=8,
+        cross_attention_dim=WIDTH,
+    )
+
+
+def noise_schedule() -> DDIMScheduler:
+    """Stable Diffusion's betas, with the prediction of v that suits few steps."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def clip_config(words: CLIPTokenizer) -> dict[str, Any]:
+    """open_clip's model config of the small CLIP that the miniature's metrics look through."""
+    return {
+        "embed_dim": 96,
+        "vision_cfg": {"image_size": 2 * SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
+        "text_cfg": {
+            "context_length": MAX_TOKENS,
+            "vocab_size": len(words),
+            "width": 96,
+            "heads": 4,
+            "layers": 3,
+        },
+    }
