@@ -1,12 +1,15 @@
 """The miniature's parts, new: the same classes as Stable Diffusion's, small. Trained by `make miniature`."""
 
+import copy
 import json
 import string
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clockwork.miniature.scenes import SIZE, scene
@@ -97,6 +100,7 @@ def noise_schedule() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        timestep_spacing="trailing",
     )
 
 
@@ -111,5 +115,35 @@ def clip_config(words: CLIPTokenizer) -> dict[str, Any]:
             "width": 96,
             "heads": 4,
             "layers": 3,
+            "hf_tokenizer_name": "the folder's own",
         },
     }
+
+
+def save_pipeline(
+    folder: Path, parts: tuple[UNet2DConditionModel, CLIPTextModel], vae: AutoencoderKL, words: CLIPTokenizer
+) -> None:
+    """A `StableDiffusionPipeline` folder: UNet and decoder in half precision, which diffusers loads as single; the
+    small text encoder in single, as transformers loads what it finds."""
+    unet, text = parts
+    pipe = StableDiffusionPipeline(
+        copy.deepcopy(vae).half(),
+        text,
+        words,
+        copy.deepcopy(unet).half(),
+        noise_schedule(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(folder)
+
+
+def save_clip(folder: Path, clip: nn.Module, words: CLIPTokenizer) -> None:
+    """An open_clip folder in half precision: `open_clip.create_model("local-dir:" + folder)`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": clip_config(words), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in clip.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    words.save_pretrained(folder)

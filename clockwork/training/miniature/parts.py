@@ -38,7 +38,7 @@ class Part(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         rate, steps = self.hparams.learning_rate, self.hparams.steps
-        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.03, cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -88,13 +88,18 @@ class Contrast(Part):
 
     def training_step(self, _: int) -> Tensor:
         captions, images = self.scenes()
-        seen = F.normalize(self.clip.encode_image(F.interpolate(images, scale_factor=2)), dim=-1)
+        seen = F.normalize(self.clip.encode_image(enlarged(images)), dim=-1)
         read = F.normalize(self.clip.encode_text(tokens(self.words, captions).to(self.device)), dim=-1)
         logits = self.clip.logit_scale.exp().clamp(max=100) * seen @ read.T
         truth = torch.arange(len(captions), device=self.device)
         right = (logits.argmax(1) == truth).float().mean()
         self.log("retrieval", right, prog_bar=True)
         return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+
+
+def enlarged(images: Tensor) -> Tensor:
+    """Scenes at the size the small CLIP takes, as `OpenCLIP.encode_image` makes them."""
+    return F.interpolate(images, scale_factor=2, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 @torch.no_grad()

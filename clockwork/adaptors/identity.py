@@ -1,0 +1,18 @@
+"""The training-free adaptor: the features of the step before, as they are (Table 3, "Identity")."""
+
+from typing import final
+
+from torch import Tensor
+
+from clockwork.adaptors.base import Adaptor, Widths
+
+
+@final
+class Identity(Adaptor):
+    def __init__(self, widths: Widths) -> None:
+        super().__init__(widths, ("r_out_prev",))
+
+    def forward(
+        self, r_in: Tensor | None, r_out_prev: Tensor | None, t_emb: Tensor | None, text_emb: Tensor | None
+    ) -> Tensor:
+        return self.features(r_in, r_out_prev)

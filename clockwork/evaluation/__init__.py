@@ -1,0 +1,1 @@
+"""Evaluation: an operating point → pictures → metrics → a row."""

@@ -1,0 +1,127 @@
+"""One operating point → one row."""
+
+import importlib.metadata
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from clockwork.adaptors import adaptor_hash
+from clockwork.evaluation.cost import image_flops
+from clockwork.evaluation.generate import generate, pictures
+from clockwork.evaluation.rows import Row, append_row, read_rows
+from clockwork.setup import Setup
+from clockwork.metrics.clip_score import clip_score
+from clockwork.metrics.fid import FID
+from clockwork.metrics.latency import latency_ms
+from clockwork.metrics.similarity import psnr_and_ssim
+from clockwork.openclip import OpenCLIP
+from clockwork.operating_point import digest
+from clockwork.prompts import Prompt, chunks, prompts_hash
+from clockwork.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What to measure; `miniature` says that FID and CLIP score look through the small CLIP, and are named so."""
+
+    fid: FID | None = None
+    clip: OpenCLIP | None = None
+    latency: bool = True
+    miniature: bool = False
+
+    @property
+    def label(self) -> str:
+        fid = [] if self.fid is None else [f"FID {self.fid.label}"]
+        clip = [] if self.clip is None else [f"CLIP {self.clip.label}"]
+        return "; ".join(fid + clip) or "none"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The prompts, the metrics and the folder that a sweep's rows share."""
+
+    prompts: Sequence[Prompt]
+    metrics: Metrics
+    folder: Path
+    seed: int = 0
+    batch_size: int = 32
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    def digest(self, setup: Setup) -> str:
+        """Of all that fixes the pictures and the metrics."""
+        fixed = [asdict(setup.point), setup.adaptor_name, adaptor_hash(setup.adaptor)]
+        return digest([*fixed, prompts_hash(self.prompts), self.seed, self.metrics.label])
+
+    def pictures(self, setup: Setup) -> Path:
+        """The folder with an operating point's pictures, painted as far as they are missing."""
+        folder = self.folder / "pictures" / self.digest(setup)
+        generate(setup, self.prompts, folder, self.seed, self.batch_size)
+        return folder
+
+    def evaluate(self, setup: Setup) -> None:
+        """Appends the row, unless one with its digest is there."""
+        if self.digest(setup) not in {row["digest"] for row in read_rows(self.rows)}:
+            append_row(self.rows, self.measure(setup))
+
+    def measure(self, setup: Setup) -> Row:
+        metrics, folder = self.metrics, self.pictures(setup)
+        fid = None if metrics.fid is None else metrics.fid(pictures(folder, self.prompts))
+        score = None
+        if metrics.clip is not None:
+            captions = ([p.text for p in batch] for batch in chunks(self.prompts, 64))
+            score = clip_score(metrics.clip, zip(pictures(folder, self.prompts), captions, strict=True))
+        psnr = ssim = None
+        if setup.adaptor is not None:
+            teacher = self.pictures(replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule()))
+            psnr, ssim = psnr_and_ssim(
+                zip(pictures(folder, self.prompts), pictures(teacher, self.prompts), strict=True)
+            )
+        flops, small = image_flops(setup), metrics.miniature
+        first = self.prompts[0]
+        return Row(
+            digest=self.digest(setup),
+            **asdict(setup.point),
+            adaptor=setup.adaptor_name,
+            adaptor_hash=adaptor_hash(setup.adaptor),
+            full_steps=setup.schedule.full_steps(setup.calls),
+            calls=setup.calls,
+            prompts=prompts_hash(self.prompts),
+            images=len(self.prompts),
+            seed=self.seed,
+            fid=None if small else fid,
+            clip_score=None if small else score,
+            fid_miniature=fid if small else None,
+            clip_score_miniature=score if small else None,
+            metrics=metrics.label,
+            psnr=psnr,
+            ssim=ssim,
+            tflops_paper=flops.paper / 1e12,
+            tflops_full=flops.full / 1e12,
+            gmacs=flops.macs / 1e9,
+            latency_ms=latency_ms(lambda: setup.latents([first.text], setup.teacher.noise([first.id])))
+            if metrics.latency
+            else None,
+            device=str(setup.teacher.device),
+            commit=commit(),
+            versions=versions(),
+        )
+
+
+def commit() -> str | None:
+    """The project's commit, with a + where the tree has changed since; None outside a checkout."""
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.stdout.strip() or None
+
+
+def versions() -> str:
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers", "clockwork"))

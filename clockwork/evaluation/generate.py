@@ -1,0 +1,36 @@
+"""Pictures on disk, one file a prompt: a killed run goes on with the first that is missing."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clockwork.setup import Setup
+from clockwork.pictures import read_image, write_image
+from clockwork.prompts import Prompt, chunks
+
+
+def generate(setup: Setup, prompts: Sequence[Prompt], folder: Path, seed: int = 0, batch_size: int = 32) -> None:
+    """One PNG a prompt, named by its id; those already there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [p for p in prompts if not _file(folder, p).is_file()]
+    label = f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps"
+    with tqdm(total=len(prompts), initial=len(prompts) - len(missing), desc=label, unit="image") as bar:
+        for batch in chunks(missing, batch_size):
+            noise = setup.teacher.noise([p.id for p in batch], seed)
+            latents = setup.latents([p.text for p in batch], noise)
+            for prompt, image in zip(batch, setup.teacher.decode(latents), strict=True):
+                write_image(_file(folder, prompt), image)
+            bar.update(len(batch))
+
+
+def pictures(folder: Path, prompts: Sequence[Prompt], batch_size: int = 64) -> Iterator[Tensor]:
+    """The pictures of the prompts, in their order: 8-bit batches `batch × 3 × height × width`."""
+    for batch in chunks(prompts, batch_size):
+        yield torch.stack([read_image(_file(folder, p)) for p in batch])
+
+
+def _file(folder: Path, prompt: Prompt) -> Path:
+    return folder / f"{prompt.id}.png"

@@ -1,0 +1,1 @@
+"""Metrics: images in, or a callable in; a number out."""

@@ -1,0 +1,28 @@
+"""An operating point: all that fixes one row of a table, and what an adaptor belongs to."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+def digest(content: Any) -> str:
+    """Twelve hexadecimal digits of plain data: the same whenever the data is."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    teacher: str
+    teacher_hash: str
+    cut: str  # "down,up"
+    schedule: str
+    solver: str
+    steps: int
+    guidance: float
+    resolution: int  # pixels a side
+
+    def differences(self, other: "OperatingPoint") -> list[str]:
+        """One phrase a field in which they differ: "steps 8, not 6" for self 8 and other 6."""
+        theirs = asdict(other)
+        return [f"{name} {mine}, not {theirs[name]}" for name, mine in asdict(self).items() if mine != theirs[name]]

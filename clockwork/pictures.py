@@ -1,0 +1,48 @@
+"""Pictures in and out of files, and side by side."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+
+def read_image(file: Path) -> Tensor:
+    """8 bits, `3 × height × width`."""
+    try:
+        with Image.open(file) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except OSError as error:
+        raise ValueError(f"{file} is no image that can be read: remove or replace it") from error
+
+
+def write_image(file: Path, image: Tensor) -> None:
+    """A PNG, whole or not at all."""
+    partial = file.with_suffix(".partial")
+    _pil(image).save(partial, format="PNG")
+    partial.replace(file)
+
+
+def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96) -> None:
+    """One row of pictures a label, each `count × 3 × height × width`, drawn `side` pixels wide or larger."""
+    count = max(len(images) for images in rows.values())
+    height, width = next(iter(rows.values())).shape[-2:]
+    scale = max(1, round(side / width))
+    margin, gap = 12 + 7 * max(len(label) for label in rows), 4
+    cell = (width * scale + gap, height * scale + gap)
+    sheet = Image.new("RGB", (margin + count * cell[0], len(rows) * cell[1]), "white")
+    text = ImageDraw.Draw(sheet)
+    for r, (label, images) in enumerate(rows.items()):
+        text.text((6, r * cell[1] + cell[1] // 2 - 6), label, fill="black")
+        for c, image in enumerate(images):
+            picture = _pil(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            sheet.paste(picture, (margin + c * cell[0], r * cell[1] + gap // 2))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    sheet.save(partial, format="PNG")
+    partial.replace(file)
+
+
+def _pil(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).numpy())

@@ -1,0 +1,1 @@
+"""Reports: tables, figures and logs, from rows alone."""

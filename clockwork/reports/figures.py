@@ -1,0 +1,54 @@
+"""Rows as pictures: quality against cost, and what the operating points paint."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from clockwork.pictures import read_image, write_grid
+from clockwork.reports.tables import Row, label
+
+QUALITY = ("fid", "clip_score", "fid_miniature", "clip_score_miniature", "psnr")
+
+
+class _Prompt(Protocol):
+    @property
+    def id(self) -> int: ...
+
+
+def pareto(rows: Sequence[Row], file: Path) -> None:
+    """Each quality that was measured against TFLOPs (`full`) an image; the teacher at fewer steps is one of the curves."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [name for name in QUALITY if any(row.get(name) is not None for row in rows)]
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")
+    ordered = sorted(rows, key=lambda row: (row["adaptor"], row["schedule"], row["tflops_full"]))
+    for axis, name in zip(axes[0], shown, strict=True):
+        for curve, points in groupby(ordered, key=label):
+            measured = [row for row in points if row.get(name) is not None]
+            if not measured:
+                continue
+            axis.plot([r["tflops_full"] for r in measured], [r[name] for r in measured], "o-", label=curve)
+            for r in measured:
+                axis.annotate(str(r["steps"]), (r["tflops_full"], r[name]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axis.set(xlabel="TFLOPs an image, attention counted", ylabel=name.replace("_", " "))
+        axis.grid(alpha=0.3)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+def pictures_side_by_side(rows: Sequence[Row], prompts: Sequence[_Prompt], folder: Path, count: int = 10) -> None:
+    """`grid.png`: the same prompts and seeds, an operating point a line."""
+    import torch
+
+    lines: dict[str, Any] = {}
+    for row in rows:
+        files = [folder / "pictures" / row["digest"] / f"{p.id}.png" for p in prompts[:count]]
+        lines[f"{label(row)}, {row['steps']} steps"] = torch.stack([read_image(file) for file in files])
+    write_grid(folder / "grid.png", lines, side=64)

@@ -1,0 +1,45 @@
+"""Rows as a table to read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+COLUMNS = {
+    "teacher": "{}",
+    "adaptor": "{}",
+    "schedule": "{}",
+    "solver": "{}",
+    "steps": "{}",
+    "fid": "{:.2f}",
+    "clip_score": "{:.4f}",
+    "fid_miniature": "{:.2f}",
+    "clip_score_miniature": "{:.4f}",
+    "psnr": "{:.2f}",
+    "ssim": "{:.4f}",
+    "tflops_paper": "{:.4g}",
+    "tflops_full": "{:.4g}",
+    "latency_ms": "{:.1f}",
+    "images": "{}",
+}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown, without the columns that no row has a value for."""
+    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    cells = [[_cell(row, name) for name in columns] for row in rows]
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(columns)]
+
+    def line(values: Sequence[str]) -> str:
+        return "| " + " | ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)) + " |"
+
+    return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def _cell(row: Row, name: str) -> str:
+    return "–" if row.get(name) is None else COLUMNS[name].format(row[name])
+
+
+def label(row: Row) -> str:
+    """Teacher or adaptor, and its clock: "resnet clock2"."""
+    return str(row["teacher"]) if row["adaptor"] == "none" else f"{row['adaptor']} {row['schedule']}"

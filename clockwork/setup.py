@@ -1,0 +1,78 @@
+"""A setup: an operating point with the live parts that run it. What is trained, evaluated and edited with."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clockwork.adaptors import Adaptor, Widths
+from clockwork.denoise import Clocked, Denoiser, Full
+from clockwork.operating_point import OperatingPoint
+from clockwork.rollout import rollout
+from clockwork.schedule import Schedule
+from clockwork.solvers import make_solver, timesteps
+from clockwork.split import Cut, SplitUNet
+from clockwork.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A teacher at an operating point, and the adaptor that stands in for its low-res path."""
+
+    teacher: Teacher
+    split: SplitUNet
+    schedule: Schedule
+    solver: str
+    steps: int
+    guidance: float
+    adaptor: Adaptor | None = None
+    adaptor_name: str = "none"
+
+    def __post_init__(self) -> None:
+        self.schedule.adaptor_steps(self.calls)  # refuses a schedule longer than the steps
+        if self.adaptor is None and self.schedule != Schedule():
+            raise ValueError(f"schedule {self.schedule} has adaptor steps: name an adaptor, or say schedule=full")
+
+    @property
+    def calls(self) -> int:
+        """Denoiser calls: the steps, and one more for PNDM."""
+        return timesteps(self.solver, self.teacher.noise_schedule, self.steps)
+
+    @property
+    def point(self) -> OperatingPoint:
+        return OperatingPoint(
+            teacher=self.teacher.name,
+            teacher_hash=self.teacher.hash,
+            cut=str(self.split.cut),
+            schedule=str(self.schedule),
+            solver=self.solver,
+            steps=self.steps,
+            guidance=self.guidance,
+            resolution=self.teacher.resolution,
+        )
+
+    @property
+    def denoiser(self) -> Denoiser:
+        return Full(self.split) if self.adaptor is None else Clocked(self.split, self.adaptor, self.schedule)
+
+    def latents(self, captions: list[str], noise: Tensor) -> Tensor:
+        """The roll-out's last latents, `batch × channels × height × width`."""
+        reads_text = self.adaptor is not None and "text_emb" in self.adaptor.inputs
+        condition = self.teacher.encode(captions, reads_text)
+        negative = self.teacher.encode([""], reads_text) if self.guidance != 1 else None
+        solver = make_solver(self.solver, self.teacher.noise_schedule)
+        *_, last = rollout(self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
+        return last.latents
+
+
+def widths(teacher: Teacher, cut: Cut | str) -> Widths:
+    """The channels that an adaptor for this teacher and cut has to fit."""
+    with torch.device("meta"):
+        unet = type(teacher.unet).from_config(teacher.unet.config)
+        split = SplitUNet(unet, cut)
+        text = torch.empty(1, 1, unet.config.cross_attention_dim)
+        e = split.embed(torch.empty(1, *teacher.latent_shape), torch.tensor(1), text)
+        high = split.high_in(e)
+        r_out = split.low(high, e)
+    upscale = r_out.shape[-1] // high.r_in.shape[-1]
+    return Widths(high.r_in.shape[1], r_out.shape[1], e.t_emb.shape[1], teacher.text_width, upscale)

@@ -1,0 +1,28 @@
+"""The paper's solvers (Table 4), as diffusers objects on a teacher's noise schedule."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin
+
+SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
+    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+}
+
+
+def make_solver(name: str, noise_schedule: Mapping[str, Any]) -> SchedulerMixin:
+    """A fresh solver; `noise_schedule` is the config of the teacher's own scheduler (betas, prediction)."""
+    if name not in SOLVERS:
+        raise ValueError(f"no solver {name!r}: choose among {', '.join(SOLVERS)}")
+    kind, options = SOLVERS[name]
+    return kind.from_config(noise_schedule, **options)
+
+
+def timesteps(name: str, noise_schedule: Mapping[str, Any], steps: int) -> int:
+    """How many denoiser calls `steps` steps take: PNDM makes one more."""
+    solver = make_solver(name, noise_schedule)
+    solver.set_timesteps(steps)
+    return len(solver.timesteps)

@@ -1,0 +1,44 @@
+"""Model-step distillation: the adaptor's features against the frozen teacher's (paper, Section 4.3, equation 3)."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from clockwork.adaptors import Adaptor
+from clockwork.training.trajectories import AdaptorExample
+
+
+class Distillation(LightningModule):
+    """Holds the adaptor and nothing frozen: so does its checkpoint."""
+
+    def __init__(self, adaptor: Adaptor, learning_rate: float = 1e-4, epochs: int = 120, decay: bool = False) -> None:
+        super().__init__()
+        self.adaptor = adaptor
+        self.learning_rate, self.epochs, self.decay = learning_rate, epochs, decay
+
+    def training_step(self, batch: AdaptorExample) -> Tensor:
+        batch = batch.to(self.device, self.dtype)
+        text = batch.text_emb if batch.text_emb.shape[1] else None
+        estimate = self.adaptor(batch.r_in, batch.r_out_prev, batch.t_emb, text)
+        loss = distance(estimate, batch.r_out)
+        self.log("loss", loss.mean(), prog_bar=True, on_step=True, on_epoch=True)
+        # What standing still would have cost on the same batch: the adaptor earns the difference.
+        self.log("identity", distance(batch.r_out_prev, batch.r_out).mean(), prog_bar=True, on_step=False, on_epoch=True)
+        relative = (loss.detach() / distance(torch.zeros_like(batch.r_out), batch.r_out)).cpu()
+        for step in batch.step.unique().tolist():
+            here = batch.step == step
+            self.log(f"relative_l2/step{step}", relative[here].mean(), on_step=False, on_epoch=True, batch_size=int(here.sum()))
+        return loss.mean()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.adaptor.parameters(), lr=self.learning_rate)
+        if not self.decay:
+            return optimizer
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)]
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """‖a − b‖₂ of each example, by the root of its size so that it means the same at every cut: `batch`."""
+    return (a - b).flatten(1).square().mean(1).sqrt()

@@ -1,0 +1,65 @@
+"""From a config to the live parts it names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, load_adaptor
+from clockwork.schedule import Schedule
+from clockwork.setup import Setup, widths
+from clockwork.split import SplitUNet
+from clockwork.teachers import Teacher
+
+
+def make_setup(cfg: DictConfig, teacher: Teacher, adaptor: Adaptor | None = None, name: str = "none") -> Setup:
+    """The config's operating point, with an adaptor if there is one."""
+    split = SplitUNet(teacher.unet, str(cfg.cut))
+    schedule = Schedule.parse(str(cfg.schedule)) if adaptor is not None else Schedule()
+    return Setup(teacher, split, schedule, cfg.solver, cfg.steps, cfg.guidance, adaptor, name)
+
+
+def adaptor_folder(cfg: DictConfig, name: str, under: str) -> Path:
+    """Where an adaptor trained at the config's operating point lies."""
+    point = f"{cfg.cut}-{cfg.schedule}-{cfg.solver}-{cfg.steps}".replace(",", "_")
+    return Path(under) / Path(cfg.teacher.path).name / f"{name}-{point}"
+
+
+def chosen_adaptor(cfg: DictConfig, teacher: Teacher) -> Setup:
+    """`none`, `identity`, a trained adaptor by its config's name, or a folder; checked against the point."""
+    name = str(cfg.adaptor)
+    if name == "none":
+        return make_setup(cfg, teacher)
+    if name == "identity":
+        return make_setup(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = adaptor_folder(cfg, name, cfg.adaptors) / "adaptor"
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"no adaptor {name!r} trained at this point: run `python scripts/train.py adaptor={name} "
+                f"teacher.path={cfg.teacher.path} cut={cfg.cut} schedule={cfg.schedule} solver={cfg.solver} "
+                f"steps={cfg.steps}`, or name a folder"
+            )
+    adaptor, trained = load_adaptor(folder)
+    kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
+    setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if folder == Path(name) else name)
+    check_point(trained, setup.point)
+    return setup
+
+
+def claim(output: Path, cfg: DictConfig) -> None:
+    """Marks an output folder with its config, and refuses one that another config has begun."""
+    wanted: Any = OmegaConf.to_container(cfg, resolve=True)
+    marker = output / "config.json"
+    if marker.is_file() and (begun := json.loads(marker.read_text())) != wanted:
+        other = sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))
+        raise ValueError(f"{output} was begun with other {', '.join(other)}: say output=<another folder>, or remove it")
+    output.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps(wanted, indent=2) + "\n")
+
+
+def make(cfg: DictConfig, **more: Any) -> Any:
+    return instantiate(cfg, **more)

@@ -1,0 +1,39 @@
+"""Measures operating points: `python scripts/evaluate.py adaptor=identity schedule=clock2`, or a sweep of them."""
+
+from pathlib import Path
+
+from _command import command
+from omegaconf import DictConfig, OmegaConf
+
+
+@command("evaluate")
+def main(cfg: DictConfig) -> None:
+    from _compose import chosen_adaptor, make
+
+    from clockwork.evaluation.evaluate import Evaluation
+    from clockwork.evaluation.rows import read_rows
+    from clockwork.reports.figures import pareto, pictures_side_by_side
+    from clockwork.reports.loggers import log_rows
+    from clockwork.reports.tables import table
+
+    teacher = make(cfg.teacher)
+    differences = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]
+    # Every point is made before the first is run, so that a mistake in the last shows at once.
+    setups = [chosen_adaptor(OmegaConf.merge(cfg, point), teacher) for point in differences]
+    output = Path(cfg.output)
+    evaluation = Evaluation(make(cfg.prompts), make(cfg.metrics), output, cfg.seed, cfg.batch_size)
+    for number, setup in enumerate(setups, 1):
+        print(f"[{number}/{len(setups)}] {setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps")
+        evaluation.evaluate(setup)
+    asked = [evaluation.digest(setup) for setup in setups]
+    rows = [row for row in read_rows(evaluation.rows) if row["digest"] in asked]
+    rows.sort(key=lambda row: asked.index(row["digest"]))
+    print(table(rows))
+    if len(rows) > 1:
+        pareto(rows, output / "pareto.png")
+        pictures_side_by_side(rows, evaluation.prompts, output)
+    log_rows(cfg.logger, rows, output)
+
+
+if __name__ == "__main__":
+    main()
