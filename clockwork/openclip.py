@@ -47,7 +47,10 @@ class OpenCLIP:
         pixels = images.to(self.device).float() / 255
         if pixels.shape[-1] != size:
             pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (model.visual.image_mean, model.visual.image_std))
+        mean, std = (
+            torch.tensor(v, device=self.device)[:, None, None]
+            for v in (model.visual.image_mean, model.visual.image_std)
+        )
         return model.encode_image((pixels - mean) / std)
 
     def _load(self) -> tuple[Any, int, Any]:

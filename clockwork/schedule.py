@@ -29,7 +29,9 @@ class Schedule:
         if re.fullmatch(r"\d+(,\s*\d+)*", text):
             steps = frozenset(int(number) for number in text.split(","))
             if min(steps) < 2:
-                raise ValueError(f"schedule {text!r}: steps count from 1 and the first is always full, so name steps from 2 on")
+                raise ValueError(
+                    f"schedule {text!r}: steps count from 1 and the first is always full, so name steps from 2 on"
+                )
             return cls(adaptor_at=steps)
         raise ValueError(f"no schedule {text!r}: say full, clock2, clock4, …, always, or adaptor steps such as 2,4,6,8")
 
@@ -42,7 +44,9 @@ class Schedule:
     def adaptor_steps(self, steps: int) -> list[int]:
         """The adaptor's steps among 1 … `steps`; refuses a schedule that names later ones."""
         if self.adaptor_at and max(self.adaptor_at) > steps:
-            raise ValueError(f"schedule {self} is longer than the {steps} steps: name steps up to {steps}, or take more steps")
+            raise ValueError(
+                f"schedule {self} is longer than the {steps} steps: name steps up to {steps}, or take more steps"
+            )
         return [step for step in range(1, steps + 1) if not self.is_full(step)]
 
     def full_steps(self, steps: int) -> int:

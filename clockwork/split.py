@@ -95,7 +95,9 @@ class Cut:
             up = sum(layer.index > last - levels for layer in chain.up)
             if levels <= last:
                 return cls(down, up + (stage[2] is None))
-        raise ValueError(f"no cut {name!r} on this UNet: say stage1, stage1_upsampled, stage2, layer1, … or two numbers such as 3,4")
+        raise ValueError(
+            f"no cut {name!r} on this UNet: say stage1, stage1_upsampled, stage2, layer1, … or two numbers such as 3,4"
+        )
 
     def check(self, chain: Chain) -> None:
         if not (0 <= self.down <= len(chain.down) and 1 <= self.up <= len(chain.up)):
@@ -167,7 +169,9 @@ class SplitUNet:
         forced = any(n % 2**unet.num_upsamplers for n in sample.shape[-2:])
         if unet.config.center_input_sample:
             sample = 2 * sample - 1.0
-        t_emb = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=given["timestep"]), given["timestep_cond"])
+        t_emb = unet.time_embedding(
+            unet.get_time_embed(sample=sample, timestep=given["timestep"]), given["timestep_cond"]
+        )
         class_emb = unet.get_class_embed(sample=sample, class_labels=given["class_labels"])
         if class_emb is not None:
             t_emb = torch.cat([t_emb, class_emb], dim=-1) if unet.config.class_embeddings_concat else t_emb + class_emb

@@ -1,5 +1,6 @@
 """What every script is: one Hydra config, one function, and mistakes answered in a sentence with exit status 2."""
 
+import logging
 import os
 import sys
 import warnings
@@ -22,6 +23,9 @@ def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[[]
     def wrap(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         def run() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+            for library in ("lightning.pytorch", "pytorch_lightning", "diffusers", "transformers", "open_clip"):
+                logging.getLogger(library).setLevel(logging.ERROR)
             try:
                 hydra.main(version_base="1.3", config_path="../configs", config_name=config)(function)()
             except MISTAKES as mistake:

@@ -45,7 +45,9 @@ def chosen_adaptor(cfg: DictConfig, teacher: Teacher) -> Setup:
             )
     adaptor, trained = load_adaptor(folder)
     kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
-    setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if folder == Path(name) else name)
+    setup = make_setup(
+        cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if folder == Path(name) else name
+    )
     check_point(trained, setup.point)
     return setup
 

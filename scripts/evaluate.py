@@ -23,7 +23,9 @@ def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     evaluation = Evaluation(make(cfg.prompts), make(cfg.metrics), output, cfg.seed, cfg.batch_size)
     for number, setup in enumerate(setups, 1):
-        print(f"[{number}/{len(setups)}] {setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps")
+        print(
+            f"[{number}/{len(setups)}] {setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps"
+        )
         evaluation.evaluate(setup)
     asked = [evaluation.digest(setup) for setup in setups]
     rows = [row for row in read_rows(evaluation.rows) if row["digest"] in asked]

@@ -37,7 +37,12 @@ def main(cfg: DictConfig) -> None:
     )
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
     claim(output, cfg)
-    samples = Samples(setup, miniature("validation", 8) if cfg.prompts.get("split") else prompts[:8], output / "samples", cfg.samples_every)
+    samples = Samples(
+        setup,
+        miniature("validation", 8) if cfg.prompts.get("split") else prompts[:8],
+        output / "samples",
+        cfg.samples_every,
+    )
     module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay)
     trainer = fit(
         module,

@@ -34,9 +34,7 @@ def telling_cuts(unet: UNet2DConditionModel) -> list[Cut]:
     return [*named, Cut(len(chain.down), len(chain.up)), Cut(len(chain.down), 1)]
 
 
-def assert_equal_everywhere(
-    unet: UNet2DConditionModel, inputs: dict[str, Any], cuts: list[Cut] | None = None
-) -> None:
+def assert_equal_everywhere(unet: UNet2DConditionModel, inputs: dict[str, Any], cuts: list[Cut] | None = None) -> None:
     plain = unet(**inputs).sample
     for cut in cuts or telling_cuts(unet):
         assert torch.equal(SplitUNet(unet, cut)(**inputs), plain), cut
@@ -55,7 +53,9 @@ def test_odd_sizes(shape: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(shape: str, dtype: torch.dtype) -> None:
     def half(x: Any) -> Any:
-        return {k: half(v) for k, v in x.items()} if isinstance(x, dict) else x.to(dtype) if x.is_floating_point() else x
+        return (
+            {k: half(v) for k, v in x.items()} if isinstance(x, dict) else x.to(dtype) if x.is_floating_point() else x
+        )
 
     assert_equal_everywhere(small_unet(shape).to(dtype), half(small_inputs(shape)))
 

@@ -55,11 +55,15 @@ class Adaptor(nn.Module):
         chosen = []
         if "r_in" in self.inputs:
             assert r_in is not None
-            size = r_out_prev.shape[-2:] if r_out_prev is not None else [n * self.widths.upscale for n in r_in.shape[-2:]]
+            size = (
+                r_out_prev.shape[-2:] if r_out_prev is not None else [n * self.widths.upscale for n in r_in.shape[-2:]]
+            )
             chosen.append(r_in if r_in.shape[-2:] == torch.Size(size) else F.interpolate(r_in, size=tuple(size)))
         if "r_out_prev" in self.inputs:
             if r_out_prev is None:
-                raise ValueError("this adaptor reads r_out of the step before, and there is none: start with a full step")
+                raise ValueError(
+                    "this adaptor reads r_out of the step before, and there is none: start with a full step"
+                )
             chosen.append(r_out_prev)
         return torch.cat(chosen, dim=1)
 

@@ -34,10 +34,14 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **
 def load_adaptor(folder: str | Path) -> tuple[Adaptor, OperatingPoint]:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} is no adaptor folder: it has no config.json; train one with scripts/train.py")
+        raise FileNotFoundError(
+            f"{folder} is no adaptor folder: it has no config.json; train one with scripts/train.py"
+        )
     config = json.loads((folder / "config.json").read_text())
     if config.get("kind") not in KINDS:
-        raise ValueError(f"{folder} holds an adaptor of kind {config.get('kind')!r}: this version knows {', '.join(KINDS)}")
+        raise ValueError(
+            f"{folder} holds an adaptor of kind {config.get('kind')!r}: this version knows {', '.join(KINDS)}"
+        )
     arguments = dict(config["adaptor"])
     arguments["widths"] = Widths(**arguments["widths"])
     if config["kind"] == "identity":

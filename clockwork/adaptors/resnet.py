@@ -15,9 +15,7 @@ class ResNet(Adaptor):
     Width 448, worked out from the paper's totals: it prints the parameters and FLOPs, not the shape.
     """
 
-    def __init__(
-        self, widths: Widths, width: int = 448, blocks: int = 2, inputs: tuple[str, ...] = INPUTS
-    ) -> None:
+    def __init__(self, widths: Widths, width: int = 448, blocks: int = 2, inputs: tuple[str, ...] = INPUTS) -> None:
         super().__init__(widths, inputs)
         self.width = width
         time = widths.t_emb if "t_emb" in self.inputs else None

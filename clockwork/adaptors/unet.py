@@ -17,9 +17,7 @@ class UNet(Adaptor):
     UNet-light is the same at width 96 with two blocks.
     """
 
-    def __init__(
-        self, widths: Widths, width: int = 640, blocks: int = 4, inputs: tuple[str, ...] = INPUTS
-    ) -> None:
+    def __init__(self, widths: Widths, width: int = 640, blocks: int = 4, inputs: tuple[str, ...] = INPUTS) -> None:
         super().__init__(widths, inputs)
         self.width, self.count = width, blocks
         time = None

@@ -4,8 +4,8 @@ import copy
 
 import torch
 
-from clockwork.setup import Setup
 from clockwork.metrics.flops import Flops, count_flops
+from clockwork.setup import Setup
 from clockwork.split import SplitUNet
 
 

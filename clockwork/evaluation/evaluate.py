@@ -10,7 +10,6 @@ from clockwork.adaptors import adaptor_hash
 from clockwork.evaluation.cost import image_flops
 from clockwork.evaluation.generate import generate, pictures
 from clockwork.evaluation.rows import Row, append_row, read_rows
-from clockwork.setup import Setup
 from clockwork.metrics.clip_score import clip_score
 from clockwork.metrics.fid import FID
 from clockwork.metrics.latency import latency_ms
@@ -19,6 +18,7 @@ from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import digest
 from clockwork.prompts import Prompt, chunks, prompts_hash
 from clockwork.schedule import Schedule
+from clockwork.setup import Setup
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.setup import Setup
 from clockwork.pictures import read_image, write_image
 from clockwork.prompts import Prompt, chunks
+from clockwork.setup import Setup
 
 
 def generate(setup: Setup, prompts: Sequence[Prompt], folder: Path, seed: int = 0, batch_size: int = 32) -> None:

@@ -48,7 +48,9 @@ class FID:
             if cache is not None:
                 self._keep(cache)
         if (count := int(self._metric.real_features_num_samples)) <= width:
-            raise ValueError(f"the reference has {count} images for {width} features: FID needs more images than features")
+            raise ValueError(
+                f"the reference has {count} images for {width} features: FID needs more images than features"
+            )
 
     def __call__(self, images: Iterable[Tensor]) -> float:
         self._metric.reset()

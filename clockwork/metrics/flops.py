@@ -13,7 +13,16 @@ _DENSE = {aten.mm, aten.addmm, aten.convolution}
 
 
 def _conv_with_bias(
-    x: Any, w: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any, out_shape: Any, **__: Any
+    x: Any,
+    w: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *_: Any,
+    out_shape: Any,
+    **__: Any,
 ) -> int:
     return conv_flop_count(x, w, out_shape, transposed) + (prod(out_shape) if bias is not None else 0)
 

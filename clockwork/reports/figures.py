@@ -33,7 +33,9 @@ def pareto(rows: Sequence[Row], file: Path) -> None:
                 continue
             axis.plot([r["tflops_full"] for r in measured], [r[name] for r in measured], "o-", label=curve)
             for r in measured:
-                axis.annotate(str(r["steps"]), (r["tflops_full"], r[name]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+                axis.annotate(
+                    str(r["steps"]), (r["tflops_full"], r[name]), xytext=(4, 4), textcoords="offset points", fontsize=7
+                )
         axis.set(xlabel="TFLOPs an image, attention counted", ylabel=name.replace("_", " "))
         axis.grid(alpha=0.3)
     handles, names = axes[0][0].get_legend_handles_labels()

@@ -33,7 +33,9 @@ def log_rows(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], outpu
     import wandb
 
     mode = "offline" if offline() else "online"
-    with wandb.init(project=config["project"], group=config["group"], dir=output, mode=mode, job_type="evaluate") as run:
+    with wandb.init(
+        project=config["project"], group=config["group"], dir=output, mode=mode, job_type="evaluate"
+    ) as run:
         columns = list(rows[0])
         run.log({"rows": wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])})
         figures = {name: output / f"{name}.png" for name in ("pareto", "grid")}

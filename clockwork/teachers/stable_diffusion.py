@@ -42,13 +42,15 @@ def load_teacher(
 
 def _pipeline(source: Path | str, dtype: torch.dtype) -> StableDiffusionPipeline:
     if isinstance(source, Path) and not (source / "model_index.json").is_file():
-        raise FileNotFoundError(f"{source} is no pipeline folder: it has no model_index.json; save one with save_pretrained")
-    try:
-        return StableDiffusionPipeline.from_pretrained(
-            source, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+        raise FileNotFoundError(
+            f"{source} is no pipeline folder: it has no model_index.json; save one with save_pretrained"
         )
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(source, safety_checker=None, requires_safety_checker=False)
     except OSError as error:
         raise FileNotFoundError(
             f"no teacher at {source}: download it with `hf download {source} --local-dir DIR` where there is a network "
             "and say teacher.path=DIR"
         ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(dtype)

@@ -51,7 +51,9 @@ class Teacher:
         self.name, self.pipe, self.guidance, self.pooled = name, pipe, guidance, pooled
         self.resolution = resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.resolution % pipe.vae_scale_factor:
-            raise ValueError(f"resolution {self.resolution} is no multiple of {pipe.vae_scale_factor}: choose one that is")
+            raise ValueError(
+                f"resolution {self.resolution} is no multiple of {pipe.vae_scale_factor}: choose one that is"
+            )
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):
             part.eval().requires_grad_(False)
 

@@ -25,11 +25,19 @@ class Distillation(LightningModule):
         loss = distance(estimate, batch.r_out)
         self.log("loss", loss.mean(), prog_bar=True, on_step=True, on_epoch=True)
         # What standing still would have cost on the same batch: the adaptor earns the difference.
-        self.log("identity", distance(batch.r_out_prev, batch.r_out).mean(), prog_bar=True, on_step=False, on_epoch=True)
+        self.log(
+            "identity", distance(batch.r_out_prev, batch.r_out).mean(), prog_bar=True, on_step=False, on_epoch=True
+        )
         relative = (loss.detach() / distance(torch.zeros_like(batch.r_out), batch.r_out)).cpu()
         for step in batch.step.unique().tolist():
             here = batch.step == step
-            self.log(f"relative_l2/step{step}", relative[here].mean(), on_step=False, on_epoch=True, batch_size=int(here.sum()))
+            self.log(
+                f"relative_l2/step{step}",
+                relative[here].mean(),
+                on_step=False,
+                on_epoch=True,
+                batch_size=int(here.sum()),
+            )
         return loss.mean()
 
     def configure_optimizers(self) -> Any:

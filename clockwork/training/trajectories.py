@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from clockwork.adaptors import Adaptor
 from clockwork.denoise import Full
-from clockwork.setup import Setup
 from clockwork.prompts import Prompt, chunks
 from clockwork.rollout import rollout
 from clockwork.schedule import Schedule
+from clockwork.setup import Setup
 from clockwork.solvers import make_solver
 
 
@@ -101,7 +101,9 @@ class Trajectories(LightningDataModule):
     ) -> None:
         super().__init__()
         if not setup.schedule.adaptor_steps(setup.calls):
-            raise ValueError(f"schedule {setup.schedule} has no adaptor steps to train on: say schedule=clock2, or another")
+            raise ValueError(
+                f"schedule {setup.schedule} has no adaptor steps to train on: say schedule=clock2, or another"
+            )
         if features not in ("teacher", "own"):
             raise ValueError(f"no features {features!r}: say teacher, or own (the adaptor's after an adaptor step)")
         self._setup, self.prompts, self.seed, self.features = setup, prompts, seed, features

@@ -44,15 +44,15 @@ class Recipe:
         trainer: Mapping[str, Any],
         start: str | None = None,
     ) -> None:
-        """A UNet with its text encoder; `start` names a teacher whose weights it begins with, where they fit."""
+        """A UNet with its text encoder; with `start`, a UNet that begins with that teacher's weights, and its text
+        encoder as it is."""
         if (self.folder / name).is_dir():
             return
         words = models.tokenizer(self.folder / "tokenizer")
         unet, text = models.unet(top_attention=name == "miniature_sd").to(**FAST), models.text_encoder(words)
         if start is not None:
-            begun = UNet2DConditionModel.from_pretrained(self.folder / start, subfolder="unet", torch_dtype=torch.float32)
-            begin_as(unet, begun)
-            text.load_state_dict(CLIPTextModel.from_pretrained(self.folder / start / "text_encoder").float().state_dict())
+            begin_as(unet, UNet2DConditionModel.from_pretrained(self.folder / start, subfolder="unet"))
+            text = CLIPTextModel.from_pretrained(self.folder / start / "text_encoder").requires_grad_(False)
         vae = AutoencoderKL.from_pretrained(self.folder / "vae").eval()
         latents = encode_scenes(vae.to(**FAST), scenes, self.folder / "latents.npy")
         part = Diffusion(unet, text, words, latents, models.noise_schedule(), **optimisation)

@@ -1,0 +1,81 @@
+"""FLOPs against the paper's printed figures and PAPER.md's exact integers."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import CROSS, DOWN, UP, UP_CROSS
+from diffusers import UNet2DConditionModel
+
+from clockwork.adaptors import Adaptor, ResNet, UNet, Widths
+from clockwork.metrics.flops import Flops, count_flops
+from clockwork.split import SplitUNet
+
+WIDTHS = Widths(320, 640, 1280, 1024)
+
+
+def sd15(efficient: bool = False) -> UNet2DConditionModel:
+    blocks: dict[str, Any] = {
+        "down_block_types": (DOWN, CROSS, CROSS, DOWN),
+        "up_block_types": (UP, UP_CROSS, UP_CROSS, UP),
+    }
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            cross_attention_dim=768, attention_head_dim=8, sample_size=64, **(blocks if efficient else {})
+        )
+
+
+def passes(unet: UNet2DConditionModel, cut: str = "stage1") -> tuple[Flops, Flops]:
+    """A full pass and an identity pass at 64 × 64 latents."""
+    with torch.device("meta"):
+        call = (torch.empty(1, 4, 64, 64), torch.tensor(1), torch.empty(1, 77, 768))
+    split = SplitUNet(unet, cut)
+    e = split.embed(*call)
+    r_out = split.low(split.high_in(e), e)
+
+    def identity() -> None:
+        e = split.embed(*call)
+        split.high_out(r_out, split.high_in(e), e)
+
+    return count_flops(lambda: unet(*call)), count_flops(identity)
+
+
+def test_sd15_to_the_last_digit() -> None:
+    unet = sd15()
+    assert sum(p.numel() for p in unet.parameters()) == 859_520_964
+    full, identity = passes(unet)
+    assert full.paper == 677_765_165_824
+    assert full.full == 803_273_441_280
+    assert full.macs == pytest.approx(338.61e9, rel=1e-5)
+    assert identity.paper == 228_428_701_184
+    assert identity.macs == pytest.approx(114.06e9, rel=1e-4)
+    assert identity.full == pytest.approx(337.509e9, rel=1e-5)
+
+
+def test_efficient_unet_to_the_last_digit() -> None:
+    unet = sd15(efficient=True)
+    assert round(sum(p.numel() for p in unet.parameters()) / 1e6, 2) == 846.79
+    full, identity = passes(unet)
+    assert full.paper == 593_330_221_824
+    assert identity.paper == 143_993_757_184
+
+
+def test_upsampler_inside_the_low_res_path_saves_one_convolution() -> None:
+    """The authors' public code: 30.2 GFLOPs cheaper (Section 1 of PAPER.md)."""
+    unet = sd15()
+    saved = passes(unet)[1].paper - passes(unet, "stage1_upsampled")[1].paper
+    assert saved == pytest.approx(30.2e9, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("width", "blocks", "gflops"),
+    [(448, 2, 300.54), (640, 4, 324.48), (96, 2, 289.29)],
+    ids=["resnet", "unet", "light"],
+)
+def test_adaptor_steps_of_table_3(width: int, blocks: int, gflops: float) -> None:
+    """Efficient UNet, batch of two: the paper prints 301, 324 and 289."""
+    with torch.device("meta"):
+        adaptor: Adaptor = ResNet(WIDTHS, width, blocks) if width == 448 else UNet(WIDTHS, width, blocks)
+        inputs = [torch.empty(s) for s in ((1, 320, 32, 32), (1, 640, 32, 32), (1, 1280), (1, 1024))]
+    step = passes(sd15(efficient=True))[1].paper + count_flops(lambda: adaptor(*inputs)).paper
+    assert round(2 * step / 1e9, 2) == gflops

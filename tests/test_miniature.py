@@ -1,0 +1,79 @@
+"""The shipped miniature: scenes by seed, a folder that diffusers loads, metrics that see what captions say."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
+
+from clockwork.metrics.fid import FID
+from clockwork.metrics.similarity import psnr_and_ssim
+from clockwork.miniature import WEIGHTS, scenes
+from clockwork.openclip import OpenCLIP
+
+
+def test_scenes_depend_on_split_and_number_alone() -> None:
+    captions, images = scenes.batch("test", 3, 4)
+    assert captions[2] == scenes.scene("test", 5).caption
+    assert torch.equal(scenes.batch("test", 5, 1)[1][0], images[2])
+    assert captions != scenes.batch("train", 3, 4)[0]
+
+
+def test_recolouring_changes_the_caption_and_the_thing_alone() -> None:
+    scene = next(s for i in range(99) if (s := scenes.scene("test", i)).things[0].colour == "red")
+    other = scene.recoloured("green")
+    assert other.caption == scene.caption.replace("a red", "a green", 1).replace(" red", " green", 1)
+    changed = (scenes.draw(scene) != scenes.draw(other)).any(-1)
+    assert 0 < changed.mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["miniature", "miniature_sd"])
+def test_diffusers_loads_it_and_it_paints(name: str) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / name, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    captions = [scenes.scene("test", i).caption for i in range(32)]
+    latents = torch.randn(32, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    painted = pipe(captions, num_inference_steps=8, guidance_scale=3.0, latents=latents, output_type="np").images
+    images = torch.from_numpy((painted * 255).round().astype(np.uint8)).permute(0, 3, 1, 2)
+    clip = OpenCLIP.miniature()
+    match = F.normalize(clip.encode_image(images), dim=-1) @ clip.encode_text(captions).T
+    assert (match.argmax(1) == torch.arange(32)).float().mean() > 0.9
+
+
+def test_words_are_single_tokens() -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "miniature", safety_checker=None)
+    for i in range(200):
+        caption = scenes.scene("test", i).caption
+        assert pipe.tokenizer.tokenize(caption) == [f"{word}</w>" for word in caption.split()]
+
+
+def test_the_small_clip_finds_captions_of_real_renders() -> None:
+    captions, images = scenes.batch("test", 0, 100)
+    clip = OpenCLIP.miniature()
+    seen = F.normalize(clip.encode_image(((images + 1) * 127.5).round().byte()), dim=-1)
+    assert ((seen @ clip.encode_text(captions).T).argmax(1) == torch.arange(100)).float().mean() > 0.95
+
+
+def test_fid_is_the_frechet_distance() -> None:
+    """Against the textbook formula with scipy's matrix square root; means over channels as features."""
+    rng = torch.Generator().manual_seed(0)
+    real, fake = (torch.randint(0, 256 - 40 * i, (60, 3, 8, 8), generator=rng, dtype=torch.uint8) for i in range(2))
+
+    def features(x: torch.Tensor) -> torch.Tensor:
+        return x.float().mean((2, 3))
+
+    ours = FID(features, 3, "means", lambda: real.split(20))(fake.split(7))
+    a, b = features(real).double().numpy(), features(fake).double().numpy()
+    root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+    theirs = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    with pytest.raises(ValueError, match="more images than features"):
+        FID(features, 3, "means", lambda: [real[:3]])
+
+
+def test_psnr_is_its_formula() -> None:
+    a = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    psnr, ssim = psnr_and_ssim([(a, a + 5)])
+    assert psnr == pytest.approx(20 * np.log10(255 / 5), abs=1e-4)
+    assert psnr_and_ssim([(a, a)]) == (100.0, pytest.approx(1.0)) and ssim < 1

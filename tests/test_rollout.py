@@ -1,0 +1,96 @@
+"""Roll-outs against diffusers' own pipeline and the DeepCache package: bit for bit."""
+
+import warnings
+
+import pytest
+import torch
+from conftest import SHAPES
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+
+from clockwork.adaptors import Identity, Widths
+from clockwork.denoise import Clocked, Denoiser, Full
+from clockwork.miniature import WEIGHTS
+from clockwork.rollout import StepRecord, rollout
+from clockwork.schedule import Schedule
+from clockwork.solvers import SOLVERS, make_solver
+from clockwork.split import Cut, SplitUNet
+from clockwork.teachers import Condition, Teacher
+
+CAPTIONS = ["a large red circle in the center on a plain blue background", "a green star on a striped white background"]
+NOBODY = Widths(0, 0, 0, 0)
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "miniature", safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    return Teacher("miniature", pipe, guidance=3.0)
+
+
+def records(teacher: Teacher, denoiser: Denoiser, solver: str, steps: int, guidance: float = 3.0) -> list[StepRecord]:
+    noise = teacher.noise([0, 1])
+    condition, negative = teacher.encode(CAPTIONS), teacher.encode([""])
+    made = make_solver(solver, teacher.noise_schedule)
+    return list(rollout(denoiser, made, steps, noise, condition, negative, guidance))
+
+
+def pipeline(teacher: Teacher, solver: str, steps: int, guidance: float = 3.0) -> Tensor:
+    pipe = teacher.pipe
+    pipe.scheduler = make_solver(solver, teacher.noise_schedule)
+    return pipe(
+        CAPTIONS,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        latents=teacher.noise([0, 1]),
+        output_type="latent",
+    ).images
+
+
+@pytest.mark.parametrize("solver", list(SOLVERS))
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_full_rollout_is_the_pipeline(teacher: Teacher, solver: str, guidance: float) -> None:
+    ours = records(teacher, Full(SplitUNet(teacher.unet)), solver, 6, guidance)[-1].latents
+    assert torch.equal(ours, pipeline(teacher, solver, 6, guidance))
+
+
+def test_pndm_makes_one_call_more_than_steps(teacher: Teacher) -> None:
+    made = records(teacher, Clocked(SplitUNet(teacher.unet), Identity(NOBODY), Schedule.parse("clock2")), "pndm", 8)
+    assert [r.step for r in made] == list(range(1, 10))
+    assert [r.denoised.full for r in made] == [step % 2 == 1 for step in range(1, 10)]
+
+
+def test_the_identity_feeds_the_last_full_step_on(teacher: Teacher) -> None:
+    made = records(teacher, Clocked(SplitUNet(teacher.unet), Identity(NOBODY), Schedule.parse("clock4")), "dpm++", 8)
+    for record in made:
+        full = made[(record.step - 1) // 4 * 4]
+        assert torch.equal(record.denoised.r_out, full.denoised.r_out)
+
+
+@pytest.mark.parametrize("branch", [0, 1, 2])
+def test_the_identity_at_fine_cuts_is_deepcache(teacher: Teacher, branch: int) -> None:
+    from DeepCache import DeepCacheSDHelper
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(norm_num_groups=4, cross_attention_dim=64, sample_size=16, **SHAPES["sd15"]).eval()
+    pipe = StableDiffusionPipeline(**{**teacher.pipe.components, "unet": unet}, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    small = Teacher("random", pipe)
+    clocked = Clocked(SplitUNet(unet, Cut(branch, branch + 1)), Identity(NOBODY), Schedule.parse("clock2"))
+    ours = records(small, clocked, "dpm++", 7)[-1].latents
+    assert not torch.equal(ours, pipeline(small, "dpm++", 7))
+    helper = DeepCacheSDHelper(pipe=pipe)
+    helper.set_params(cache_interval=2, cache_branch_id=branch)
+    helper.enable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = pipeline(small, "dpm++", 7)
+    assert torch.equal(ours, theirs)
+
+
+def test_an_image_is_the_same_in_any_batch(teacher: Teacher) -> None:
+    together = teacher.noise([3, 7, 1 << 30])
+    assert torch.equal(together[1], teacher.noise([7])[0])
+    assert not torch.equal(teacher.noise([7], seed=1), teacher.noise([7]))
+    condition: Condition = teacher.encode(CAPTIONS)
+    assert condition.pooled is None  # no OpenCLIP was named

@@ -1,0 +1,124 @@
+"""The commands: every config composes, mistakes are answered in one sentence, the rules of the house hold."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [f"scripts/{script}.py", *arguments])
+    GlobalHydra.instance().clear()
+    importlib.import_module(script).main()
+
+
+MISTAKES = {
+    "unknown config": ("train", ["adaptor=transformer"], "transformer"),
+    "unknown key": ("train", ["stepps=8"], "stepps"),
+    "no such teacher folder": ("train", ["teacher.path=/nowhere/at/all"], "/nowhere/at/all"),
+    "not a pipeline folder": ("train", ["teacher.path=configs"], "model_index.json"),
+    "unknown schedule": ("train", ["schedule=every2"], "every2"),
+    "schedule longer than the steps": ("train", ["schedule='5,6,7,8'", "steps=6"], "longer than the 6 steps"),
+    "unknown solver": ("train", ["solver=euler"], "choose among"),
+    "unknown cut": ("train", ["cut=stage9"], "no cut"),
+    "cut that does not fit": ("train", ["cut='0,3'"], "skip"),
+    "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),
+    "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
+    "no caption file": ("train", ["prompts=captions", "~prompts.split", "prompts.path=missing.txt"], "missing.txt"),
+    "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
+    "folder without adaptor": ("evaluate", ["adaptor=configs"], "config.json"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_status_2(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script, arguments, expected = MISTAKES[name]
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, script, *arguments, f"output={tmp_path}")
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert stopped.value.code == 2
+    assert len(said) == 1 and expected in said[0]
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+def test_an_adaptor_of_another_teacher_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "samples_every=9", "logger=none", "trainer.accelerator=cpu"]
+    run(monkeypatch, "train", *quick, "steps=2", f"output={tmp_path}")
+    folder = next(tmp_path.rglob("adaptor"))
+    points = ["prompts.count=2", "metrics=none", "metrics.latency=false", f"output={tmp_path / 'eval'}", "steps=2"]
+    run(monkeypatch, "evaluate", f"adaptor={folder}", *points)
+    assert "| resnet " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "evaluate", f"adaptor={folder}", "teacher=miniature_sd", *points)
+    assert stopped.value.code == 2
+    assert "trained for teacher miniature" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # the same folder with another config
+        run(monkeypatch, "train", *quick, "steps=2", "learning_rate=1", f"output={tmp_path}")
+    assert "begun with other learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["teacher", "adaptor", "prompts", "metrics", "logger", "sweep", "experiment"])
+def test_every_config_composes(group: str) -> None:
+    for file in sorted((ROOT / "configs" / group).glob("*.yaml")):
+        config = "train" if group in ("adaptor", "experiment") else "evaluate"
+        plus = "+" if group in ("sweep", "experiment") else ""
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            assert "teacher" in compose(config, [f"{plus}{group}={file.stem}"])
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    """Heavy imports stay out of start-up."""
+    for script in ("train", "evaluate", "miniature"):
+        code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
+
+
+LEVELS = {
+    **dict.fromkeys(["schedule", "adaptors", "prompts", "operating_point", "miniature", "weights", "pictures"], 0),
+    **dict.fromkeys(["split", "solvers", "openclip", "metrics"], 1),
+    "teachers": 2,
+    "denoise": 3,
+    "rollout": 4,
+    "setup": 5,
+    **dict.fromkeys(["training", "evaluation"], 6),
+    "reports": 7,
+}
+
+
+def test_rooms_import_from_below_only() -> None:
+    for file in (ROOT / "clockwork").rglob("*.py"):
+        here = file.relative_to(ROOT / "clockwork").with_suffix("").parts[0]
+        if here == "__init__":
+            continue
+        modules = [
+            name
+            for node in ast.walk(ast.parse(file.read_text()))
+            for name in (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+        ]
+        for module in modules:
+            parts = module.split(".")
+            if parts[0] == "clockwork" and parts[1] != here:
+                assert LEVELS[parts[1]] < LEVELS[here] or {parts[1], here} <= {"openclip", "metrics"}, (
+                    f"{file}: {module}"
+                )
+            assert parts[0] != "hydra", file
+            assert parts[0] != "pytorch_lightning" or here in ("training", "reports"), file
+            assert parts[0] != "wandb" or here == "reports", file

@@ -1,0 +1,84 @@
+"""Distillation: what examples hold, that it repeats itself, and that a killed run goes on as if nothing happened."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import seed_everything
+from torch import Tensor
+
+from clockwork.adaptors import Adaptor, ResNet
+from clockwork.prompts import miniature
+from clockwork.schedule import Schedule
+from clockwork.setup import Setup, widths
+from clockwork.split import SplitUNet
+from clockwork.teachers import Teacher, load_teacher
+from clockwork.training.distillation import Distillation, distance
+from clockwork.training.fit import fit
+from clockwork.training.trajectories import Trajectories, unroll
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher("miniature", guidance=3.0)
+
+
+def setup(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Setup:
+    adaptor = ResNet(widths(teacher, "stage1"), 16, 1)
+    return Setup(teacher, SplitUNet(teacher.unet), Schedule.parse(schedule), "dpm++", steps, 3.0, adaptor, "resnet")
+
+
+def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) -> None:
+    """At clock 4 of 6 steps the adaptor's are 2, 3, 4 and 6; each begins with what the one before answered."""
+    made = setup(teacher, "clock4", 6)
+    examples = unroll(made, miniature("train", 2), 1, made.schedule)
+    assert examples.step.tolist() == [s for s in (2, 3, 4, 6) for _ in range(4)]  # two prompts, two halves of guidance
+    assert torch.equal(examples.r_out_prev[4:12], examples.r_out[:8])
+    e = made.split.embed(torch.zeros(1, 4, 16, 16), torch.tensor(1), torch.zeros(1, 32, 64))
+    assert examples.t_emb.shape[1] == e.t_emb.shape[1]
+    assert examples.text_emb.shape[1] == teacher.text_width
+
+
+def test_own_features_replace_the_teachers_after_adaptor_steps_only(teacher: Teacher) -> None:
+    made = setup(teacher, "clock4", 6)
+    plain = unroll(made, miniature("train", 2), 1, made.schedule)
+    own: Adaptor = ResNet(widths(teacher, "stage1"), 16, 1)  # new: still the identity
+    fed = unroll(made, miniature("train", 2), 1, made.schedule, own)
+    first = plain.r_out_prev[:4]
+    assert torch.equal(fed.r_out_prev[:4], first) and torch.equal(fed.r_out_prev[12:], plain.r_out_prev[12:])
+    assert torch.allclose(fed.r_out_prev[4:8], first) and torch.allclose(fed.r_out_prev[8:12], first)
+    assert torch.equal(fed.r_out, plain.r_out)
+
+
+def test_distance_is_the_norm() -> None:
+    a, b = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).unbind(0)
+    a, b = a[None], b[None]
+    assert distance(a, b).item() == pytest.approx(torch.linalg.vector_norm(a - b).item() / 60**0.5, rel=1e-5)
+
+
+def train(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
+    seed_everything(0, verbose=False)
+    made = setup(teacher)
+    assert made.adaptor is not None
+    data = Trajectories(made, miniature("train", 50), prompts_per_epoch=4, passes=2, batch_size=4)
+    module = Distillation(made.adaptor, 1e-3, epochs=2)
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
+    trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
+    assert trainer.callback_metrics["loss_epoch"] < trainer.callback_metrics["identity"]
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"adaptor"}  # nothing frozen
+    return made.adaptor.state_dict()
+
+
+def test_training_repeats_itself_and_resumes(teacher: Teacher, tmp_path: Path) -> None:
+    once = train(teacher, tmp_path / "once", 2)
+    again = train(teacher, tmp_path / "again", 2)
+    train(teacher, tmp_path / "stopped", 1)
+    resumed = train(teacher, tmp_path / "stopped", 2)
+    for name, weight in once.items():
+        assert torch.equal(weight, again[name]) and torch.equal(weight, resumed[name]), name
+
+
+def test_a_schedule_without_adaptor_steps_cannot_be_trained_on(teacher: Teacher) -> None:
+    with pytest.raises(ValueError, match="no adaptor steps"):
+        Trajectories(setup(teacher, "full"), miniature("train", 4))
