@@ -19,13 +19,13 @@ demo: install
 	@for steps in 8 6 4; do \
 	  $(RUN) scripts/train.py +experiment=demo adaptor=resnet schedule=clock2 steps=$$steps || exit; \
 	done
-	@$(RUN) scripts/evaluate.py +sweep=demo prompts.count=500 adaptors=outputs/demo/adaptors output=outputs/demo
+	@$(RUN) scripts/evaluate.py sweep=demo prompts.count=500 adaptors=outputs/demo/adaptors output=outputs/demo
 
 # The sweep over schedules and step counts for one teacher: rows, report, wandb. TEACHER=sd15 for another.
 TEACHER ?= miniature
 eval: install
 	@for steps in 8 6 4; do $(RUN) scripts/train.py teacher=$(TEACHER) adaptor=resnet schedule=clock2 steps=$$steps || exit; done
-	@$(RUN) scripts/evaluate.py +sweep=default teacher=$(TEACHER) output=outputs/eval/$(TEACHER) logger=wandb
+	@$(RUN) scripts/evaluate.py sweep=default teacher=$(TEACHER) output=outputs/eval/$(TEACHER) logger=wandb
 
 test: install
 	$(RUN) -m pytest

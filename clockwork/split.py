@@ -31,17 +31,17 @@ KNOWN_BLOCKS = {
 class Layer:
     """A resnet with its attention if it has one, or a down- or upsampler."""
 
-    block: nn.Module
+    block: Any
     index: int  # of the block
-    resnet: nn.Module | None = None
-    attention: nn.Module | None = None
-    sampler: nn.Module | None = None
+    resnet: Any = None
+    attention: Any = None
+    sampler: Any = None
     last: bool = False  # the block's last resnet
     ends: bool = False  # the block's last layer
 
 
-def _layers(blocks: nn.ModuleList, samplers: str) -> list[Layer]:
-    layers = []
+def _layers(blocks: Any, samplers: str) -> list[Layer]:
+    layers: list[Layer] = []
     for index, block in enumerate(blocks):
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
         below = getattr(block, samplers) or []
@@ -66,7 +66,8 @@ class Chain:
         for block in blocks:
             if block is not None and type(block).__name__ not in KNOWN_BLOCKS:
                 raise ValueError(
-                    f"cannot split a UNet with {type(block).__name__}: a chain is made of {', '.join(sorted(KNOWN_BLOCKS))}"
+                    f"cannot split a UNet with {type(block).__name__}: "
+                    f"a chain is made of {', '.join(sorted(KNOWN_BLOCKS))}"
                 )
         down = tuple(_layers(unet.down_blocks, "downsamplers"))
         return cls(down, unet.mid_block, tuple(_layers(unet.up_blocks, "upsamplers")))

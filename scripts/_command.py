@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 # Not ours to mend, and nothing a user can act on.
 for message in (r".*(LeafSpec|treespec).*", r".*does not have many workers.*", r".*Checkpoint directory .* exists.*"):
     warnings.filterwarnings("ignore", message=message)
+CONFIGS = Path(__file__).parent.parent / "configs"
 MISTAKES = (ValueError, FileNotFoundError, HydraException, OmegaConfBaseException, RuntimeError, OSError)
 
 
@@ -27,7 +29,7 @@ def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[[]
             for library in ("lightning.pytorch", "pytorch_lightning", "diffusers", "transformers", "open_clip"):
                 logging.getLogger(library).setLevel(logging.ERROR)
             try:
-                hydra.main(version_base="1.3", config_path="../configs", config_name=config)(function)()
+                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(function)()
             except MISTAKES as mistake:
                 if os.environ.get("CLOCKWORK_DEBUG"):
                     raise

@@ -80,7 +80,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        if self.time is not None:
+        if self.time is not None and time is not None:
             h = h + self.time(F.silu(time))[:, :, None, None]
         return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
 

@@ -57,8 +57,9 @@ def check_point(trained: OperatingPoint, wanted: OperatingPoint) -> None:
     """An adaptor belongs to one operating point (paper, Section 6): another one warns, another teacher refuses."""
     if trained.teacher_hash != wanted.teacher_hash or trained.cut != wanted.cut:
         raise ValueError(
-            f"this adaptor was trained for teacher {trained.teacher} ({trained.teacher_hash}) at cut {trained.cut}, not "
-            f"{wanted.teacher} ({wanted.teacher_hash}) at cut {wanted.cut}: train one for it, or use adaptor=identity"
+            f"this adaptor was trained for teacher {trained.teacher} ({trained.teacher_hash}) at cut {trained.cut}, "
+            f"not {wanted.teacher} ({wanted.teacher_hash}) at cut {wanted.cut}: "
+            "train one for it, or use adaptor=identity"
         )
     if differences := wanted.differences(trained):
         warnings.warn(

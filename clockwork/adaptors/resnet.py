@@ -41,4 +41,4 @@ class ResNet(Adaptor):
         for block in self.blocks:
             h = block(h, t_emb)
         h = match(self.up(h), features.shape[-2:])
-        return h + r_out_prev if "r_out_prev" in self.inputs else h
+        return h + r_out_prev if "r_out_prev" in self.inputs and r_out_prev is not None else h

@@ -67,4 +67,4 @@ class UNet(Adaptor):
                 h = block(torch.cat([h, skip], dim=1), time)
             h = match(double(h), size)
         h = match(self.out(F.silu(h)), features.shape[-2:])
-        return h + r_out_prev if "r_out_prev" in self.inputs else h
+        return h + r_out_prev if "r_out_prev" in self.inputs and r_out_prev is not None else h

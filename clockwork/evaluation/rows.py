@@ -46,7 +46,7 @@ class Row:
 def append_row(file: Path, row: Row) -> None:
     """One write and a flush to disk, so that a kill leaves whole lines only."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a+b") as stream:
+    with file.open("a+b") as stream:
         if stream.tell() and not _ends_whole(stream):
             stream.write(b"\n")  # an earlier run was cut off in the middle of a line
         stream.write(json.dumps(asdict(row)).encode() + b"\n")

@@ -17,7 +17,7 @@ class _Prompt(Protocol):
 
 
 def pareto(rows: Sequence[Row], file: Path) -> None:
-    """Each quality that was measured against TFLOPs (`full`) an image; the teacher at fewer steps is one of the curves."""
+    """Each measured quality against TFLOPs (`full`) an image; the teacher at fewer steps is one of the curves."""
     import matplotlib
 
     matplotlib.use("Agg")

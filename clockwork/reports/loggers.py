@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 def make_logger(config: Mapping[str, Any], output: Path) -> Any:
@@ -32,7 +32,7 @@ def log_rows(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], outpu
         return
     import wandb
 
-    mode = "offline" if offline() else "online"
+    mode: Literal["offline", "online"] = "offline" if offline() else "online"
     with wandb.init(
         project=config["project"], group=config["group"], dir=output, mode=mode, job_type="evaluate"
     ) as run:

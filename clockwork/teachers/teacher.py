@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
@@ -102,7 +103,10 @@ class Teacher:
 
     def noise(self, ids: list[int], seed: int = 0) -> Tensor:
         """Starting noise, one seed a prompt: the same in any batch, on any device."""
-        numbers = [torch.Generator().manual_seed(seed << 40 | i) for i in ids]
+        # torch's CPU generator reads 32 bits of its seed: both numbers are mixed into them
+        numbers = [
+            torch.Generator().manual_seed(int(np.random.SeedSequence((seed, i)).generate_state(1)[0])) for i in ids
+        ]
         return torch.stack([torch.randn(self.latent_shape, generator=g) for g in numbers]).to(
             self.device, self.unet.dtype
         )

@@ -21,9 +21,10 @@ def fit(
     """
     keep = ModelCheckpoint(output / "checkpoints", save_last=True, every_n_train_steps=every_n_steps)
     last = output / "checkpoints" / "last.ckpt"
+    bar = [TQDMProgressBar(refresh_rate=10)] if trainer.get("enable_progress_bar", True) else []
     fitting = Trainer(
         default_root_dir=output,
-        callbacks=[keep, TQDMProgressBar(refresh_rate=10), *callbacks],
+        callbacks=[keep, *bar, *callbacks],
         use_distributed_sampler=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -114,7 +114,7 @@ class Trajectories(LightningDataModule):
         trainer, epoch = self.trainer, self.trainer.current_epoch
         adaptor = trainer.lightning_module.adaptor if self.features == "own" else None
         examples = self.examples(epoch, trainer.global_rank, trainer.world_size, adaptor)
-        order = torch.Generator().manual_seed(self.seed << 20 | epoch)
+        order = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         return DataLoader(
             examples,  # type: ignore[arg-type]
             sampler=_Passes(len(examples), self.passes, self.batch_size, order),
@@ -125,7 +125,7 @@ class Trajectories(LightningDataModule):
         rng = random.Random(f"{self.seed}/{epoch}")
         chosen = rng.sample(list(self.prompts), self.prompts_per_epoch)[rank::ranks]
         batches = list(chunks(chosen, self.generation_batch_size))
-        seed = 1 + (self.seed << 10) + epoch  # noise that no evaluation uses
+        seed = (self.seed + 1) * 1_000_000 + epoch  # noise that no evaluation uses
         schedule = self._setup.schedule
         bar = tqdm(batches, f"epoch {epoch}: teacher's trajectories", leave=False, disable=rank > 0)
         return AdaptorExample.join([unroll(self._setup, batch, seed, schedule, own) for batch in bar])

@@ -58,7 +58,7 @@ class Autoencoder(Part):
         self.register_buffer("whiten", whiten)
 
     def training_step(self, _: int) -> Tensor:
-        _, images = self.scenes()
+        images = self.scenes()[1]
         code = F.pixel_unshuffle(images, 2)
         code = torch.einsum("kc,bchw->bkhw", self.whiten, code - self.mean[:, None, None])
         posterior = self.vae.encode(images).latent_dist
@@ -82,7 +82,7 @@ def principal_components(images: Tensor, components: int) -> tuple[Tensor, Tenso
 class Contrast(Part):
     """The small CLIP: pictures and captions to one space (Radford et al. 2021)."""
 
-    def __init__(self, clip: nn.Module, words: CLIPTokenizer, **optimisation: Any) -> None:
+    def __init__(self, clip: Any, words: CLIPTokenizer, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.clip, self.words = clip, words
 
@@ -151,12 +151,12 @@ class Diffusion(Part):
         number = self.global_step * self.trainer.world_size + self.global_rank
         index = [i % len(self.latents) for i in range(number * size, (number + 1) * size)]
         dropped = (torch.rand(size) < self.dropout).tolist()
-        captions = ["" if d else scenes.scene("train", i).caption for i, d in zip(index, dropped, strict=True)]
+        read = ["" if d else scenes.scene("train", i).caption for i, d in zip(index, dropped, strict=True)]
         clean = self.latents[index].to(self.device).float()
         noise = torch.randn_like(clean)
         t = torch.randint(self.noise_schedule.config.num_train_timesteps, (len(clean),), device=self.device)
         noisy = self.noise_schedule.add_noise(clean, noise, t)
-        text = self.text(tokens(self.words, captions).to(self.device)).last_hidden_state
+        text = self.text(tokens(self.words, read).to(self.device)).last_hidden_state
         velocity = self.unet(noisy, t, text).sample
         error = (velocity - self.noise_schedule.get_velocity(clean, noise, t)).square().mean((1, 2, 3))
         alpha = self.noise_schedule.alphas_cumprod.to(self.device)[t]
@@ -170,5 +170,5 @@ class Diffusion(Part):
             self.average.update_parameters(nn.ModuleList([self.unet, self.text]))
 
     def averaged(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-        unet, text = self.average.module
-        return unet, text
+        both: Any = self.average.module
+        return both[0], both[1]
