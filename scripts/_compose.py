@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -27,9 +27,13 @@ def adaptor_folder(cfg: DictConfig, name: str, under: str) -> Path:
     return Path(under) / Path(cfg.teacher.path).name / f"{name}-{point}"
 
 
-def chosen_adaptor(cfg: DictConfig, teacher: Teacher) -> Setup:
-    """`none`, `identity`, a trained adaptor by its config's name, or a folder; checked against the point."""
-    name = str(cfg.adaptor)
+def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) -> Setup:
+    """The config's point with a sweep's difference. Adaptor: `none`, `identity`, a trained one by its config's name,
+    or a folder; checked against the point."""
+    name = str(difference.pop("adaptor", cfg.adaptor_name))
+    cfg = cast(DictConfig, OmegaConf.merge(cfg, difference))
+    if name == "folder":
+        name = str(cfg.adaptor.path)
     if name == "none":
         return make_setup(cfg, teacher)
     if name == "identity":

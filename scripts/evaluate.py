@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    from _compose import chosen_adaptor, make
+    from _compose import chosen_setup, make
 
     from clockwork.evaluation.evaluate import Evaluation
     from clockwork.evaluation.rows import read_rows
@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     teacher = make(cfg.teacher)
     differences = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]
     # Every point is made before the first is run, so that a mistake in the last shows at once.
-    setups = [chosen_adaptor(OmegaConf.merge(cfg, point), teacher) for point in differences]
+    setups = [chosen_setup(cfg, teacher, difference) for difference in differences]
     output = Path(cfg.output)
     evaluation = Evaluation(make(cfg.prompts), make(cfg.metrics), output, cfg.seed, cfg.batch_size)
     for number, setup in enumerate(setups, 1):

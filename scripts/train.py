@@ -19,11 +19,11 @@ def main(cfg: DictConfig) -> None:
     from clockwork.training.trajectories import Trajectories
 
     seed_everything(cfg.seed, verbose=False)
+    if cfg.adaptor_name in ("none", "folder", "identity"):
+        raise ValueError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     teacher = make(cfg.teacher)
     prompts = make(cfg.prompts)
     adaptor = make(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
-    if not list(adaptor.parameters()):
-        raise ValueError(f"adaptor {cfg.adaptor_name} has nothing to train: use it as it is with scripts/evaluate.py")
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
     data = Trajectories(
         setup,

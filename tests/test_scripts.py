@@ -34,7 +34,7 @@ MISTAKES = {
     "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
     "no caption file": ("train", ["prompts=captions", "~prompts.split", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
-    "folder without adaptor": ("evaluate", ["adaptor=configs"], "config.json"),
+    "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
 
 
@@ -58,10 +58,10 @@ def test_an_adaptor_of_another_teacher_is_refused(
     run(monkeypatch, "train", *quick, "steps=2", f"output={tmp_path}")
     folder = next(tmp_path.rglob("adaptor"))
     points = ["prompts.count=2", "metrics=none", "metrics.latency=false", f"output={tmp_path / 'eval'}", "steps=2"]
-    run(monkeypatch, "evaluate", f"adaptor={folder}", *points)
+    run(monkeypatch, "evaluate", "adaptor=folder", f"adaptor.path={folder}", *points)
     assert "| resnet " in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, "evaluate", f"adaptor={folder}", "teacher=miniature_sd", *points)
+        run(monkeypatch, "evaluate", "adaptor=folder", f"adaptor.path={folder}", "teacher=miniature_sd", *points)
     assert stopped.value.code == 2
     assert "trained for teacher miniature" in capsys.readouterr().err
     with pytest.raises(SystemExit):  # the same folder with another config
