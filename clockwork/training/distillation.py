@@ -23,21 +23,16 @@ class Distillation(LightningModule):
         text = batch.text_emb if batch.text_emb.shape[1] else None
         estimate = self.adaptor(batch.r_in, batch.r_out_prev, batch.t_emb, text)
         loss = distance(estimate, batch.r_out)
-        self.log("loss", loss.mean(), prog_bar=True, on_step=True, on_epoch=True)
         # What standing still would have cost on the same batch: the adaptor earns the difference.
-        self.log(
-            "identity", distance(batch.r_out_prev, batch.r_out).mean(), prog_bar=True, on_step=False, on_epoch=True
-        )
-        relative = (loss.detach() / distance(torch.zeros_like(batch.r_out), batch.r_out)).cpu()
+        still = distance(batch.r_out_prev, batch.r_out)
+        self.log("loss", loss.mean(), prog_bar=True, on_step=True, on_epoch=True)
+        self.log("identity", still.mean(), prog_bar=True, on_step=False, on_epoch=True)
+        size = distance(torch.zeros_like(batch.r_out), batch.r_out)
         for step in batch.step.unique().tolist():
             here = batch.step == step
-            self.log(
-                f"relative_l2/step{step}",
-                relative[here].mean(),
-                on_step=False,
-                on_epoch=True,
-                batch_size=int(here.sum()),
-            )
+            for name, value in (("relative_l2", loss.detach()), ("relative_l2_identity", still)):
+                mean = (value / size)[here].mean()
+                self.log(f"{name}/step{step}", mean, on_step=False, on_epoch=True, batch_size=int(here.sum()))
         return loss.mean()
 
     def configure_optimizers(self) -> Any:
