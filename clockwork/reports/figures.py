@@ -25,18 +25,30 @@ def pareto(rows: Sequence[Row], file: Path) -> None:
 
     shown = [name for name in QUALITY if any(row.get(name) is not None for row in rows)]
     figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")
+    colour = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(label, rows)))}  # the same in every panel
+    unit, per = ("TFLOPs", 1.0) if max(row["tflops_full"] for row in rows) > 0.1 else ("GFLOPs", 1000.0)
     ordered = sorted(rows, key=lambda row: (row["adaptor"], row["schedule"], row["tflops_full"]))
     for axis, name in zip(axes[0], shown, strict=True):
         for curve, points in groupby(ordered, key=label):
             measured = [row for row in points if row.get(name) is not None]
             if not measured:
                 continue
-            axis.plot([r["tflops_full"] for r in measured], [r[name] for r in measured], "o-", label=curve)
+            axis.plot(
+                [per * r["tflops_full"] for r in measured],
+                [r[name] for r in measured],
+                "o-",
+                c=colour[curve],
+                label=curve,
+            )
             for r in measured:
                 axis.annotate(
-                    str(r["steps"]), (r["tflops_full"], r[name]), xytext=(4, 4), textcoords="offset points", fontsize=7
+                    str(r["steps"]),
+                    (per * r["tflops_full"], r[name]),
+                    xytext=(4, 4),
+                    textcoords="offset points",
+                    fontsize=7,
                 )
-        axis.set(xlabel="TFLOPs an image, attention counted", ylabel=name.replace("_", " "))
+        axis.set(xlabel=f"{unit} an image, attention counted", ylabel=name.replace("_", " "))
         axis.grid(alpha=0.3)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
