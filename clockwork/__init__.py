@@ -1,11 +1,12 @@
 """clockwork: cheaper diffusion UNets by clock schedules and distilled adaptors (arXiv 2312.08128)."""
 
 from clockwork.adaptors import Adaptor, Identity, ResNet, UNet, load_adaptor, save_adaptor
+from clockwork.chain import Cut
 from clockwork.denoise import Clocked, Full
 from clockwork.operating_point import OperatingPoint
 from clockwork.rollout import rollout
 from clockwork.schedule import Schedule
-from clockwork.split import Cut, SplitUNet
+from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
 
 __all__ = [

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, Widths
+from clockwork.chain import Cut
 from clockwork.denoise import Clocked, Denoiser, Full
 from clockwork.operating_point import OperatingPoint
 from clockwork.rollout import rollout
 from clockwork.schedule import Schedule
 from clockwork.solvers import make_solver, timesteps
-from clockwork.split import Cut, SplitUNet
+from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher
 
 

@@ -9,12 +9,13 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.adaptors import Identity, Widths
+from clockwork.chain import Cut
 from clockwork.denoise import Clocked, Denoiser, Full
 from clockwork.miniature import WEIGHTS
 from clockwork.rollout import StepRecord, rollout
 from clockwork.schedule import Schedule
 from clockwork.solvers import SOLVERS, make_solver
-from clockwork.split import Cut, SplitUNet
+from clockwork.split import SplitUNet
 from clockwork.teachers import Condition, Teacher
 
 CAPTIONS = ["a large red circle in the center on a plain blue background", "a green star on a striped white background"]

@@ -8,7 +8,8 @@ from conftest import small_inputs, small_unet
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from clockwork.split import Chain, Cut, SplitUNet
+from clockwork.chain import Chain, Cut
+from clockwork.split import SplitUNet
 
 
 def every_cut(unet: UNet2DConditionModel) -> list[Cut]:
