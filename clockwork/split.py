@@ -82,10 +82,7 @@ class SplitUNet:
         text = unet.process_encoder_hidden_states(
             encoder_hidden_states=given["encoder_hidden_states"], added_cond_kwargs=added
         )
-        extra = dict(given["cross_attention_kwargs"] or {})
-        lora_scale = extra.pop("scale", 1.0)
-        if extra.get("gligen") is not None:
-            extra["gligen"] = {"objs": unet.position_net(**extra["gligen"])}
+        attention, lora_scale = self._attention(given, sample.dtype)
         controlnet, middle = given["down_block_additional_residuals"], given["mid_block_additional_residual"]
         t2i = given["down_intrablock_additional_residuals"]
         if t2i is None and middle is None and controlnet is not None:  # T2I-Adapter's older way in
@@ -94,17 +91,26 @@ class SplitUNet:
             sample,
             t_emb if unet.time_embed_act is None else unet.time_embed_act(t_emb),
             text,
-            {
-                "attention_mask": _bias(given["attention_mask"], sample.dtype),
-                "encoder_attention_mask": _bias(given["encoder_attention_mask"], sample.dtype),
-                "cross_attention_kwargs": extra if given["cross_attention_kwargs"] is not None else None,
-            },
+            attention,
             lora_scale,
             tuple(controlnet or ()) if middle is not None else (),
             middle if controlnet is not None else None,
             tuple(t2i or ()),
             forced,
         )
+
+    def _attention(self, given: dict[str, Any], dtype: torch.dtype) -> tuple[dict[str, Any], float]:
+        """What attentions take besides the text, and LoRA's scale, which is not for them."""
+        extra = dict(given["cross_attention_kwargs"] or {})
+        lora_scale = extra.pop("scale", 1.0)
+        if extra.get("gligen") is not None:
+            extra["gligen"] = {"objs": self.unet.position_net(**extra["gligen"])}
+        attention = {
+            "attention_mask": _bias(given["attention_mask"], dtype),
+            "encoder_attention_mask": _bias(given["encoder_attention_mask"], dtype),
+            "cross_attention_kwargs": extra if given["cross_attention_kwargs"] is not None else None,
+        }
+        return attention, lora_scale
 
     def high_in(self, e: Embedded) -> HighIn:
         with self._lora(e):

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, load_adaptor
@@ -65,7 +64,3 @@ def claim(output: Path, cfg: DictConfig) -> None:
         raise ValueError(f"{output} was begun with other {', '.join(other)}: say output=<another folder>, or remove it")
     output.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(wanted, indent=2) + "\n")
-
-
-def make(cfg: DictConfig, **more: Any) -> Any:
-    return instantiate(cfg, **more)

@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    from _compose import chosen_setup, make
+    from _compose import chosen_setup
+    from hydra.utils import instantiate
 
     from clockwork.evaluation.evaluate import Evaluation
     from clockwork.evaluation.rows import read_rows
@@ -16,12 +17,12 @@ def main(cfg: DictConfig) -> None:
     from clockwork.reports.loggers import log_rows
     from clockwork.reports.tables import table
 
-    teacher = make(cfg.teacher)
+    teacher = instantiate(cfg.teacher)
     differences = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]
     # Every point is made before the first is run, so that a mistake in the last shows at once.
     setups = [chosen_setup(cfg, teacher, difference) for difference in differences]
     output = Path(cfg.output)
-    evaluation = Evaluation(make(cfg.prompts), make(cfg.metrics), output, cfg.seed, cfg.batch_size)
+    evaluation = Evaluation(instantiate(cfg.prompts), instantiate(cfg.metrics), output, cfg.seed, cfg.batch_size)
     for number, setup in enumerate(setups, 1):
         print(
             f"[{number}/{len(setups)}] {setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps"

@@ -6,7 +6,8 @@ from omegaconf import DictConfig
 
 @command("train")
 def main(cfg: DictConfig) -> None:
-    from _compose import adaptor_folder, claim, make, make_setup
+    from _compose import adaptor_folder, claim, make_setup
+    from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
     from clockwork.adaptors import save_adaptor
@@ -21,9 +22,9 @@ def main(cfg: DictConfig) -> None:
     seed_everything(cfg.seed, verbose=False)
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise ValueError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
-    teacher = make(cfg.teacher)
-    prompts = make(cfg.prompts)
-    adaptor = make(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
+    teacher = instantiate(cfg.teacher)
+    prompts = instantiate(cfg.prompts)
+    adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
     data = Trajectories(
         setup,

@@ -31,7 +31,7 @@ def setup(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Setup:
 def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) -> None:
     """At clock 4 of 6 steps the adaptor's are 2, 3, 4 and 6; each begins with what the one before answered."""
     made = setup(teacher, "clock4", 6)
-    examples = unroll(made, miniature("train", 2), 1, made.schedule)
+    examples = unroll(made, miniature("train", 2), 1)
     assert examples.step.tolist() == [s for s in (2, 3, 4, 6) for _ in range(4)]  # two prompts, two halves of guidance
     assert torch.equal(examples.r_out_prev[4:12], examples.r_out[:8])
     e = made.split.embed(torch.zeros(1, 4, 16, 16), torch.tensor(1), torch.zeros(1, 32, 64))
@@ -41,9 +41,9 @@ def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) ->
 
 def test_own_features_replace_the_teachers_after_adaptor_steps_only(teacher: Teacher) -> None:
     made = setup(teacher, "clock4", 6)
-    plain = unroll(made, miniature("train", 2), 1, made.schedule)
+    plain = unroll(made, miniature("train", 2), 1)
     own: Adaptor = ResNet(widths(teacher, "stage1"), 16, 1)  # new: still the identity
-    fed = unroll(made, miniature("train", 2), 1, made.schedule, own)
+    fed = unroll(made, miniature("train", 2), 1, own)
     first = plain.r_out_prev[:4]
     assert torch.equal(fed.r_out_prev[:4], first) and torch.equal(fed.r_out_prev[12:], plain.r_out_prev[12:])
     assert torch.allclose(fed.r_out_prev[4:8], first) and torch.allclose(fed.r_out_prev[8:12], first)

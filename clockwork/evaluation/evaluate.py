@@ -67,6 +67,13 @@ class Evaluation:
         if self.digest(setup) not in {row["digest"] for row in read_rows(self.rows)}:
             append_row(self.rows, self.measure(setup))
 
+    def _nearness(self, setup: Setup, folder: Path) -> tuple[float | None, float | None]:
+        """PSNR and SSIM to the full teacher's pictures at the same steps; of the teacher itself, None."""
+        if setup.adaptor is None:
+            return None, None
+        teacher = self.pictures(replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule()))
+        return psnr_and_ssim(zip(pictures(folder, self.prompts), pictures(teacher, self.prompts), strict=True))
+
     def measure(self, setup: Setup) -> Row:
         metrics, folder = self.metrics, self.pictures(setup)
         fid = None if metrics.fid is None else metrics.fid(pictures(folder, self.prompts))
@@ -74,12 +81,7 @@ class Evaluation:
         if metrics.clip is not None:
             captions = ([p.text for p in batch] for batch in chunks(self.prompts, 64))
             score = clip_score(metrics.clip, zip(pictures(folder, self.prompts), captions, strict=True))
-        psnr = ssim = None
-        if setup.adaptor is not None:
-            teacher = self.pictures(replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule()))
-            psnr, ssim = psnr_and_ssim(
-                zip(pictures(folder, self.prompts), pictures(teacher, self.prompts), strict=True)
-            )
+        psnr, ssim = self._nearness(setup, folder)
         flops, small = image_flops(setup), metrics.miniature
         first = self.prompts[0]
         return Row(

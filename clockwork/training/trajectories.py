@@ -14,7 +14,6 @@ from clockwork.adaptors import Adaptor
 from clockwork.denoise import Full
 from clockwork.prompts import Prompt, chunks
 from clockwork.rollout import rollout
-from clockwork.schedule import Schedule
 from clockwork.setup import Setup
 from clockwork.solvers import make_solver
 
@@ -49,9 +48,7 @@ class AdaptorExample:
         return replace(self, **{name: x.to(device, dtype, non_blocking=non_blocking) for name, x in features.items()})
 
 
-def unroll(
-    setup: Setup, prompts: Sequence[Prompt], seed: int, schedule: Schedule, own: Adaptor | None = None
-) -> AdaptorExample:
+def unroll(setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | None = None) -> AdaptorExample:
     """Every adaptor step of the full teacher's roll-outs for a batch of prompts, both halves of guidance.
 
     With `own`, features after an adaptor step are that adaptor's estimate, as they will be at inference, instead
@@ -70,7 +67,7 @@ def unroll(
     examples, previous = [], None
     for record in rollout(Full(setup.split), solver, setup.steps, noise, condition, negative, setup.guidance):
         seen, estimate = record.denoised, None
-        if not schedule.is_full(record.step):
+        if not setup.schedule.is_full(record.step):
             prev = torch.zeros_like(seen.r_out) if previous is None else previous
             t_emb, step = seen.t_emb.expand(batch, -1), torch.full((batch,), record.step)
             examples.append(AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step))
@@ -126,9 +123,8 @@ class Trajectories(LightningDataModule):
         chosen = rng.sample(list(self.prompts), self.prompts_per_epoch)[rank::ranks]
         batches = list(chunks(chosen, self.generation_batch_size))
         seed = (self.seed + 1) * 1_000_000 + epoch  # noise that no evaluation uses
-        schedule = self._setup.schedule
         bar = tqdm(batches, f"epoch {epoch}: teacher's trajectories", leave=False, disable=rank > 0)
-        return AdaptorExample.join([unroll(self._setup, batch, seed, schedule, own) for batch in bar])
+        return AdaptorExample.join([unroll(self._setup, batch, seed, own) for batch in bar])
 
 
 class _Passes:
