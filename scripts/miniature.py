@@ -21,8 +21,8 @@ def main(cfg: DictConfig) -> None:
     recipe = Recipe(Path(cfg.output))
     recipe.autoencoder(cfg.autoencoder, one)
     recipe.clip(cfg.clip, one)
-    recipe.teacher("miniature", cfg.miniature, cfg.scenes, dict(cfg.trainer))
-    recipe.teacher("miniature_sd", cfg.miniature_sd, cfg.scenes, dict(cfg.trainer), start="miniature")
+    for name, start in (("draft", None), ("miniature", "draft"), ("miniature_sd", "miniature")):
+        recipe.teacher(name, cfg[name], cfg.scenes, dict(cfg.trainer), start)
     if cfg.ship:
         recipe.ship()
 

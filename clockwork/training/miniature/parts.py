@@ -30,6 +30,10 @@ class Part(LightningModule):
     def train_dataloader(self) -> DataLoader[int]:
         return DataLoader(range(self.hparams.steps), batch_size=None)  # type: ignore[arg-type]
 
+    def on_train_start(self) -> None:
+        # Other noise in every process, and other noise after a resume than at the start.
+        torch.manual_seed(torch.initial_seed() + 1_000_000 * self.global_rank + self.global_step)
+
     def scenes(self, split: str = "train") -> tuple[list[str], Tensor]:
         size = self.hparams.batch_size
         number = self.global_step * self.trainer.world_size + self.global_rank
@@ -124,7 +128,11 @@ def tokens(words: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 class Diffusion(Part):
-    """UNet and text encoder, trained together on v with min-SNR weights (Hang et al. 2023)."""
+    """UNet and text encoder, trained together on v with min-SNR weights (Hang et al. 2023).
+
+    With `offset` 1 the weights are min(SNR + 1, gamma) of the clean latent's error, v's own (Salimans & Ho 2022) but
+    for the clamp: min-SNR alone hardly weighs the noisiest timesteps, where a picture's layout is decided.
+    """
 
     def __init__(
         self,
@@ -136,12 +144,14 @@ class Diffusion(Part):
         ema: float = 0.999,
         dropout: float = 0.1,
         gamma: float = 5.0,
+        offset: float = 0.0,
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
         self.unet, self.text = unet, text
         self.latents = latents  # scenes × 4 × height × width: the training scenes', in their order
-        self.words, self.noise_schedule, self.dropout, self.gamma = words, noise_schedule, dropout, gamma
+        self.words, self.noise_schedule, self.dropout = words, noise_schedule, dropout
+        self.gamma, self.offset = gamma, offset
         self.average = torch.optim.swa_utils.AveragedModel(
             nn.ModuleList([unet, text]), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema)
         ).requires_grad_(False)
@@ -161,7 +171,7 @@ class Diffusion(Part):
         error = (velocity - self.noise_schedule.get_velocity(clean, noise, t)).square().mean((1, 2, 3))
         alpha = self.noise_schedule.alphas_cumprod.to(self.device)[t]
         snr = alpha / (1 - alpha)
-        loss = (error * snr.clamp(max=self.gamma) / (snr + 1)).mean()
+        loss = (error * (snr + self.offset).clamp(max=self.gamma) / (snr + 1)).mean()
         self.log_dict({"loss": loss, "error": error.mean()}, prog_bar=True)
         return loss
 

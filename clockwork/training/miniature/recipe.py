@@ -44,15 +44,16 @@ class Recipe:
         trainer: Mapping[str, Any],
         start: str | None = None,
     ) -> None:
-        """A UNet with its text encoder; with `start`, a UNet that begins with that teacher's weights, and its text
-        encoder as it is."""
+        """A UNet with its text encoder; with `start`, they begin with that teacher's weights. Where the UNet is of
+        another form than the start's, the text encoder stays as it is, so that one serves both."""
         if (self.folder / name).is_dir():
             return
         words = models.tokenizer(self.folder / "tokenizer")
         unet, text = models.unet(top_attention=name == "miniature_sd").to(**FAST), models.text_encoder(words)
         if start is not None:
             begin_as(unet, UNet2DConditionModel.from_pretrained(self.folder / start, subfolder="unet"))
-            text = CLIPTextModel.from_pretrained(self.folder / start / "text_encoder").requires_grad_(False)
+            text = CLIPTextModel.from_pretrained(self.folder / start / "text_encoder").train()
+            text.requires_grad_(name != "miniature_sd")
         vae = AutoencoderKL.from_pretrained(self.folder / "vae").eval()
         latents = encode_scenes(vae.to(**FAST), scenes, self.folder / "latents.npy")
         part = Diffusion(unet, text, words, latents, models.noise_schedule(), **optimisation)
