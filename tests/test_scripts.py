@@ -91,7 +91,7 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "captions", "miniature", "chain"],
+            ["schedule", "operating_point", "weights", "pictures", "captions", "processes", "miniature", "chain"],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
             ["denoise"],
