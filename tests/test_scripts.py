@@ -97,6 +97,7 @@ LEVELS = {
             ["denoise"],
             ["rollout"],
             ["setup"],
+            ["cost"],
             ["training", "evaluation"],
             ["reports"],
         ]
