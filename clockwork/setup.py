@@ -59,8 +59,7 @@ class Setup:
     def latents(self, captions: list[str], noise: Tensor) -> Tensor:
         """The roll-out's last latents, `batch × channels × height × width`."""
         reads_text = self.adaptor is not None and "text_emb" in self.adaptor.inputs
-        condition = self.teacher.encode(captions, reads_text)
-        negative = self.teacher.encode([""], reads_text) if self.guidance != 1 else None
+        condition, negative = self.teacher.conditions(captions, self.guidance, reads_text)
         solver = make_solver(self.solver, self.teacher.noise_schedule)
         *_, last = rollout(self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
         return last.latents
@@ -71,8 +70,7 @@ def widths(teacher: Teacher, cut: Cut | str) -> Widths:
     with torch.device("meta"):
         unet = type(teacher.unet).from_config(teacher.unet.config)
         split = SplitUNet(unet, cut)
-        text = torch.empty(1, 1, unet.config.cross_attention_dim)
-        e = split.embed(torch.empty(1, *teacher.latent_shape), torch.tensor(1), text)
+        e = split.embed(**teacher.meta_inputs())
         high = split.high_in(e)
         r_out = split.low(high, e)
     upscale = r_out.shape[-1] // high.r_in.shape[-1]

@@ -91,7 +91,7 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "miniature", "chain"],
+            ["schedule", "operating_point", "weights", "pictures", "miniature", "chain", "flow"],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
             ["denoise"],
