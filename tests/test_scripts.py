@@ -32,7 +32,7 @@ MISTAKES = {
     "cut that does not fit": ("train", ["cut='0,3'"], "skip"),
     "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),
     "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
-    "no caption file": ("train", ["prompts=captions", "~prompts.split", "prompts.path=missing.txt"], "missing.txt"),
+    "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
@@ -91,7 +91,7 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "miniature", "chain", "flow"],
+            ["schedule", "operating_point", "weights", "pictures", "captions", "miniature", "chain", "flow"],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
             ["denoise"],

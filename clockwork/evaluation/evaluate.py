@@ -2,9 +2,12 @@
 
 import importlib.metadata
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from clockwork.adaptors import adaptor_hash
 from clockwork.evaluation.cost import image_flops
@@ -16,6 +19,7 @@ from clockwork.metrics.latency import latency_ms
 from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import digest
+from clockwork.pictures import squared
 from clockwork.prompts import Prompt, chunks, prompts_hash
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup
@@ -23,12 +27,14 @@ from clockwork.setup import Setup
 
 @dataclass(frozen=True)
 class Metrics:
-    """What to measure; `miniature` says that FID and CLIP score look through the small CLIP, and are named so."""
+    """What to measure. `miniature` says that FID and CLIP score look through the small CLIP, and are named so; with
+    `size` they see the pictures at that many pixels a side."""
 
     fid: FID | None = None
     clip: OpenCLIP | None = None
     latency: bool = True
     miniature: bool = False
+    size: int | None = None
 
     @property
     def label(self) -> str:
@@ -74,13 +80,19 @@ class Evaluation:
         teacher = self.pictures(replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule()))
         return psnr_and_ssim(zip(pictures(folder, self.prompts), pictures(teacher, self.prompts), strict=True))
 
+    def _rated(self, folder: Path) -> Iterator[Tensor]:
+        """The pictures as FID and CLIP score see them."""
+        for batch in pictures(folder, self.prompts):
+            size = self.metrics.size
+            yield batch if size is None else torch.stack([squared(image, size) for image in batch])
+
     def measure(self, setup: Setup) -> Row:
         metrics, folder = self.metrics, self.pictures(setup)
-        fid = None if metrics.fid is None else metrics.fid(pictures(folder, self.prompts))
+        fid = None if metrics.fid is None else metrics.fid(self._rated(folder))
         score = None
         if metrics.clip is not None:
             captions = ([p.text for p in batch] for batch in chunks(self.prompts, 64))
-            score = clip_score(metrics.clip, zip(pictures(folder, self.prompts), captions, strict=True))
+            score = clip_score(metrics.clip, zip(self._rated(folder), captions, strict=True))
         psnr, ssim = self._nearness(setup, folder)
         flops, small = image_flops(setup), metrics.miniature
         first = self.prompts[0]

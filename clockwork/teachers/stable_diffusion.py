@@ -10,6 +10,8 @@ from clockwork.miniature import WEIGHTS
 from clockwork.openclip import OpenCLIP
 from clockwork.teachers.teacher import Pipeline, Teacher
 
+MADE = Path("outputs/teachers")  # where training leaves them
+
 
 def load_teacher(
     path: str,
@@ -23,14 +25,15 @@ def load_teacher(
     flow: bool = False,
     made_by: str | None = None,
 ) -> Teacher:
-    """A teacher from `miniature`, `miniature_sd`, a folder in diffusers' format, or a name on the hub.
+    """A teacher by name, of those shipped or made here (`outputs/teachers`), a folder in diffusers' format, or a name
+    on the hub.
 
     `openclip` with its tag names the model of the adaptors' pooled text, `miniature` the small one; `auto` means a
     GPU in half precision where there is one, else the CPU in single precision. `flow`: the UNet predicts the
     velocity of a rectified flow. `made_by`: the command that makes this teacher, which is on no hub.
     """
-    shipped = WEIGHTS / path
-    source = shipped if (shipped / "model_index.json").is_file() else Path(path)
+    shipped, made = WEIGHTS / path, MADE / path
+    source = next((folder for folder in (shipped, made) if (folder / "model_index.json").is_file()), Path(path))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
