@@ -51,4 +51,4 @@ def step_flops(setup: Setup) -> tuple[Flops, Flops]:
 
 def image_flops(setup: Setup) -> Flops:
     """Of one image at a setup's operating point."""
-    return rollout_flops(*step_flops(setup), setup.schedule, setup.calls, setup.guidance != 1)
+    return rollout_flops(*step_flops(setup), setup.schedule, setup.calls, setup.teacher.passes(setup.guidance) == 2)

@@ -24,7 +24,9 @@ class Line:
 
     figure: str
     row: str
-    quantity: str  # flops; gmacs, gflops (a pass), gflops_of_two (a step at batch 2), tflops; saving (%); parameters (M)
+    quantity: (
+        str  # flops; gmacs, gflops (a pass), gflops_of_two (a step at batch 2), tflops; saving (%); parameters (M)
+    )
     paper: Decimal | None
     ours: float
     convention: str  # macs, paper or full; parameters have none
@@ -139,7 +141,10 @@ def _equations(row: str, steps: int, clock: int, full: Flops, adaptor: Flops) ->
             edit = editing_flops.editing(steps, *arguments)
             yield from _lines(f"equation 6 {reading}", name, "tflops", edit)
             yield from _saving(
-                f"equation 6 {reading}", name, editing_flops.editing(steps, 1, full, adaptor, as_printed=as_printed), edit
+                f"equation 6 {reading}",
+                name,
+                editing_flops.editing(steps, 1, full, adaptor, as_printed=as_printed),
+                edit,
             )
 
 
