@@ -45,7 +45,7 @@ lint: install
 
 # Trains the shipped miniature from nothing: hours on two cores, resumable.
 miniature: install
-	$(RUN) scripts/miniature.py
+	@for stage in autoencoder clip draft miniature miniature_sd; do $(RUN) scripts/miniature.py stage=$$stage || exit; done
 
 clean:
 	rm -rf .venv outputs
