@@ -82,7 +82,7 @@ def test_every_config_composes(group: str) -> None:
 
 def test_help_does_not_wait_for_torch() -> None:
     """Heavy imports stay out of start-up."""
-    for script in ("train", "evaluate", "miniature"):
+    for script in ("train", "evaluate", "miniature", "bench"):
         code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
 
@@ -91,12 +91,24 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "captions", "miniature", "chain", "flow"],
+            [
+                "schedule",
+                "operating_point",
+                "weights",
+                "pictures",
+                "captions",
+                "processes",
+                "miniature",
+                "chain",
+                "flow",
+            ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
+            ["images"],
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
             ["setup"],
+            ["cost"],
             ["training", "evaluation"],
             ["reports"],
         ]

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clockwork import processes
 from clockwork.adaptors import adaptor_hash
-from clockwork.evaluation.cost import image_flops
+from clockwork.cost import image_flops
 from clockwork.evaluation.generate import generate, pictures
 from clockwork.evaluation.rows import Row, append_row, read_rows
 from clockwork.metrics.clip_score import clip_score
@@ -69,15 +70,21 @@ class Evaluation:
         return folder
 
     def evaluate(self, setup: Setup) -> None:
-        """Appends the row, unless one with its digest is there."""
-        if self.digest(setup) not in {row["digest"] for row in read_rows(self.rows)}:
+        """Appends the row, unless one with its digest is there. All processes paint, the first measures."""
+        if self.digest(setup) in {row["digest"] for row in read_rows(self.rows)}:
+            return
+        for painter in (setup, _teacher_of(setup)):
+            self.pictures(painter)
+        processes.wait()
+        if processes.rank() == 0:
             append_row(self.rows, self.measure(setup))
+        processes.wait()
 
     def _nearness(self, setup: Setup, folder: Path) -> tuple[float | None, float | None]:
         """PSNR and SSIM to the full teacher's pictures at the same steps; of the teacher itself, None."""
         if setup.adaptor is None:
             return None, None
-        teacher = self.pictures(replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule()))
+        teacher = self.pictures(_teacher_of(setup))
         return psnr_and_ssim(zip(pictures(folder, self.prompts), pictures(teacher, self.prompts), strict=True))
 
     def _rated(self, folder: Path) -> Iterator[Tensor]:
@@ -123,6 +130,10 @@ class Evaluation:
             commit=commit(),
             versions=versions(),
         )
+
+
+def _teacher_of(setup: Setup) -> Setup:
+    return replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule())
 
 
 def commit() -> str | None:

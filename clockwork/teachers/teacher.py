@@ -120,25 +120,6 @@ class Teacher:
         one = self.unet.config.time_cond_proj_dim or (not isinstance(guidance, Tensor) and guidance == 1)
         return 1 if one else 2
 
-    def meta_inputs(self) -> dict[str, Any]:
-        """Arguments of the UNet's forward at batch 1 on `meta`, to see shapes and count FLOPs by."""
-        config = self.unet.config
-        with torch.device("meta"):
-            inputs: dict[str, Any] = {
-                "sample": torch.empty(1, *self.latent_shape),
-                "timestep": torch.tensor(1),
-                "encoder_hidden_states": torch.empty(
-                    1, self.pipe.tokenizer.model_max_length, config.cross_attention_dim
-                ),
-            }
-            if config.time_cond_proj_dim:
-                inputs["timestep_cond"] = torch.empty(1, config.time_cond_proj_dim)
-            if config.addition_embed_type == "text_time":
-                width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-                added = {"text_embeds": torch.empty(1, width), "time_ids": torch.empty(1, 6)}
-                inputs["added_cond_kwargs"] = added
-        return inputs
-
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """8-bit images `batch × 3 × height × width`, on the CPU."""

@@ -27,6 +27,10 @@ class Batch:
 
         return type(self)(*(chosen(getattr(self, f.name)) for f in fields(self)))
 
+    def together(self) -> Tensor:
+        """Which examples belong in one batch, as indices `examples of a group × groups`: each alone, unless said."""
+        return torch.arange(len(self))[None]
+
     @classmethod
     def join(cls, batches: Sequence[Self]) -> Self:
         def joined(parts: list[Any]) -> Any:
@@ -75,7 +79,7 @@ class Sets(LightningDataModule):
         order = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         return DataLoader(
             examples,  # type: ignore[arg-type]
-            sampler=_Passes(len(examples), self.passes, self.batch_size, order),
+            sampler=_Passes(examples.together(), self.passes, self.batch_size, order),
             batch_size=None,
         )
 
@@ -90,14 +94,16 @@ class Sets(LightningDataModule):
 
 
 class _Passes:
-    """Index batches: the whole set in a new order, several times."""
+    """Index batches: the whole set in a new order, several times; groups (guidance's two halves) stay together."""
 
-    def __init__(self, size: int, passes: int, batch_size: int, order: torch.Generator) -> None:
-        self.size, self.passes, self.batch_size, self.order = size, passes, batch_size, order
+    def __init__(self, groups: Tensor, passes: int, batch_size: int, order: torch.Generator) -> None:
+        self.groups, self.passes, self.order = groups, passes, order
+        self.batch_size = max(1, batch_size // len(groups))
 
     def __len__(self) -> int:
-        return self.passes * -(-self.size // self.batch_size)
+        return self.passes * -(-self.groups.shape[1] // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         for _ in range(self.passes):
-            yield from torch.randperm(self.size, generator=self.order).split(self.batch_size)
+            for chosen in torch.randperm(self.groups.shape[1], generator=self.order).split(self.batch_size):
+                yield self.groups[:, chosen].flatten()

@@ -10,7 +10,7 @@ from clockwork.images import CaptionedImage, pixels
 from clockwork.setup import Setup
 from clockwork.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.trajectories import AdaptorExample, check_adaptor_steps, halves, pooled_text
+from clockwork.training.trajectories import AdaptorExample, check_adaptor_steps, halves, pooled_text, which_half
 
 
 class NoisedPairs:
@@ -44,7 +44,8 @@ class NoisedPairs:
         prev = self._look(before, step - 1, condition).r_out if step > 1 else torch.zeros_like(seen.r_out)
         batch = len(condition)
         t_emb, number = seen.t_emb.expand(batch, -1), torch.full((batch,), step)
-        return AdaptorExample(seen.r_in, prev, t_emb, pooled_text(condition), seen.r_out, number)
+        half = which_half(batch, len(now))
+        return AdaptorExample(seen.r_in, prev, t_emb, pooled_text(condition), seen.r_out, number, half)
 
     @torch.no_grad()
     def _look(self, latents: Tensor, step: int, condition: Condition) -> Denoised:

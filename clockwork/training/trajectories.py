@@ -26,6 +26,11 @@ class AdaptorExample(Batch):
     text_emb: Tensor  # batch × text width; width 0 without pooled text
     r_out: Tensor  # likewise, the teacher's: the answer
     step: Tensor  # batch: which step of the roll-out
+    half: Tensor  # batch: 0 guidance's negative half, 1 the prompt's
+
+    def together(self) -> Tensor:
+        negative, positive = ((self.half == half).nonzero().flatten() for half in (0, 1))
+        return torch.stack([negative, positive] if len(negative) else [positive])
 
 
 class Unrolled:
@@ -53,13 +58,14 @@ def unroll(setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | No
     solver = make_solver(setup.solver, setup.teacher.noise_schedule)
     text = pooled_text(halves(condition, negative))
     batch = len(text)
+    half = which_half(batch, len(prompts))
     examples, previous = [], None
     for record in rollout(Full(setup.split), solver, setup.steps, noise, condition, negative, setup.guidance):
         seen, estimate = record.denoised, None
         if not setup.schedule.is_full(record.step):
             prev = torch.zeros_like(seen.r_out) if previous is None else previous
             t_emb, step = seen.t_emb.expand(batch, -1), torch.full((batch,), record.step)
-            examples.append(AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step))
+            examples.append(AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, half))
             if own is not None:
                 with torch.no_grad():
                     estimate = own(seen.r_in, prev, t_emb, text)
@@ -70,6 +76,11 @@ def unroll(setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | No
 def halves(condition: Condition, negative: Condition | None) -> Condition:
     """The batch that the UNet sees: negative then positive with guidance."""
     return condition if negative is None else Condition.join(negative.expand(len(condition)), condition)
+
+
+def which_half(batch: int, prompts: int) -> Tensor:
+    """0 in guidance's negative half, 1 in the prompts'."""
+    return (torch.arange(batch) >= batch - prompts).long()
 
 
 def pooled_text(condition: Condition) -> Tensor:
