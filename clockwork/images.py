@@ -59,7 +59,8 @@ def folder(path: str | Path, count: int | None = None, column: str | None = None
 
 
 def _table(table: Path, column: str | None) -> list[tuple[Path, str]]:
-    named, files, text = [], "", ""
+    named: list[tuple[Path, str]] = []
+    files = text = ""
     for row in read_rows(table):
         if not named:
             files = next((name for name in FILE_COLUMNS if name in row), "")

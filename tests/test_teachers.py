@@ -11,8 +11,8 @@ from conftest import small_inputs, small_teacher, small_unet
 from torch import Tensor
 
 from clockwork.adaptors import Identity
+from clockwork.cost import image_flops
 from clockwork.denoise import Denoised
-from clockwork.evaluation.cost import image_flops
 from clockwork.rollout import rollout
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths

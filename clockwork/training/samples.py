@@ -14,14 +14,15 @@ from clockwork.setup import Setup
 
 
 class Samples(Callback):
-    """Writes `epoch*.png` into the folder every few epochs and after the last, a line a setup."""
+    """Writes `epoch*.png` into the folder every few epochs and after the last, a line a setup; `every` 0: never."""
 
     def __init__(self, setups: Mapping[str, Setup], prompts: Sequence[Prompt], folder: Path, every: int = 10) -> None:
         self.setups, self.prompts, self.folder, self.every = setups, prompts, folder, every
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if trainer.is_global_zero and (epoch % self.every == 0 or epoch == trainer.max_epochs):
+        due = self.every > 0 and (epoch % self.every == 0 or epoch == trainer.max_epochs)
+        if trainer.is_global_zero and due:
             rows = {}
             for name, setup in self.setups.items():
                 noise = setup.teacher.noise([p.id for p in self.prompts])

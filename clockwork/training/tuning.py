@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from diffusers import UNet2DConditionModel
 from pytorch_lightning import LightningModule
 from torch import Tensor
