@@ -7,6 +7,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from clockwork.teachers import Teacher
+from clockwork.teachers.random import pipeline_around
+
 CROSS, DOWN, UP_CROSS, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
 SHAPES: dict[str, dict[str, Any]] = {
     "sd15": dict(block_out_channels=(8, 16, 24, 32), attention_head_dim=2),
@@ -62,6 +65,19 @@ def small_inputs(shape: str, size: tuple[int, int] = (16, 16), batch: int = 2) -
     if shape == "guided":
         inputs["timestep_cond"] = noise(batch, 16)
     return inputs
+
+
+def small_teacher(shape: str, **options: Any) -> Teacher:
+    """A whole pipeline with random weights around a small UNet: 16 × 16 latents, autoencoder included."""
+    unet = small_unet(shape)
+    text = {"num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 12}
+    widths = (4, 8) if shape == "sdxl" else (12,)  # SDXL's tokens are two encoders' side by side
+    texts = [{"hidden_size": width, **text} for width in widths]
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = {"block_out_channels": (4, 8), "norm_num_groups": 2, "mid_block_add_attention": False, **blocks}
+    pipe = pipeline_around(unet, texts, vae, vocabulary=1000)
+    pipe.set_progress_bar_config(disable=True)
+    return Teacher(f"small_{shape}", pipe, **options)
 
 
 @pytest.fixture(params=list(SHAPES))

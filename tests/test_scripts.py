@@ -103,6 +103,7 @@ LEVELS = {
                 "flow",
             ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
+            ["images"],
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
