@@ -42,12 +42,15 @@ def tables(cfg: DictConfig) -> None:
 
 def _asked(cfg: DictConfig) -> Iterator[Any]:
     from _tables import KINDS, Table, numbers
+    from hydra.core.hydra_config import HydraConfig
 
-    whole = all(cfg[kind] is None for kind in KINDS)
-    for kind in KINDS:
-        wanted = numbers(kind) if whole or cfg[kind] == "all" else [cfg[kind]] if cfg[kind] is not None else []
-        for number in wanted:
-            yield Table.load(kind, number, cfg.scale, (f"adaptors={cfg.adaptors}",))
+    run = HydraConfig.get()
+    chosen = {kind: run.runtime.choices.get(kind) for kind in KINDS}
+    given = (f"adaptors={cfg.adaptors}", *(o for o in run.overrides.task if o.startswith("scale.")))
+    for kind, number in chosen.items():
+        whole = number == "all" or not any(chosen.values())
+        for each in numbers(kind) if whole else [number] if number else []:
+            yield Table.load(kind, each, cfg.scale.name, given)
 
 
 def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
@@ -55,11 +58,14 @@ def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
     from clockwork.reports.comparison import Comparison, settings_sheet
     from clockwork.reports.index import measured
 
-    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale}"
-    rows, miniature = measured(Path(cfg.rows), table.name, cfg.scale), cfg.scale == "miniature"
+    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
+    rows, miniature = (
+        measured(Path(table.spec.get("rows", cfg.rows)), table.name, cfg.scale.name),
+        cfg.scale.name == "miniature",
+    )
     comparison = Comparison(table.name, table.spec, miniature, rows, lines)
     notes = table.lacking(comparison.unmeasured())
-    sheet = comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec)
+    sheet = comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
     sheet.write(stem)
     print(f"\n{stem.with_suffix('.md').read_text()}")
     if draw := table.spec.get("draw"):
