@@ -42,7 +42,7 @@ space := $(subst ,, )
 list = '$(1)=[$(subst $(space),$(comma),$(strip $(2)))]'
 tables: install
 	@$(RUN) scripts/tables.py $(call list,tables,$(TABLES)) $(call list,figures,$(FIGURES)) \
-	  'train=[epochs=$(EPOCHS)]' 'evaluate=[prompts.count=$(COUNT)]'
+	  'train=["epochs=$(EPOCHS)"]' 'evaluate=["prompts.count=$(COUNT)"]'
 
 test: install
 	$(RUN) -m pytest

@@ -1,5 +1,6 @@
 """Small UNets in the shapes of the real ones: growing channels, so that no residual broadcasts unseen."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +68,14 @@ def small_inputs(shape: str, size: tuple[int, int] = (16, 16), batch: int = 2) -
 @pytest.fixture(params=list(SHAPES))
 def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def flops_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make flops` writes, counted once."""
+    from test_scripts import run
+
+    folder = tmp_path_factory.mktemp("reports")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, "report", "flops", f"output={folder}")
+    return folder / "flops.csv"

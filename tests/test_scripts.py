@@ -98,6 +98,7 @@ LEVELS = {
             ["rollout"],
             ["setup"],
             ["cost"],
+            ["real_size"],
             ["training", "evaluation"],
             ["reports"],
         ]
