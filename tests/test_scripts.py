@@ -109,6 +109,7 @@ LEVELS = {
             ["rollout"],
             ["setup"],
             ["cost"],
+            ["real_size"],
             ["training", "evaluation"],
             ["reports"],
         ]
