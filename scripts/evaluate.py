@@ -12,10 +12,10 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from clockwork.evaluation.evaluate import Evaluation
-    from clockwork.evaluation.rows import read_rows
     from clockwork.reports.figures import pareto, pictures_side_by_side
     from clockwork.reports.loggers import log_rows
     from clockwork.reports.tables import table
+    from clockwork.rows import read_rows
 
     teacher = instantiate(cfg.teacher)
     differences = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]

@@ -91,13 +91,14 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "miniature", "chain"],
+            ["schedule", "operating_point", "weights", "pictures", "miniature", "chain", "rows"],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
             ["setup"],
-            ["training", "evaluation"],
+            ["setup_flops"],
+            ["training", "evaluation", "editing"],
             ["reports"],
         ]
     )

@@ -101,6 +101,12 @@ class Teacher:
         images = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
         return ((images / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
 
+    @torch.no_grad()
+    def to_latents(self, images: Tensor) -> Tensor:
+        """The latents, `batch × channels × height × width`, of 8-bit images `batch × 3 × height × width`."""
+        pixels = images.to(self.device, self.pipe.vae.dtype) / 127.5 - 1
+        return self.pipe.vae.encode(pixels).latent_dist.mode() * self.pipe.vae.config.scaling_factor
+
     def noise(self, ids: list[int], seed: int = 0) -> Tensor:
         """Starting noise, one seed a prompt: the same in any batch, on any device."""
         # torch's CPU generator reads 32 bits of its seed: both numbers are mixed into them

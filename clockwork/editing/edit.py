@@ -1,0 +1,134 @@
+"""An editor: what inverts a picture, and what paints it anew by another prompt (paper, Section 5.3, Table 7)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clockwork.denoise import Denoiser
+from clockwork.editing.inversion import inverse_solver, invert, reads_text, timesteps
+from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
+from clockwork.metrics.flops import Flops
+from clockwork.rollout import StepRecord, rollout
+from clockwork.setup import Setup
+from clockwork.setup_flops import step_flops
+from clockwork.solvers import make_solver
+from clockwork.teachers import Condition
+
+
+@dataclass(frozen=True)
+class Editor:
+    """Two setups of one teacher, each with its own steps and clock: `ddim_inverse` at guidance 1, and `ddim`.
+
+    The two savings are off by default: `source_to_the_end` false takes the source out of the batch once injection
+    is over; `replay` records its features in one pass of their own and injects them in every edit of the picture.
+    """
+
+    inversion: Setup
+    generation: Setup
+    negative: str = ""
+    tau_f: float = 0.8
+    tau_a: float = 0.5
+    source_to_the_end: bool = True
+    replay: bool = False
+
+    def __post_init__(self) -> None:
+        kept = set(timesteps(inverse_solver(self.inversion), self.inversion.steps))
+        if missing := [t for t in self.visited if t not in kept]:
+            raise ValueError(
+                f"{self.generation.steps} steps of generation visit timesteps that {self.inversion.steps} steps of "
+                f"inversion pass over ({missing[0]} and {len(missing) - 1} others): take as many steps of inversion "
+                "as of generation, or a whole multiple"
+            )
+        _ = self.injection  # refused early, if at all
+
+    @cached_property
+    def visited(self) -> list[int]:
+        """The generation's timesteps: at which the source's latents are wanted."""
+        setup = self.generation
+        return timesteps(make_solver(setup.solver, setup.teacher.noise_schedule), setup.steps)
+
+    @cached_property
+    def injection(self) -> Injection:
+        return Injection.of(self.generation.split.chain, self.generation.calls, self.tau_f, self.tau_a)
+
+    def invert(self, picture: Tensor, source: str) -> dict[int, Tensor]:
+        """The source's latents at the timesteps that generation visits; `picture` 8 bits, `3 × height × width`."""
+        latent = self.generation.teacher.to_latents(picture[None])
+        return invert(self.inversion, latent, source, set(self.visited))
+
+    def reconstruct(self, latents: Mapping[int, Tensor], source: str) -> Tensor:
+        """The picture (8 bits, `3 × height × width`) that the source prompt alone leads back to, by full steps."""
+        setup = self.generation
+        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
+        full = Setup(setup.teacher, setup.split, type(setup.schedule)(), setup.solver, setup.steps, 1.0)
+        *_, last = rollout(full.denoiser, solver, setup.steps, self._start(latents), setup.teacher.encode([source]))
+        return setup.teacher.decode(last.latents)[0]
+
+    def record(self, latents: Mapping[int, Tensor]) -> list[Features]:
+        """The source's features to inject, a step, for `replay`: one pass a step, for every edit of the picture."""
+        modules, features = self.injection.modules(1), []
+        with recording(modules) as seen:
+            steps = self._rollout(Source(self.generation.denoiser, latents), latents, self._condition(""))
+            for record in islice(steps, self.injection.steps):
+                wanted = self.injection.modules(record.step)
+                features.append({module: seen[module] for module in wanted if module in seen})
+                seen.clear()
+        return features
+
+    def edit(self, latents: Mapping[int, Tensor], target: str, features: list[Features] | None = None) -> Tensor:
+        """The edited picture: 8 bits, `3 × height × width`. `features` are `record`'s, if they were kept."""
+        inner = self.generation.denoiser
+        denoiser: Denoiser
+        if self.replay:
+            denoiser = Replay(inner, self.injection, self.record(latents) if features is None else features)
+        else:
+            denoiser = PlugAndPlay(inner, self.injection, latents, self._condition(""), self.source_to_the_end)
+        steps = self._rollout(denoiser, latents, self._condition(target), self._condition(self.negative))
+        *_, last = tqdm(steps, "generation", self.generation.calls, leave=False, unit="step")
+        return self.generation.teacher.decode(last.latents)[0]
+
+    def _rollout(
+        self, denoiser: Denoiser, latents: Mapping[int, Tensor], condition: Condition, negative: Condition | None = None
+    ) -> Iterator[StepRecord]:
+        setup, start = self.generation, self._start(latents)
+        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
+        return rollout(denoiser, solver, setup.steps, start, condition, negative, setup.guidance)
+
+    def _start(self, latents: Mapping[int, Tensor]) -> Tensor:
+        teacher = self.generation.teacher
+        return latents[self.visited[0]].to(teacher.device, teacher.unet.dtype)
+
+    def _condition(self, prompt: str) -> Condition:
+        return self.generation.teacher.encode([prompt], reads_text(self.generation))
+
+    def describe(self) -> dict[str, object]:
+        """All that fixes an edit, as plain data."""
+        about = {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
+        return {**about, "inversion": asdict(self.inversion.point), "generation": asdict(self.generation.point)}
+
+    def flops(self, edits: int = 1) -> Flops:
+        """Of inverting one picture and one of its `edits`: of the steps that run, at the batch that each has.
+
+        Equations 4 to 6 with `ceil(n/N)` full steps, where neither saving is on. Inversion counts wholly to each
+        edit, as in the paper; what `replay` records is shared by all the picture's edits.
+        """
+        rows = 2 if self.generation.guidance != 1 else 1
+        with_source = range(1, 1 + (self.generation.calls if self.source_to_the_end else self.injection.steps))
+        cost = _passes(self.inversion, range(1, 1 + self.inversion.calls))
+        cost += _passes(self.generation, range(1, 1 + self.generation.calls)) * rows
+        if not self.replay:
+            return cost + _passes(self.generation, with_source)
+        recorded = _passes(self.generation, range(1, 1 + self.injection.steps))
+        return cost + Flops(*(count // edits for count in asdict(recorded).values()))
+
+
+def _passes(setup: Setup, steps: range) -> Flops:
+    """Of these steps at batch 1."""
+    full, adaptor = step_flops(setup)
+    whole = sum(setup.schedule.is_full(step) for step in steps)
+    return full * whole + adaptor * (len(steps) - whole)
