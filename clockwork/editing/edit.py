@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clockwork.adaptors import adaptor_hash
 from clockwork.denoise import Denoiser
 from clockwork.editing.inversion import inverse_solver, invert, reads_text, timesteps
 from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
@@ -106,10 +108,22 @@ class Editor:
     def _condition(self, prompt: str) -> Condition:
         return self.generation.teacher.encode([prompt], reads_text(self.generation))
 
-    def describe(self) -> dict[str, object]:
-        """All that fixes an edit, as plain data."""
-        about = {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
-        return {**about, "inversion": asdict(self.inversion.point), "generation": asdict(self.generation.point)}
+    @property
+    def label(self) -> str:
+        """"identity clock2, 50 + 50 steps": of inversion and generation, told apart where they differ."""
+        clocks = [
+            "no clock" if s.adaptor is None else f"{s.adaptor_name} {s.schedule}"
+            for s in (self.inversion, self.generation)
+        ]
+        clock = clocks[0] if clocks[0] == clocks[1] else " | ".join(clocks)
+        return f"{clock}, {self.inversion.steps} + {self.generation.steps} steps"
+
+    def columns(self) -> dict[str, Any]:
+        """What a row says of the editor."""
+        point = asdict(self.generation.point)
+        shared = {name: point[name] for name in ("teacher", "teacher_hash", "cut", "resolution", "guidance")}
+        own = {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
+        return {**shared, **own, **_columns("inversion", self.inversion), **_columns("generation", self.generation)}
 
     def flops(self, edits: int = 1) -> Flops:
         """Of inverting one picture and one of its `edits`: of the steps that run, at the batch that each has.
@@ -125,6 +139,16 @@ class Editor:
             return cost + _passes(self.generation, with_source)
         recorded = _passes(self.generation, range(1, 1 + self.injection.steps))
         return cost + Flops(*(count // edits for count in asdict(recorded).values()))
+
+
+def _columns(phase: str, setup: Setup) -> dict[str, Any]:
+    return {
+        f"{phase}_steps": setup.steps,
+        f"{phase}_full_steps": setup.schedule.full_steps(setup.calls),
+        f"{phase}_schedule": str(setup.schedule),
+        f"{phase}_adaptor": setup.adaptor_name,
+        f"{phase}_adaptor_hash": adaptor_hash(setup.adaptor),
+    }
 
 
 def _passes(setup: Setup, steps: range) -> Flops:
