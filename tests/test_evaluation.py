@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clockwork.adaptors import Identity
+from clockwork.cost import image_flops, step_flops
 from clockwork.evaluation.evaluate import Evaluation, Metrics
 from clockwork.evaluation.generate import pictures
 from clockwork.prompts import miniature
@@ -15,7 +16,6 @@ from clockwork.reports.tables import table
 from clockwork.rows import read_rows
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
-from clockwork.setup_flops import image_flops, step_flops
 from clockwork.split import SplitUNet
 from clockwork.teachers import load_teacher
 

@@ -97,7 +97,7 @@ LEVELS = {
             ["denoise"],
             ["rollout"],
             ["setup"],
-            ["setup_flops"],
+            ["cost"],
             ["training", "evaluation", "editing"],
             ["reports"],
         ]

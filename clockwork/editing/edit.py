@@ -11,13 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clockwork.adaptors import adaptor_hash
+from clockwork.cost import step_flops
 from clockwork.denoise import Denoiser
 from clockwork.editing.inversion import inverse_solver, invert, reads_text, timesteps
 from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
 from clockwork.metrics.flops import Flops
 from clockwork.rollout import StepRecord, rollout
 from clockwork.setup import Setup
-from clockwork.setup_flops import step_flops
 from clockwork.solvers import make_solver
 from clockwork.teachers import Condition
 

@@ -128,7 +128,7 @@ class Measurement:
             pairs_hash=pairs_hash(self.pairs),
             **editor.columns(),
             clip_score=None if small else score,
-            structure=None if small else distance,
+            dino_distance=None if small else distance,
             clip_score_miniature=score if small else None,
             structure_miniature=distance if small else None,
             psnr_right=self._psnr(folder, "{0.id}.png", "right"),

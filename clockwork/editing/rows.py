@@ -32,7 +32,7 @@ class Row:
     source_to_the_end: bool
     replay: bool
     clip_score: float | None  # of the target prompt
-    structure: float | None  # self-similarity distance to the source
+    dino_distance: float | None  # self-similarity distance to the source
     clip_score_miniature: float | None
     structure_miniature: float | None
     psnr_right: float | None  # to the right answer, where it is known

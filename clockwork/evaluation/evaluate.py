@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clockwork import processes
 from clockwork.adaptors import adaptor_hash
+from clockwork.cost import image_flops
 from clockwork.evaluation.generate import generate, pictures
 from clockwork.evaluation.rows import Row
 from clockwork.metrics.clip_score import clip_score
@@ -22,7 +23,6 @@ from clockwork.prompts import Prompt, chunks, prompts_hash
 from clockwork.rows import append_row, commit, read_rows, versions
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup
-from clockwork.setup_flops import image_flops
 
 
 @dataclass(frozen=True)
