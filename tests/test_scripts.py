@@ -91,7 +91,17 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "captions", "processes", "miniature", "chain", "rows"],
+            [
+                "schedule",
+                "operating_point",
+                "weights",
+                "pictures",
+                "captions",
+                "processes",
+                "miniature",
+                "chain",
+                "rows",
+            ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
             ["denoise"],

@@ -16,9 +16,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from clockwork.editing.edit import read_picture
 from clockwork.miniature import scenes as drawn
 from clockwork.operating_point import digest
-from clockwork.pictures import read_image, squared
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup
 from clockwork.split import SplitUNet
@@ -106,7 +106,7 @@ def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_promp
         source = source or _derived(file) or source_prompt
         if source is None:
             raise ValueError("no source_prompt, and the file's name tells none: add it, or say benchmark.source_prompt")
-        picture = partial(_read, file, teacher.resolution)
+        picture = partial(read_picture, file, teacher.resolution)
     return [Pair(f"{number}-{i}", number, source, target, picture) for i, target in enumerate(targets, 1)]
 
 
@@ -138,10 +138,6 @@ def _derived(file: Path) -> str | None:
 
 def _article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def _read(file: Path, side: int) -> Tensor:
-    return squared(read_image(file), side)
 
 
 def _paint(teacher: Teacher, prompt: str, entry: Mapping[str, Any]) -> Tensor:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,6 +16,7 @@ from clockwork.denoise import Denoiser
 from clockwork.editing.inversion import inverse_solver, invert, reads_text, timesteps
 from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
 from clockwork.metrics.flops import Flops
+from clockwork.pictures import read_image, squared
 from clockwork.rollout import StepRecord, rollout
 from clockwork.setup import Setup
 from clockwork.solvers import make_solver
@@ -109,14 +110,17 @@ class Editor:
         return self.generation.teacher.encode([prompt], reads_text(self.generation))
 
     @property
-    def label(self) -> str:
-        """"identity clock2, 50 + 50 steps": of inversion and generation, told apart where they differ."""
+    def clock(self) -> str:
+        """ "identity clock2": of inversion and generation, told apart where they differ."""
         clocks = [
-            "no clock" if s.adaptor is None else f"{s.adaptor_name} {s.schedule}"
-            for s in (self.inversion, self.generation)
+            "no clock" if setup.adaptor is None else f"{setup.adaptor_name} {setup.schedule}"
+            for setup in (self.inversion, self.generation)
         ]
-        clock = clocks[0] if clocks[0] == clocks[1] else " | ".join(clocks)
-        return f"{clock}, {self.inversion.steps} + {self.generation.steps} steps"
+        return " | ".join(dict.fromkeys(clocks))
+
+    @property
+    def label(self) -> str:
+        return f"{self.clock}, {self.inversion.steps} + {self.generation.steps} steps"
 
     def columns(self) -> dict[str, Any]:
         """What a row says of the editor."""
@@ -139,6 +143,20 @@ class Editor:
             return cost + _passes(self.generation, with_source)
         recorded = _passes(self.generation, range(1, 1 + self.injection.steps))
         return cost + Flops(*(count // edits for count in asdict(recorded).values()))
+
+
+def read_picture(file: Path, side: int, resize: bool = True) -> Tensor:
+    """8 bits, `3 × side × side`. Another size's middle square is resized, with a notice, or refused."""
+    picture = read_image(file)
+    height, width = picture.shape[-2:]
+    if (height, width) == (side, side):
+        return picture
+    if not resize:
+        raise ValueError(
+            f"{file} has {width} × {height} pixels, not {side} × {side}: say resize=true"
+        )
+    print(f"{file} has {width} × {height} pixels: its middle square is resized to {side} × {side}")
+    return squared(picture, side)
 
 
 def _columns(phase: str, setup: Setup) -> dict[str, Any]:

@@ -17,7 +17,7 @@ Latents = Mapping[int, Tensor]  # 1 × channels × height × width, by timestep
 
 
 def invert(setup: Setup, latent: Tensor, prompt: str, keep: Collection[int] | None = None) -> dict[int, Tensor]:
-    """The latents at every timestep of the inversion, or at those in `keep`, in the order they came: noisier and noisier.
+    """The latents at every timestep of the inversion, or at those in `keep`; each noisier than the one before.
 
     One picture's `latent`, `1 × channels × height × width`; `prompt` says what it shows. Guidance is off and the batch
     single, as equation 4 counts. The UNet sees a latent with the timestep that it is brought to, as is usual.

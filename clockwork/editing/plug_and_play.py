@@ -35,7 +35,9 @@ class Injection:
         chosen = places(chain)
         selves = [block.attn1 for i in chosen for block in chain.up[i].attention.transformer_blocks]
         if any(attention.fused_projections for attention in selves):
-            raise ValueError("queries and keys can't be injected into fused projections: unfuse_qkv_projections() first")
+            raise ValueError(
+                "queries and keys can't be injected into fused projections: unfuse_qkv_projections() first"
+            )
         projections = tuple(projection for attention in selves for projection in (attention.to_q, attention.to_k))
         return cls(chain.up[chosen[0]].resnet.conv2, projections, int(steps * tau_f), int(steps * tau_a))
 

@@ -37,4 +37,3 @@ class Row:
     device: str
     commit: str | None
     versions: str
-
