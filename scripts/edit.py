@@ -48,7 +48,7 @@ def edit_one(cfg: DictConfig, editors: "list[Editor]", picture: Any) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for label, image in pictures.items():
         write_image(output / f"{label.replace(' ', '-')}.png", image)
-    write_grid(output / "edit.png", {cfg.target: torch.stack(list(pictures.values()))}, 192, list(pictures))
+    write_grid(output / "edit.png", {"": torch.stack(list(pictures.values()))}, 192, list(pictures))
     print(f"pictures in {output}")
 
 

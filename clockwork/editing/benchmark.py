@@ -124,10 +124,10 @@ def _file(images: Path, entry: Mapping[str, Any]) -> Path:
     named = re.fullmatch(r"an? (\S+) of an? (.+)", entry.get("source_prompt") or "")
     if named is None:
         raise ValueError('no init_img, and no source_prompt such as "a cartoon of a panda" to find the picture by')
-    found = sorted((images / named[2].replace(" ", "_")).glob(f"{named[1]}_*"))
-    if len(found) != 1:
-        raise ValueError(f"no init_img, and {len(found)} pictures {named[2]}/{named[1]}_* beneath {images}: name one")
-    return found[0]
+    fitting = sorted((images / named[2].replace(" ", "_")).glob(f"{named[1]}_*"))
+    if len(fitting) != 1:
+        raise ValueError(f"no init_img, and {len(fitting)} pictures {named[2]}/{named[1]}_* beneath {images}: name one")
+    return fitting[0]
 
 
 def _derived(file: Path) -> str | None:

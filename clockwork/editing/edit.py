@@ -74,8 +74,8 @@ class Editor:
 
     def record(self, latents: Mapping[int, Tensor]) -> list[Features]:
         """The source's features to inject, a step, for `replay`: one pass a step, for every edit of the picture."""
-        modules, features = self.injection.modules(1), []
-        with recording(modules) as seen:
+        features: list[Features] = []
+        with recording(self.injection.modules(1)) as seen:
             steps = self._rollout(Source(self.generation.denoiser, latents), latents, self._condition(""))
             for record in islice(steps, self.injection.steps):
                 wanted = self.injection.modules(record.step)

@@ -25,7 +25,7 @@ def invert(setup: Setup, latent: Tensor, prompt: str, keep: Collection[int] | No
     condition = setup.teacher.encode([prompt], reads_text(setup))
     steps = rollout(setup.denoiser, inverse_solver(setup), setup.steps, latent, condition)
     seen = tqdm(steps, "inversion", setup.calls, leave=False, unit="step")
-    return {t: r.latents for r in seen if keep is None or (t := int(r.timestep)) in keep}
+    return {int(r.timestep): r.latents for r in seen if keep is None or int(r.timestep) in keep}
 
 
 def inverse_solver(setup: Setup) -> SchedulerMixin:

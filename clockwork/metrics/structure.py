@@ -7,6 +7,7 @@ mean squared difference. The network of the published figures is a DINO ViT, see
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +78,10 @@ def dino(model: str = "vit_base_patch8_224.dino", device: str = "auto") -> Struc
 def small_clip(clip: OpenCLIP) -> Structure:
     """The miniature's stand-in for DINO: what the small CLIP's second stage sees, 8 × 8 patches."""
     kept: list[Tensor] = []
+    vision: Any = clip.module.visual
 
     def features(images: Tensor) -> Tensor:
-        hook = clip.module.visual.layer2.register_forward_hook(lambda *call: kept.append(call[-1]))
+        hook = vision.layer2.register_forward_hook(lambda *call: kept.append(call[-1]))
         try:
             clip.encode_image(images)
         finally:
