@@ -18,6 +18,7 @@ from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Re
 from clockwork.metrics.flops import Flops
 from clockwork.pictures import read_image, squared
 from clockwork.rollout import StepRecord, rollout
+from clockwork.schedule import Schedule
 from clockwork.setup import Setup
 from clockwork.solvers import make_solver
 from clockwork.teachers import Condition
@@ -68,7 +69,7 @@ class Editor:
         """The picture (8 bits, `3 × height × width`) that the source prompt alone leads back to, by full steps."""
         setup = self.generation
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-        full = Setup(setup.teacher, setup.split, type(setup.schedule)(), setup.solver, setup.steps, 1.0)
+        full = Setup(setup.teacher, setup.split, Schedule(), setup.solver, setup.steps, 1.0)
         *_, last = rollout(full.denoiser, solver, setup.steps, self._start(latents), setup.teacher.encode([source]))
         return setup.teacher.decode(last.latents)[0]
 
@@ -135,13 +136,15 @@ class Editor:
         Equations 4 to 6 with `ceil(n/N)` full steps, where neither saving is on. Inversion counts wholly to each
         edit, as in the paper; what `replay` records is shared by all the picture's edits.
         """
-        rows = 2 if self.generation.guidance != 1 else 1
-        with_source = range(1, 1 + (self.generation.calls if self.source_to_the_end else self.injection.steps))
-        cost = _passes(self.inversion, range(1, 1 + self.inversion.calls))
-        cost += _passes(self.generation, range(1, 1 + self.generation.calls)) * rows
+        inversion = step_flops(self.inversion)
+        same = self.inversion.adaptor is self.generation.adaptor and self.inversion.split is self.generation.split
+        generation = inversion if same else step_flops(self.generation)
+        rows, clock, calls = 2 if self.generation.guidance != 1 else 1, self.generation.schedule, self.generation.calls
+        cost = _passes(inversion, self.inversion.schedule, self.inversion.calls)
+        cost += _passes(generation, clock, calls) * rows
         if not self.replay:
-            return cost + _passes(self.generation, with_source)
-        recorded = _passes(self.generation, range(1, 1 + self.injection.steps))
+            return cost + _passes(generation, clock, calls if self.source_to_the_end else self.injection.steps)
+        recorded = _passes(generation, clock, self.injection.steps)
         return cost + Flops(*(count // edits for count in asdict(recorded).values()))
 
 
@@ -152,9 +155,7 @@ def read_picture(file: Path, side: int, resize: bool = True) -> Tensor:
     if (height, width) == (side, side):
         return picture
     if not resize:
-        raise ValueError(
-            f"{file} has {width} × {height} pixels, not {side} × {side}: say resize=true"
-        )
+        raise ValueError(f"{file} has {width} × {height} pixels, not {side} × {side}: say resize=true")
     print(f"{file} has {width} × {height} pixels: its middle square is resized to {side} × {side}")
     return squared(picture, side)
 
@@ -169,8 +170,7 @@ def _columns(phase: str, setup: Setup) -> dict[str, Any]:
     }
 
 
-def _passes(setup: Setup, steps: range) -> Flops:
-    """Of these steps at batch 1."""
-    full, adaptor = step_flops(setup)
-    whole = sum(setup.schedule.is_full(step) for step in steps)
-    return full * whole + adaptor * (len(steps) - whole)
+def _passes(step: tuple[Flops, Flops], schedule: Schedule, first: int) -> Flops:
+    """Of so many first steps at batch 1; `step` is a full one's cost and an adaptor one's."""
+    whole = sum(schedule.is_full(number) for number in range(1, 1 + first))
+    return step[0] * whole + step[1] * (first - whole)
