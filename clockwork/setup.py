@@ -61,8 +61,7 @@ class Setup:
     def latents(self, captions: list[str], noise: Tensor) -> Tensor:
         """The roll-out's last latents, `batch × channels × height × width`."""
         reads_text = self.adaptor is not None and "text_emb" in self.adaptor.inputs
-        condition = self.teacher.encode(captions, reads_text)
-        negative = self.teacher.encode([""], reads_text) if self.guidance != 1 else None
+        condition, negative = self.teacher.conditions(captions, self.guidance, reads_text)
         solver = make_solver(self.solver, self.teacher.noise_schedule)
         *_, last = rollout(self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
         return last.latents

@@ -138,6 +138,7 @@ LEVELS = {
                 "miniature",
                 "chain",
                 "rows",
+                "flow",
             ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
@@ -162,7 +163,9 @@ def test_rooms_import_from_below_only() -> None:
             name
             for node in ast.walk(ast.parse(file.read_text()))
             for name in (
-                [node.module or ""]
+                [f"clockwork.{a.name}" for a in node.names]
+                if isinstance(node, ast.ImportFrom) and node.module == "clockwork"
+                else [node.module or ""]
                 if isinstance(node, ast.ImportFrom)
                 else [a.name for a in node.names]
                 if isinstance(node, ast.Import)

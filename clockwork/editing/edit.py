@@ -13,7 +13,7 @@ from tqdm import tqdm
 from clockwork.adaptors import adaptor_hash
 from clockwork.cost import step_flops
 from clockwork.denoise import Denoiser
-from clockwork.editing.inversion import inverse_solver, invert, reads_text, timesteps
+from clockwork.editing.inversion import condition, inverse_solver, invert, timesteps
 from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
 from clockwork.metrics.flops import Flops
 from clockwork.pictures import read_image, squared
@@ -62,7 +62,7 @@ class Editor:
 
     def invert(self, picture: Tensor, source: str) -> dict[int, Tensor]:
         """The source's latents at the timesteps that generation visits; `picture` 8 bits, `3 × height × width`."""
-        latent = self.generation.teacher.to_latents(picture[None])
+        latent = self.generation.teacher.encode_images(picture[None])
         return invert(self.inversion, latent, source, set(self.visited))
 
     def reconstruct(self, latents: Mapping[int, Tensor], source: str) -> Tensor:
@@ -70,14 +70,14 @@ class Editor:
         setup = self.generation
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
         full = Setup(setup.teacher, setup.split, Schedule(), setup.solver, setup.steps, 1.0)
-        *_, last = rollout(full.denoiser, solver, setup.steps, self._start(latents), setup.teacher.encode([source]))
+        *_, last = rollout(full.denoiser, solver, setup.steps, self._start(latents), condition(full, source))
         return setup.teacher.decode(last.latents)[0]
 
     def record(self, latents: Mapping[int, Tensor]) -> list[Features]:
         """The source's features to inject, a step, for `replay`: one pass a step, for every edit of the picture."""
         features: list[Features] = []
         with recording(self.injection.modules(1)) as seen:
-            steps = self._rollout(Source(self.generation.denoiser, latents), latents, self._condition(""))
+            steps = self._rollout(Source(self.generation.denoiser, latents), latents, condition(self.generation, ""))
             for record in islice(steps, self.injection.steps):
                 wanted = self.injection.modules(record.step)
                 features.append({module: seen[module] for module in wanted if module in seen})
@@ -91,24 +91,29 @@ class Editor:
         if self.replay:
             denoiser = Replay(inner, self.injection, self.record(latents) if features is None else features)
         else:
-            denoiser = PlugAndPlay(inner, self.injection, latents, self._condition(""), self.source_to_the_end)
-        steps = self._rollout(denoiser, latents, self._condition(target), self._condition(self.negative))
+            denoiser = PlugAndPlay(
+                inner, self.injection, latents, condition(self.generation, ""), self.source_to_the_end
+            )
+        negative = condition(self.generation, self.negative) if self._rows == 2 else None
+        steps = self._rollout(denoiser, latents, condition(self.generation, target), negative)
         *_, last = tqdm(steps, "generation", self.generation.calls, leave=False, unit="step")
         return self.generation.teacher.decode(last.latents)[0]
 
     def _rollout(
-        self, denoiser: Denoiser, latents: Mapping[int, Tensor], condition: Condition, negative: Condition | None = None
+        self, denoiser: Denoiser, latents: Mapping[int, Tensor], prompt: Condition, negative: Condition | None = None
     ) -> Iterator[StepRecord]:
         setup, start = self.generation, self._start(latents)
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-        return rollout(denoiser, solver, setup.steps, start, condition, negative, setup.guidance)
+        return rollout(denoiser, solver, setup.steps, start, prompt, negative, setup.guidance)
+
+    @property
+    def _rows(self) -> int:
+        """Of the batch, without the source's."""
+        return self.generation.teacher.passes(self.generation.guidance)
 
     def _start(self, latents: Mapping[int, Tensor]) -> Tensor:
         teacher = self.generation.teacher
         return latents[self.visited[0]].to(teacher.device, teacher.unet.dtype)
-
-    def _condition(self, prompt: str) -> Condition:
-        return self.generation.teacher.encode([prompt], reads_text(self.generation))
 
     @property
     def clock(self) -> str:
@@ -139,9 +144,9 @@ class Editor:
         inversion = step_flops(self.inversion)
         same = self.inversion.adaptor is self.generation.adaptor and self.inversion.split is self.generation.split
         generation = inversion if same else step_flops(self.generation)
-        rows, clock, calls = 2 if self.generation.guidance != 1 else 1, self.generation.schedule, self.generation.calls
+        clock, calls = self.generation.schedule, self.generation.calls
         cost = _passes(inversion, self.inversion.schedule, self.inversion.calls)
-        cost += _passes(generation, clock, calls) * rows
+        cost += _passes(generation, clock, calls) * self._rows
         if not self.replay:
             return cost + _passes(generation, clock, calls if self.source_to_the_end else self.injection.steps)
         recorded = _passes(generation, clock, self.injection.steps)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from clockwork.rollout import rollout
 from clockwork.setup import Setup
 from clockwork.solvers import make_solver
+from clockwork.teachers import Condition
 
 Latents = Mapping[int, Tensor]  # 1 × channels × height × width, by timestep
 
@@ -22,8 +23,7 @@ def invert(setup: Setup, latent: Tensor, prompt: str, keep: Collection[int] | No
     One picture's `latent`, `1 × channels × height × width`; `prompt` says what it shows. Guidance is off and the batch
     single, as equation 4 counts. The UNet sees a latent with the timestep that it is brought to, as is usual.
     """
-    condition = setup.teacher.encode([prompt], reads_text(setup))
-    steps = rollout(setup.denoiser, inverse_solver(setup), setup.steps, latent, condition)
+    steps = rollout(setup.denoiser, inverse_solver(setup), setup.steps, latent, condition(setup, prompt))
     seen = tqdm(steps, "inversion", setup.calls, leave=False, unit="step")
     return {int(r.timestep): r.latents for r in seen if keep is None or int(r.timestep) in keep}
 
@@ -42,9 +42,10 @@ def timesteps(solver: SchedulerMixin, steps: int) -> list[int]:
     return [int(t) for t in own.timesteps]
 
 
-def reads_text(setup: Setup) -> bool:
-    """Whether the setup's adaptor wants the pooled text."""
-    return setup.adaptor is not None and "text_emb" in setup.adaptor.inputs
+def condition(setup: Setup, prompt: str) -> Condition:
+    """The prompt's, with what the setup's UNet and adaptor want besides."""
+    reads_text = setup.adaptor is not None and "text_emb" in setup.adaptor.inputs
+    return setup.teacher.conditions([prompt], setup.guidance, reads_text)[0]
 
 
 def save_latents(file: Path, latents: Latents) -> None:

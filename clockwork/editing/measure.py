@@ -117,7 +117,7 @@ class Measurement:
             unedited = psnr_and_ssim((p.picture()[None], p.right()[None]) for p in self.pairs if p.right)[0]
         if metrics.reconstruction:
             teacher = editor.generation.teacher
-            once = ((teacher.decode(teacher.to_latents(p.picture()[None])), p.picture()[None]) for p in self.pairs)
+            once = ((teacher.decode(teacher.encode_images(p.picture()[None])), p.picture()[None]) for p in self.pairs)
             autoencoder = psnr_and_ssim(once)[0]
         pictures = len({pair.picture_id for pair in self.pairs})
         flops = editor.flops(len(self.pairs) // pictures)

@@ -156,6 +156,13 @@ INVERSION_STEPS = (10, 20, 25, 50, 100, 200, 500, 1000)  # Figures 6 and 15
 PERTURBED_FROM = (0, 1, 2, 3, 4, 5, 10, 15)  # Figures 2 and 10 to 13, of 20 DPM++ steps
 
 
+# Why a row's FLOPs cannot be ours.
+NOTES = {
+    "SnapFusion": "its authors' count of a UNet they changed further and did not publish; the Efficient UNet in one pass a "
+    "step gives 4.7 (paper) to 4.9 (full)",
+}
+
+
 def convention(figure: str, row: str) -> str:
     """Which of the three conventions a printed figure is in (docs/flops.md): the paper mixes them."""
     if figure == "figure 8":
