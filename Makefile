@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval flops tables test test-full bench lint miniature chain clean
+.PHONY: install demo eval flops tables editing test test-full bench lint miniature chain clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -50,6 +50,14 @@ test: install
 # The chain at real size, with random weights: minutes, and 10 GB of memory.
 test-full: install
 	$(RUN) -m pytest -m full
+
+# The figures of docs/editing.md: pictures edited with and without a clock on the miniature.
+editing: install
+	@$(RUN) scripts/train.py +experiment=demo teacher=miniature_sd adaptor=resnet schedule=clock2 solver=ddim steps=20 \
+	  guidance=2 prompts_per_epoch=64 output=outputs/editing/adaptors
+	@$(RUN) scripts/edit.py +benchmark=scenes adaptors=outputs/editing/adaptors output=outputs/editing -m
+	@cp outputs/editing/figure6.png docs/editing.png
+	@cp outputs/editing/pictures-scenes-100.png docs/editing-pictures.png
 
 # What the parts cost against each other.
 bench: install

@@ -13,10 +13,10 @@ def measure(cfg: DictConfig) -> list[str]:
 
     from clockwork import processes
     from clockwork.evaluation.evaluate import Evaluation
-    from clockwork.evaluation.rows import read_rows
     from clockwork.reports.figures import pareto, pictures_side_by_side
     from clockwork.reports.loggers import log_rows
     from clockwork.reports.tables import table
+    from clockwork.rows import read_rows
 
     processes.join()
     first = processes.rank() == 0
