@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork.evaluation.rows import read_rows
+from clockwork.rows import read_rows
 from clockwork.split import SplitUNet
 from clockwork.teachers.architectures import architecture
 

@@ -209,7 +209,7 @@ def test_one_student_step_to_the_target_is_two_of_the_teachers(prediction: str) 
 
 
 def test_a_teacher_that_knows_the_target_has_no_loss() -> None:
-    """Two steps along a straight line are one: where the teacher always says the same clean latent, so is the target."""
+    """Two steps along a straight line are one: where the teacher always says the same, so does the target."""
     ddim = DDIM(ddim_solver("epsilon", 4).config)
     z, clean = torch.randn(2, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0)).unbind(0)
     t, middle, end = (torch.tensor([s, s - 500]) for s in (999, 874, 749))
