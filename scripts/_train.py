@@ -27,7 +27,7 @@ def train_adaptor(cfg: DictConfig) -> None:
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise ValueError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     teacher = instantiate(cfg.teacher)
-    items = instantiate(cfg.data.items)
+    items = instantiate(cfg.data.source)
     adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
     data = _sets(cfg, instantiate(cfg.data.examples)(setup), items)
@@ -46,7 +46,7 @@ def train_teacher(cfg: DictConfig) -> None:
     """One training, or with a start and an end one a halving of the steps, each from the one before."""
     objective = instantiate(cfg.objective)
     teacher = objective.func.prepare(instantiate(cfg.teacher))
-    items = instantiate(cfg.data.items)
+    items = instantiate(cfg.data.source)
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
     begun = objective.func.begin(teacher)  # before anything is written: not every UNet is fit for every objective
@@ -88,7 +88,7 @@ def _fit(
     **options: Any,
 ) -> Trainer:
     """With sample pictures of the setups beside it."""
-    prompts = miniature("validation", 8) if cfg.data.items.get("split") else items[:8]
+    prompts = miniature("validation", 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
         output,
