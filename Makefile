@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval test test-full bench lint miniature chain clean
+.PHONY: install demo eval flops tables editing test test-full bench lint miniature chain clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -27,12 +27,37 @@ eval: install
 	@for steps in 8 6 4; do $(RUN) scripts/train.py teacher=$(TEACHER) adaptor=resnet schedule=clock2 steps=$$steps || exit; done
 	@$(RUN) scripts/evaluate.py sweep=default teacher=$(TEACHER) output=outputs/eval/$(TEACHER) logger=wandb
 
+# Every FLOPs and parameter figure of the paper beside ours, from the architectures alone: outputs/reports/flops.csv.
+flops: install
+	@$(RUN) scripts/report.py flops
+
+# The paper's tables on the miniature, end to end: adaptors, rows, report; run again, it goes on where it stopped. COUNT
+# captions a row, EPOCHS of each adaptor's training; make tables TABLES="1 3" FIGURES= for some of them.
+TABLES ?= 1 2 3 4 5 6
+FIGURES ?= 4 7
+COUNT ?= 500
+EPOCHS ?= 5
+comma := ,
+space := $(subst ,, )
+list = '$(1)=[$(subst $(space),$(comma),$(strip $(2)))]'
+tables: install
+	@$(RUN) scripts/tables.py $(call list,tables,$(TABLES)) $(call list,figures,$(FIGURES)) \
+	  'train=["epochs=$(EPOCHS)"]' 'evaluate=["prompts.count=$(COUNT)"]'
+
 test: install
 	$(RUN) -m pytest
 
 # The chain at real size, with random weights: minutes, and 10 GB of memory.
 test-full: install
 	$(RUN) -m pytest -m full
+
+# The figures of docs/editing.md: pictures edited with and without a clock on the miniature.
+editing: install
+	@$(RUN) scripts/train.py +experiment=demo teacher=miniature_sd adaptor=resnet schedule=clock2 solver=ddim steps=20 \
+	  guidance=2 prompts_per_epoch=64 output=outputs/editing/adaptors
+	@$(RUN) scripts/edit.py +benchmark=scenes adaptors=outputs/editing/adaptors output=outputs/editing -m
+	@cp outputs/editing/figure6.png docs/editing.png
+	@cp outputs/editing/pictures-scenes-100.png docs/editing-pictures.png
 
 # What the parts cost against each other.
 bench: install
@@ -45,7 +70,7 @@ lint: install
 
 # Trains the shipped miniature from nothing: hours on two cores, resumable.
 miniature: install
-	$(RUN) scripts/miniature.py
+	@for stage in autoencoder clip draft miniature miniature_sd; do $(RUN) scripts/miniature.py stage=$$stage || exit; done
 
 # The paper's models at small scale, each made from the one before: Efficient, told the guidance scale, few steps; then
 # Clockwork on top and a row of each.

@@ -1,5 +1,6 @@
 """Small UNets in the shapes of the real ones: growing channels, so that no residual broadcasts unseen."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,14 @@ def small_teacher(shape: str, **options: Any) -> Teacher:
 @pytest.fixture(params=list(SHAPES))
 def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def flops_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make flops` writes, counted once."""
+    from test_scripts import run
+
+    folder = tmp_path_factory.mktemp("reports")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, "report", "flops", f"output={folder}")
+    return folder / "flops.csv"

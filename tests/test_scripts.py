@@ -34,6 +34,18 @@ MISTAKES = {
     "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
     "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
+    "no picture to edit": ("edit", ["source=a", "target=b"], "no image: say image="),
+    "no prompt to edit by": ("edit", ["image=README.md", "source=a"], "no target"),
+    "no such picture": ("edit", ["image=nowhere.png", "source=a", "target=b"], "no picture at nowhere.png"),
+    "a picture that can't be read": ("edit", ["image=README.md", "source=a", "target=b"], "no image that can be read"),
+    "a picture refused": (
+        "edit",
+        ["image=docs/grid.png", "source=a", "target=b", "resize=false"],
+        "say resize=true",
+    ),
+    "generation past inversion": ("edit", ["+benchmark=scenes", "generation.steps=30"], "30 steps of generation"),
+    "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2"], "0 … 1"),
+    "no benchmark": ("edit", ["+benchmark=imagenetr_ti2i", "benchmark.images=nowhere", "points=[{}]"], "nowhere"),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
 
@@ -80,9 +92,34 @@ def test_every_config_composes(group: str) -> None:
             assert group != "sweep" or len(composed.points) > 1
 
 
+@pytest.mark.parametrize("group", ["benchmark", "edit_metrics"])
+def test_every_editing_config_composes(group: str) -> None:
+    for file in sorted((ROOT / "configs" / group).glob("*.yaml")):
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            composed = compose("edit", [f"{'+' if group == 'benchmark' else ''}{group}={file.stem}"])
+            assert composed.teacher.path == "miniature_sd" and composed.points[0].adaptor == "none"
+            assert group != "benchmark" or composed.name == file.stem
+
+
+def test_a_picture_and_a_set_are_edited(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One picture side by side; a set at several inversion steps by `-m`, a second time without work."""
+    quick = ["inversion.steps=2", "generation.steps=2", f"output={tmp_path}"]
+    run(monkeypatch, "edit", "image=docs/grid.png", "source=a circle", "target=a blue circle", *quick)
+    assert {f.name for f in tmp_path.iterdir()} == {"edit.png", "source.png", "no-clock.png", "identity-clock2.png"}
+    points = "points=[{adaptor: none, schedule: full}, {schedule: clock2}]"
+    sweep = ["+benchmark=scenes", "benchmark.count=2", "generation.steps=2", points, f"output={tmp_path}"]
+    for _ in range(2):
+        run(monkeypatch, "edit", *sweep, "inversion.steps=2,4", "-m")
+        assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
+    assert "| identity | clock2   | 4 " in capsys.readouterr().out
+    assert (tmp_path / "figure6.png").is_file() and (tmp_path / "pictures-scenes-4.png").is_file()
+
+
 def test_help_does_not_wait_for_torch() -> None:
     """Heavy imports stay out of start-up."""
-    for script in ("train", "evaluate", "miniature", "bench"):
+    for script in ("train", "evaluate", "edit", "miniature", "bench"):
         code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
 
@@ -100,6 +137,7 @@ LEVELS = {
                 "processes",
                 "miniature",
                 "chain",
+                "rows",
                 "flow",
             ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
@@ -109,7 +147,8 @@ LEVELS = {
             ["rollout"],
             ["setup"],
             ["cost"],
-            ["training", "evaluation"],
+            ["real_size"],
+            ["training", "evaluation", "editing"],
             ["reports"],
         ]
     )
@@ -126,7 +165,9 @@ def test_rooms_import_from_below_only() -> None:
             name
             for node in ast.walk(ast.parse(file.read_text()))
             for name in (
-                [node.module or ""]
+                [f"clockwork.{a.name}" for a in node.names]
+                if isinstance(node, ast.ImportFrom) and node.module == "clockwork"
+                else [node.module or ""]
                 if isinstance(node, ast.ImportFrom)
                 else [a.name for a in node.names]
                 if isinstance(node, ast.Import)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clockwork.reports.formats import markdown
+
 Row = Mapping[str, Any]
 
 COLUMNS = {
@@ -24,20 +26,11 @@ COLUMNS = {
 }
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], formats: Mapping[str, str] = COLUMNS) -> str:
     """Markdown, without the columns that no row has a value for."""
-    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    cells = [[_cell(row, name) for name in columns] for row in rows]
-    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(columns)]
-
-    def line(values: Sequence[str]) -> str:
-        return "| " + " | ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)) + " |"
-
-    return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
-
-
-def _cell(row: Row, name: str) -> str:
-    return "–" if row.get(name) is None else COLUMNS[name].format(row[name])
+    columns = [name for name in formats if any(row.get(name) is not None for row in rows)]
+    cells = [["–" if row.get(name) is None else formats[name].format(row[name]) for name in columns] for row in rows]
+    return markdown(columns, cells)
 
 
 def label(row: Row) -> str:
