@@ -48,6 +48,7 @@ def train_teacher(cfg: DictConfig) -> None:
     teacher = objective.func.prepare(instantiate(cfg.teacher))
     items = instantiate(cfg.data.source)
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
+    scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
     begun = objective.func.begin(teacher)  # before anything is written: not every UNet is fit for every objective
     output = Path(cfg.output) / name
@@ -56,7 +57,7 @@ def train_teacher(cfg: DictConfig) -> None:
         student = teacher.having(name, unet=begun)
         module = objective(teacher, student.unet, steps, learning_rate=cfg.learning_rate, epochs=cfg.epochs)
         setup = _full(cfg, teacher, steps * module.every)
-        visits = instantiate(cfg.data.states)(setup, cfg.scales, cfg.step_counts, module.every)
+        visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.every)
         setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
         folder = output / f"{steps}steps" if len(stages) > 1 else output
         trainer = _fit(cfg, module, folder, _sets(cfg, visits, items), setups, items, gradient_clip_val=1.0)
