@@ -128,7 +128,7 @@ def test_a_picture_and_a_set_are_edited(
 
 def test_help_does_not_wait_for_torch() -> None:
     """Heavy imports stay out of start-up."""
-    for script in ("train", "evaluate", "edit", "miniature", "bench"):
+    for script in ("train", "evaluate", "edit", "miniature", "bench", "random_teacher"):
         code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
 
