@@ -253,7 +253,7 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
     tune(small, tmp_path / "stopped", 1)
     resumed = tune(small, tmp_path / "stopped", 2)
     assert all(torch.equal(weight, resumed[name]) for name, weight in once.items())
-    assert not torch.equal(once["time_embedding.cond_proj.weight"], torch.zeros(8, 256)[:, :256].sum() * 0)
+    assert once["time_embedding.cond_proj.weight"].any()  # it has learnt to hear the scale
 
 
 TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "samples_every=0", "logger=none"]
