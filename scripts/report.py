@@ -56,13 +56,11 @@ def _asked(cfg: DictConfig) -> Iterator[Any]:
 def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
     from clockwork.reports import paper_figures
     from clockwork.reports.comparison import Comparison, settings_sheet
-    from clockwork.reports.index import measured
+    from clockwork.reports.index import edited, measured
 
     stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
-    rows, miniature = (
-        measured(Path(table.spec.get("rows", cfg.rows)), table.name, cfg.scale.name),
-        cfg.scale.name == "miniature",
-    )
+    editing, miniature = "inversion_steps" in table.spec, cfg.scale.name == "miniature"
+    rows = edited(Path(cfg.edits), table.spec) if editing else measured(Path(cfg.rows), table.name, cfg.scale.name)
     comparison = Comparison(table.name, table.spec, miniature, rows, lines)
     notes = table.lacking(comparison.unmeasured())
     sheet = comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
