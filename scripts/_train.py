@@ -27,7 +27,7 @@ def train_adaptor(cfg: DictConfig) -> None:
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise ValueError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     teacher = instantiate(cfg.teacher)
-    items = instantiate(cfg.data.items)
+    items = instantiate(cfg.data.source)
     adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
     data = _sets(cfg, instantiate(cfg.data.examples)(setup), items)
@@ -46,8 +46,9 @@ def train_teacher(cfg: DictConfig) -> None:
     """One training, or with a start and an end one a halving of the steps, each from the one before."""
     objective = instantiate(cfg.objective)
     teacher = objective.func.prepare(instantiate(cfg.teacher))
-    items = instantiate(cfg.data.items)
+    items = instantiate(cfg.data.source)
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
+    scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
     begun = objective.func.begin(teacher)  # before anything is written: not every UNet is fit for every objective
     output = Path(cfg.output) / name
@@ -56,7 +57,7 @@ def train_teacher(cfg: DictConfig) -> None:
         student = teacher.having(name, unet=begun)
         module = objective(teacher, student.unet, steps, learning_rate=cfg.learning_rate, epochs=cfg.epochs)
         setup = _full(cfg, teacher, steps * module.every)
-        visits = instantiate(cfg.data.states)(setup, cfg.scales, cfg.step_counts, module.every)
+        visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.every)
         setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
         folder = output / f"{steps}steps" if len(stages) > 1 else output
         trainer = _fit(cfg, module, folder, _sets(cfg, visits, items), setups, items, gradient_clip_val=1.0)
@@ -88,7 +89,7 @@ def _fit(
     **options: Any,
 ) -> Trainer:
     """With sample pictures of the setups beside it."""
-    prompts = miniature("validation", 8) if cfg.data.items.get("split") else items[:8]
+    prompts = miniature("validation", 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
         output,

@@ -1,4 +1,4 @@
-"""A published model's folder at real size with random weights: `random_teacher.py architecture=sd15 path=…`."""
+"""A pipeline folder of a published model at real size with random weights: `random_teacher.py architecture=sd15`."""
 
 from pathlib import Path
 

@@ -146,7 +146,7 @@ def test_the_guidance_target_is_the_rollouts_arithmetic(teacher: Teacher) -> Non
             for output, t, x in zip(target.split(3), solver.timesteps, asked.latents.split(3), strict=True)
         ]
     )
-    torch.testing.assert_close(after[:-3], asked.latents[3:], rtol=0, atol=2e-6)  # a batch of 24, and of 6
+    torch.testing.assert_close(after[:-3], asked.latents[3:], rtol=0, atol=1e-5)  # a batch of 24, and of 6
     positive = teacher.encode(list(asked.captions), False)
     torch.testing.assert_close(
         alone, teacher.unet(asked.latents, asked.timestep, positive.tokens).sample, rtol=0, atol=2e-5
@@ -209,7 +209,7 @@ def test_one_student_step_to_the_target_is_two_of_the_teachers(prediction: str) 
 
 
 def test_a_teacher_that_knows_the_target_has_no_loss() -> None:
-    """Two steps along a straight line are one: where the teacher always says the same, so does the target."""
+    """Where the teacher says the same clean latent at both steps, that is the target: two steps of it are one."""
     ddim = DDIM(ddim_solver("epsilon", 4).config)
     z, clean = torch.randn(2, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0)).unbind(0)
     t, middle, end = (torch.tensor([s, s - 500]) for s in (999, 874, 749))
