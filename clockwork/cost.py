@@ -20,9 +20,10 @@ def full_pass(split: SplitUNet, latent_shape: tuple[int, int, int], tokens: int 
 def adaptor_pass(split: SplitUNet, adaptor: Adaptor, latent_shape: tuple[int, int, int], tokens: int = 77) -> Flops:
     """The same with the adaptor, on `meta` too, in the low-res path's place."""
     call = meta_call(split.unet, latent_shape, tokens)
-    e = split.embed(**call)
-    r_out = split.low(split.high_in(e), e)
-    pooled = torch.empty(1, adaptor.widths.text_emb, device="meta") if adaptor.widths.text_emb else None
+    widths = adaptor.widths
+    size = [n * widths.upscale for n in split.high_in(split.embed(**call)).r_in.shape[2:]]
+    r_out = torch.empty(1, widths.r_out, *size, device="meta")
+    pooled = torch.empty(1, widths.text_emb, device="meta") if widths.text_emb else None
 
     def run() -> None:
         e = split.embed(**call)

@@ -1,4 +1,4 @@
-"""Measures operating points: `python scripts/evaluate.py adaptor=identity schedule=clock2`, or a sweep of them."""
+"""Measures operating points: `python scripts/evaluate.py adaptor=identity schedule=clock2`, a sweep, or `+table=3`."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from _command import command
 from omegaconf import DictConfig, OmegaConf
 
 
-@command("evaluate")
-def main(cfg: DictConfig) -> None:
+def measure(cfg: DictConfig) -> list[str]:
+    """Measures one teacher's points as far as their rows are missing; the rows' digests, in the points' order."""
     from _compose import chosen_setup
     from hydra.utils import instantiate
 
@@ -34,9 +34,9 @@ def main(cfg: DictConfig) -> None:
         )
         evaluation.evaluate(setup)
     processes.leave()
-    if not first:
-        return
     asked = [evaluation.digest(setup) for setup in setups]
+    if not first:
+        return asked
     rows = [row for row in read_rows(evaluation.rows) if row["digest"] in asked]
     rows.sort(key=lambda row: asked.index(row["digest"]))
     print(table(rows))
@@ -44,6 +44,18 @@ def main(cfg: DictConfig) -> None:
         pareto(rows, output / "pareto.png")
         pictures_side_by_side(rows, evaluation.prompts, output)
     log_rows(cfg.logger, rows, output)
+    return asked
+
+
+@command("evaluate")
+def main(cfg: DictConfig) -> None:
+    from _tables import Table
+
+    table = Table.asked(cfg)
+    if table is None:
+        measure(cfg)
+    else:
+        table.run(measure)
 
 
 if __name__ == "__main__":

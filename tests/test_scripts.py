@@ -34,6 +34,11 @@ MISTAKES = {
     "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
     "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
+    "surgery without anything to take out": ("train", ["objective=recover"], "no transformer blocks"),
+    "two passes cannot be halved": ("train", ["objective=progressive"], "run objective=guidance first"),
+    "steps that do not halve": ("train", ["objective=progressive", "end=5", "teacher.guidance=1"], "2, 4, 8"),
+    "no image folder": ("train", ["data=noised", "images=folder", "images.path=nowhere"], "no image folder at nowhere"),
+    "a teacher not made yet": ("evaluate", ["teacher=efficient"], "objective=recover teacher=sd15"),
     "no picture to edit": ("edit", ["source=a", "target=b"], "no image: say image="),
     "no prompt to edit by": ("edit", ["image=README.md", "source=a"], "no target"),
     "no such picture": ("edit", ["image=nowhere.png", "source=a", "target=b"], "no picture at nowhere.png"),
@@ -81,10 +86,14 @@ def test_an_adaptor_of_another_teacher_is_refused(
     assert "begun with other learning_rate" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("group", ["teacher", "adaptor", "prompts", "metrics", "logger", "sweep", "experiment"])
+TRAINING = ("adaptor", "experiment", "data", "images", "objective")
+GROUPS = ("teacher", "prompts", "metrics", "logger", "sweep", *TRAINING)
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_config_composes(group: str) -> None:
     for file in sorted((ROOT / "configs" / group).glob("*.yaml")):
-        config = "train" if group in ("adaptor", "experiment") else "evaluate"
+        config = "train" if group in TRAINING else "evaluate"
         plus = "+" if group == "experiment" else ""
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             composed = compose(config, [f"{plus}{group}={file.stem}"])
@@ -119,7 +128,7 @@ def test_a_picture_and_a_set_are_edited(
 
 def test_help_does_not_wait_for_torch() -> None:
     """Heavy imports stay out of start-up."""
-    for script in ("train", "evaluate", "edit", "miniature", "bench"):
+    for script in ("train", "evaluate", "edit", "miniature", "bench", "random_teacher"):
         code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
 
@@ -141,11 +150,13 @@ LEVELS = {
                 "flow",
             ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
+            ["images"],
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
             ["setup"],
             ["cost"],
+            ["real_size"],
             ["training", "evaluation", "editing"],
             ["reports"],
         ]

@@ -24,6 +24,8 @@ def pareto(rows: Sequence[Row], file: Path, quality: Sequence[str] = QUALITY) ->
     import matplotlib.pyplot as plt
 
     shown = [name for name in quality if any(row.get(name) is not None for row in rows)]
+    if not shown:
+        return
     figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")
     colour = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(label, rows)))}  # the same in every panel
     unit, per = ("TFLOPs", 1.0) if max(row["tflops_full"] for row in rows) > 0.1 else ("GFLOPs", 1000.0)
