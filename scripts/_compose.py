@@ -62,7 +62,9 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any])
     """The config's editor with a sweep's difference, of `adaptor` and `schedule`, in both phases unless they have their
     own. Adaptors are looked for at the generation's point: inversion has none of its own."""
     most = cfg.generation.steps or generation_steps(cfg.inversion.steps)
-    own = [{key: difference.get(key, cfg[p][key]) for key in ("adaptor", "schedule")} for p in ("inversion", "generation")]
+    own = [
+        {key: difference.get(key, cfg[p][key]) for key in ("adaptor", "schedule")} for p in ("inversion", "generation")
+    ]
     generation = chosen_setup(cfg, teacher, {**own[1], "steps": most})
     inversion = generation if own[0] == own[1] else chosen_setup(cfg, teacher, {**own[0], "steps": most})
     inversion = replace(inversion, solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)

@@ -254,7 +254,9 @@ def test_flops_are_those_of_what_ran(teacher: Teacher, settings: dict[str, bool]
     ours = editor(teacher, 6, 3, "clock2", tau_f=0.34, tau_a=0.34, **settings)
     latent = teacher.encode_images(PICTURE[None])
     latents = invert(ours.inversion, latent, SOURCE.caption)
-    texts = count_flops(lambda: teacher.encode([TARGET], pooled=False)).macs  # with guidance each is read beside the empty one
+    texts = count_flops(
+        lambda: teacher.encode([TARGET], pooled=False)
+    ).macs  # with guidance each is read beside the empty one
     ran = count_flops(lambda: invert(ours.inversion, latent, SOURCE.caption)).macs - texts
     ran += count_flops(lambda: ours.edit(latents, TARGET)).macs - 6 * texts
     ran -= count_flops(lambda: teacher.decode(latent)).macs
