@@ -12,10 +12,12 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from clockwork.adaptors import Identity, Widths
+from clockwork.cost import step_flops
 from clockwork.denoise import Clocked, Denoised, Full
 from clockwork.editing.edit import Editor
 from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, save_latents, timesteps
 from clockwork.editing.plug_and_play import Injection, PlugAndPlay, injecting, places, recording
+from clockwork.metrics.editing_flops import editing
 from clockwork.metrics.flops import count_flops
 from clockwork.miniature import scenes
 from clockwork.rollout import rollout
@@ -266,13 +268,9 @@ def test_flops_are_those_of_what_ran(teacher: Teacher, settings: dict[str, bool]
 
 
 def test_equations_of_the_paper(teacher: Teacher) -> None:
-    """With neither saving, equation 6 as `editing_flops` has it."""
-    from clockwork.cost import step_flops
-    from clockwork.metrics.editing_flops import editing
-
-    for clock, number in (("full", 1), ("clock2", 2), ("clock4", 4)):
-        ours = editor(teacher, 20, 20, clock)
-        assert ours.flops() == editing(20, number, *step_flops(ours.generation))
+    """With neither saving, equation 6 as `editing_flops` has it, for a clock that does not divide the steps."""
+    ours = editor(teacher, 10, 10, "clock4")
+    assert ours.flops() == editing(10, 4, *step_flops(ours.generation))
 
 
 def test_a_decoder_without_attention_is_refused() -> None:
