@@ -1,5 +1,6 @@
 """Pictures in and out of files, and side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +25,32 @@ def write_image(file: Path, image: Tensor) -> None:
     partial.replace(file)
 
 
-def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96) -> None:
-    """One row of pictures a label, each `count × 3 × height × width`, drawn `side` pixels wide or larger."""
+def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Sequence[str] = ()) -> None:
+    """One row of pictures a label, each `count × 3 × height × width`, drawn `side` pixels wide or larger; `columns`
+    are headings."""
     count = max(len(images) for images in rows.values())
     height, width = next(iter(rows.values())).shape[-2:]
     scale = max(1, round(side / width))
     margin, gap = 12 + 7 * max(len(label) for label in rows), 4
-    cell = (width * scale + gap, height * scale + gap)
-    sheet = Image.new("RGB", (margin + count * cell[0], len(rows) * cell[1]), "white")
+    cell, top = (width * scale + gap, height * scale + gap), 16 if columns else 0
+    sheet = Image.new("RGB", (margin + count * cell[0], top + len(rows) * cell[1]), "white")
     text = ImageDraw.Draw(sheet)
+    for c, label in enumerate(columns):
+        text.text((margin + c * cell[0], 2), label, fill="black")
     for r, (label, images) in enumerate(rows.items()):
-        text.text((6, r * cell[1] + cell[1] // 2 - 6), label, fill="black")
+        text.text((6, top + r * cell[1] + cell[1] // 2 - 6), label, fill="black")
         for c, image in enumerate(images):
             picture = _pil(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            sheet.paste(picture, (margin + c * cell[0], r * cell[1] + gap // 2))
+            sheet.paste(picture, (margin + c * cell[0], top + r * cell[1] + gap // 2))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     sheet.save(partial, format="PNG")
     partial.replace(file)
+
+
+def read_images(files: Sequence[Path]) -> Tensor:
+    """`count × 3 × height × width`; all of one size."""
+    return torch.stack([read_image(file) for file in files])
 
 
 def _pil(image: Tensor) -> Image.Image:

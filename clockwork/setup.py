@@ -1,5 +1,6 @@
 """A setup: an operating point with the live parts that run it. What is trained, evaluated and edited with."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from clockwork.adaptors import Adaptor, Widths
 from clockwork.chain import Cut
 from clockwork.denoise import Clocked, Denoiser, Full
 from clockwork.operating_point import OperatingPoint
-from clockwork.rollout import rollout
+from clockwork.rollout import StepRecord, rollout
 from clockwork.schedule import Schedule
 from clockwork.solvers import make_solver, timesteps
 from clockwork.split import SplitUNet
@@ -56,13 +57,17 @@ class Setup:
     def denoiser(self) -> Denoiser:
         return Full(self.split) if self.adaptor is None else Clocked(self.split, self.adaptor, self.schedule)
 
-    def latents(self, captions: list[str], noise: Tensor) -> Tensor:
-        """The roll-out's last latents, `batch × channels × height × width`."""
+    def rollout(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Iterator[StepRecord]:
+        """A record a step; by another denoiser than the setup's own, if one is given."""
         reads_text = self.adaptor is not None and "text_emb" in self.adaptor.inputs
         condition = self.teacher.encode(captions, reads_text)
         negative = self.teacher.encode([""], reads_text) if self.guidance != 1 else None
         solver = make_solver(self.solver, self.teacher.noise_schedule)
-        *_, last = rollout(self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
+        return rollout(denoiser or self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
+
+    def latents(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Tensor:
+        """The roll-out's last latents, `batch × channels × height × width`."""
+        *_, last = self.rollout(captions, noise, denoiser)
         return last.latents
 
 

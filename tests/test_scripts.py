@@ -34,6 +34,11 @@ MISTAKES = {
     "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
     "no caption file": ("train", ["prompts=captions", "~prompts.split", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
+    "no such layers": ("perturb", ["layers=middle"], "layers=up or down or bottleneck or conv_in"),
+    "alpha that is no share": ("perturb", ["alpha=3"], "alpha 3"),
+    "statistics of nothing": ("perturb", ["over=batch"], "over=example or over=channel"),
+    "disturbed after the end": ("perturb", ["from_steps=[20]"], "from 0 to 19"),
+    "cut without low-res path": ("drift", ["cuts=[stage9]"], "no cut"),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
 
@@ -82,7 +87,7 @@ def test_every_config_composes(group: str) -> None:
 
 def test_help_does_not_wait_for_torch() -> None:
     """Heavy imports stay out of start-up."""
-    for script in ("train", "evaluate", "miniature"):
+    for script in ("train", "evaluate", "miniature", "perturb", "drift"):
         code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
 
@@ -97,7 +102,7 @@ LEVELS = {
             ["denoise"],
             ["rollout"],
             ["setup"],
-            ["training", "evaluation"],
+            ["training", "evaluation", "analysis"],
             ["reports"],
         ]
     )

@@ -8,12 +8,13 @@ from pytorch_lightning import seed_everything
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, ResNet
+from clockwork.metrics.similarity import distance
 from clockwork.prompts import miniature
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
 from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.training.distillation import Distillation, distance
+from clockwork.training.distillation import Distillation
 from clockwork.training.fit import fit
 from clockwork.training.trajectories import Trajectories, unroll
 

@@ -1,26 +1,39 @@
 """Pictures on disk, one file a prompt: a killed run goes on with the first that is missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clockwork.denoise import Denoiser
 from clockwork.pictures import read_image, write_image
 from clockwork.prompts import Prompt, chunks
 from clockwork.setup import Setup
 
 
-def generate(setup: Setup, prompts: Sequence[Prompt], folder: Path, seed: int = 0, batch_size: int = 32) -> None:
-    """One PNG a prompt, named by its id; those already there are kept."""
+def generate(
+    setup: Setup,
+    prompts: Sequence[Prompt],
+    folder: Path,
+    seed: int = 0,
+    batch_size: int = 32,
+    wrap: Callable[[Denoiser, list[int]], Denoiser] | None = None,
+    label: str | None = None,
+) -> None:
+    """One PNG a prompt, named by its id; those already there are kept.
+
+    `wrap` puts another denoiser around the setup's, given the ids of a batch's prompts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [p for p in prompts if not _file(folder, p).is_file()]
-    label = f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps"
+    label = label or f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps"
     with tqdm(total=len(prompts), initial=len(prompts) - len(missing), desc=label, unit="image") as bar:
         for batch in chunks(missing, batch_size):
-            noise = setup.teacher.noise([p.id for p in batch], seed)
-            latents = setup.latents([p.text for p in batch], noise)
+            ids = [p.id for p in batch]
+            denoiser = setup.denoiser if wrap is None else wrap(setup.denoiser, ids)
+            latents = setup.latents([p.text for p in batch], setup.teacher.noise(ids, seed), denoiser)
             for prompt, image in zip(batch, setup.teacher.decode(latents), strict=True):
                 write_image(_file(folder, prompt), image)
             bar.update(len(batch))

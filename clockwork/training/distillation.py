@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor
+from clockwork.metrics.similarity import distance
 from clockwork.training.trajectories import AdaptorExample
 
 
@@ -40,8 +41,3 @@ class Distillation(LightningModule):
         if not self.decay:
             return optimizer
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)]
-
-
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """‖a − b‖₂ of each example, by the root of its size so that it means the same at every cut: `batch`."""
-    return (a - b).flatten(1).square().mean(1).sqrt()
