@@ -1,5 +1,7 @@
 """Trains an adaptor: `python scripts/train.py adaptor=resnet schedule=clock2`."""
 
+from dataclasses import asdict
+
 from _command import command
 from omegaconf import DictConfig
 
@@ -12,7 +14,7 @@ def main(cfg: DictConfig) -> None:
 
     from clockwork.adaptors import save_adaptor
     from clockwork.prompts import miniature
-    from clockwork.reports.loggers import make_logger
+    from clockwork.reports.loggers import log_adaptor, make_logger
     from clockwork.setup import widths
     from clockwork.training.distillation import Distillation
     from clockwork.training.fit import fit
@@ -58,6 +60,7 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
         save_adaptor(output / "adaptor", adaptor, setup.point, training=figures)
+        log_adaptor(trainer.loggers, output / "adaptor", asdict(setup.point))
         print(f"adaptor in {output / 'adaptor'}")
 
 

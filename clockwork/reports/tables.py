@@ -27,7 +27,7 @@ COLUMNS = {
 def table(rows: Sequence[Row]) -> str:
     """Markdown, without the columns that no row has a value for."""
     columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    cells = [[_cell(row, name) for name in columns] for row in rows]
+    cells = [[cell(row, name) for name in columns] for row in rows]
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(columns)]
 
     def line(values: Sequence[str]) -> str:
@@ -36,10 +36,15 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
 
 
-def _cell(row: Row, name: str) -> str:
+def cell(row: Row, name: str) -> str:
     return "–" if row.get(name) is None else COLUMNS[name].format(row[name])
 
 
 def label(row: Row) -> str:
     """Teacher or adaptor, and its clock: "resnet clock2"."""
     return str(row["teacher"]) if row["adaptor"] == "none" else f"{row['adaptor']} {row['schedule']}"
+
+
+def flops_unit(rows: Sequence[Row]) -> tuple[str, float]:
+    """A unit that can be read, and what TFLOPs are multiplied by for it."""
+    return ("TFLOPs", 1.0) if max(row["tflops_full"] for row in rows) > 0.1 else ("GFLOPs", 1000.0)

@@ -14,7 +14,7 @@ from clockwork.setup import Setup
 
 
 class Samples(Callback):
-    """Writes `samples/epoch*.png` every few epochs and after the last."""
+    """Writes `samples/epoch*.png` every few epochs and after the last, for the loggers that keep pictures too."""
 
     def __init__(self, setup: Setup, prompts: Sequence[Prompt], folder: Path, every: int = 10) -> None:
         assert setup.adaptor is not None
@@ -32,4 +32,8 @@ class Samples(Callback):
             noise = teacher.noise([p.id for p in self.prompts])
             captions = [p.text for p in self.prompts]
             rows = {name: teacher.decode(s.latents(captions, noise)) for name, s in self.setups.items()}
-            write_grid(self.folder / f"epoch{epoch:04d}.png", rows)
+            file = self.folder / f"epoch{epoch:04d}.png"
+            write_grid(file, rows)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):  # those that keep pictures
+                    logger.log_image("samples", [str(file)], step=trainer.global_step)
