@@ -16,7 +16,11 @@ def main(cfg: DictConfig) -> None:
     from clockwork.pictures import read_images, write_grid
     from clockwork.reports.analysis import curves, summary, write_csv
 
-    setup, prompts, output = make_setup(cfg, instantiate(cfg.teacher)), instantiate(cfg.prompts), Path(cfg.output)
+    setup, prompts, output = (
+        make_setup(cfg, instantiate(cfg.teacher)),
+        instantiate(cfg.prompts)[: cfg.count],
+        Path(cfg.output),
+    )
     perturbations = Perturbation.each(setup, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
     claim(output, cfg)
     rows, shown = [], {}

@@ -113,7 +113,7 @@ def test_drift_sees_r_out_at_every_cut(setup: Setup) -> None:
 def test_the_commands_write_figures_grids_and_rows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    small = ["steps=2", "prompts.count=2", f"output={tmp_path}/there"]
+    small = ["steps=2", "count=2", f"output={tmp_path}/there"]
     run(monkeypatch, "perturb", *small, "from_steps=[0,1]", "grids=1", "layers=down")
     run(monkeypatch, "drift", *small)
     assert {f.name for f in (tmp_path / "there").iterdir()} >= {

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clockwork import processes
 from clockwork.denoise import Denoiser
 from clockwork.pictures import read_image, write_image
 from clockwork.prompts import Prompt, chunks
@@ -22,14 +23,15 @@ def generate(
     wrap: Callable[[Denoiser, list[int]], Denoiser] | None = None,
     label: str | None = None,
 ) -> None:
-    """One PNG a prompt, named by its id; those already there are kept.
+    """One PNG a prompt, named by its id; those already there are kept. Several processes take turns at the prompts.
 
-    `wrap` puts another denoiser around the setup's, given the ids of a batch's prompts.
+    `wrap` puts another denoiser around the setup's, given the ids of a batch's prompts; `label` is the progress bar's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [p for p in prompts if not _file(folder, p).is_file()]
-    label = label or f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps"
-    with tqdm(total=len(prompts), initial=len(prompts) - len(missing), desc=label, unit="image") as bar:
+    mine = prompts[processes.rank() :: processes.ranks()]
+    missing = [p for p in mine if not _file(folder, p).is_file()]
+    label, done = label or f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps", len(mine) - len(missing)
+    with tqdm(total=len(mine), initial=done, desc=label, unit="image", disable=processes.rank() > 0) as bar:
         for batch in chunks(missing, batch_size):
             ids = [p.id for p in batch]
             denoiser = setup.denoiser if wrap is None else wrap(setup.denoiser, ids)

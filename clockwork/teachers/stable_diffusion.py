@@ -1,5 +1,6 @@
 """Loading a teacher: the shipped miniature, or any Stable Diffusion by hub name or folder."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -27,8 +28,8 @@ def load_teacher(
     """
     shipped = WEIGHTS / path
     source = shipped if (shipped / "model_index.json").is_file() else Path(path)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":  # each of several processes its own GPU
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(f"teacher.device={device} but there is no GPU here: say teacher.device=cpu or auto")
     if dtype == "auto":
