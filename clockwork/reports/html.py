@@ -11,7 +11,7 @@ from typing import Any
 from clockwork.evaluation.rows import read_rows
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
-from clockwork.reports.tables import COLUMNS, Row, cell, label
+from clockwork.reports.tables import COLUMNS, Row, cell
 
 SHARED = ("prompts", "images", "seed", "metrics")  # rows alike in these can be compared
 SIDE = 256  # pixels a side, at most, of a picture in the report
