@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     curves(rows, "cut", "step", measures, output / "drift.png", f"step of {cfg.steps}")
     for name in measures:
         for cut, points in summary(rows, "cut", "step", name).items():
-            print(f"{name:12} {cut:8} " + " ".join(f"{mean:.3f}" for mean, _ in points.values()))
+            print(f"{name:12} {cut:8} " + " ".join(f"{mean:.3f}" for mean, *_ in points.values()))
     print(f"figure and rows in {output}")
 
 

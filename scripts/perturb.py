@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         write_grid(output / f"grid-{prompt.id}.png", lines, columns=[*map(str, cfg.from_steps), "untouched"])
     print(f"L2 to the untouched picture, disturbed from step {list(cfg.from_steps)} on")
     for layer, points in summary(rows, "layer", "from_step", "distance").items():
-        print(f"{layer:10} " + " ".join(f"{mean:.4f}" for mean, _ in points.values()))
+        print(f"{layer:10} " + " ".join(f"{mean:.4f}" for mean, *_ in points.values()))
     print(f"figure, grids and rows in {output}")
 
 

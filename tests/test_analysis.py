@@ -127,6 +127,6 @@ def test_the_commands_write_figures_grids_and_rows(
     assert "down3" in capsys.readouterr().out
 
 
-def test_summary_is_mean_and_spread() -> None:
+def test_summary_is_mean_least_and_most() -> None:
     rows = [{"cut": "a", "step": 2, "x": 1.0}, {"cut": "a", "step": 2, "x": 3.0}, {"cut": "b", "step": 2, "x": 5.0}]
-    assert summary(rows, "cut", "step", "x") == {"a": {2: (2.0, 1.0)}, "b": {2: (5.0, 0.0)}}
+    assert summary(rows, "cut", "step", "x") == {"a": {2: (2.0, 1.0, 3.0)}, "b": {2: (5.0, 5.0, 5.0)}}

@@ -23,7 +23,7 @@ AXES = {
 
 def curve_names(rows: Sequence[Row]) -> list[str]:
     """Adaptor and clock, and whatever else tells the rows apart: rows of one name differ in their steps alone."""
-    fields = ("teacher", "cut", "solver", "guidance", "resolution")
+    fields = ("teacher", "cut", "solver", "guidance", "resolution", "device")
     told = [name for name in fields if len({row.get(name) for row in rows}) > 1]
     return [", ".join([label(row), *(f"{name} {row.get(name)}" for name in told)]) for row in rows]
 
@@ -40,13 +40,13 @@ def pareto(rows: Sequence[Row], quality: str, cost: str) -> Any:
     unit, per = flops_unit(rows)
     scale = per if cost == "tflops_full" else 1.0
     named = sorted(zip(curve_names(rows), rows, strict=True), key=lambda n: (n[1]["adaptor"] != "none", n[0]))
+    learned = dict.fromkeys(name for name, row in named if row["adaptor"] != "none")
+    colours = dict(zip(learned, COLOURS * len(rows), strict=False))  # the same in every plot of these rows
     figure = Figure()
-    colours = iter(COLOURS * len(rows))
     for name, curve in groupby(named, key=lambda n: n[0]):
         points = [row for _, row in curve if row.get(quality) is not None and row.get(cost) is not None]
         points.sort(key=lambda row: row[cost])
-        teacher = bool(points) and points[0]["adaptor"] == "none"
-        style = {"color": BASELINE, "dash": "dash"} if teacher else {"color": next(colours)}
+        teacher = name not in colours
         if points:
             figure.add_scatter(
                 x=[scale * row[cost] for row in points],
@@ -55,7 +55,8 @@ def pareto(rows: Sequence[Row], quality: str, cost: str) -> Any:
                 name=f"{name}, fewer steps" if teacher else name,
                 mode="lines+markers+text",
                 textposition="top right",
-                line=style,
+                line={"color": BASELINE, "dash": "dash"} if teacher else {"color": colours[name]},
+                cliponaxis=False,
                 hovertemplate="%{text} steps<br>%{x:.4g}, %{y:.4g}",
             )
     x = f"{unit} an image, attention counted" if cost == "tflops_full" else AXES[cost]
@@ -82,7 +83,8 @@ def styled(figure: Any, x: str, y: str) -> Any:
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+        margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
         legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
         xaxis={"title": {"text": x}, "automargin": True, "zeroline": False},
         yaxis={"title": {"text": y}, "automargin": True, "zeroline": False},
