@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> None:
         output / "samples",
         cfg.samples_every,
     )
-    module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay)
+    module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay, cfg.guidance, cfg.guided)
     trainer = fit(
         module,
         output,

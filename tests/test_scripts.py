@@ -96,12 +96,23 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "captions", "processes", "miniature", "chain"],
+            [
+                "schedule",
+                "operating_point",
+                "weights",
+                "pictures",
+                "captions",
+                "processes",
+                "miniature",
+                "chain",
+                "flow",
+            ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
             ["setup"],
+            ["cost"],
             ["training", "evaluation", "analysis"],
             ["reports"],
         ]

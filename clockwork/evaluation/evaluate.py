@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clockwork import processes
 from clockwork.adaptors import adaptor_hash
-from clockwork.evaluation.cost import image_flops
+from clockwork.cost import image_flops
 from clockwork.evaluation.generate import generate, pictures
 from clockwork.evaluation.rows import Row, append_row, read_rows
 from clockwork.metrics.clip_score import clip_score
