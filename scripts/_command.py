@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,11 +20,17 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 MISTAKES = (ValueError, FileNotFoundError, HydraException, OmegaConfBaseException, RuntimeError, OSError)
 
 
-def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Runs a function of a composed config; `CLOCKWORK_DEBUG=1` shows the traceback of a mistake."""
+def command(config: str, word: str | None = None) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Runs a function of a composed config; `CLOCKWORK_DEBUG=1` shows the traceback of a mistake.
+
+    `word` is the key that a first bare word stands for: `report.py flops` means `what=flops`.
+    """
 
     def wrap(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         def run() -> None:
+            sys.argv[1:] = map(spelled, sys.argv[1:])
+            if word and len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
+                sys.argv[1] = f"{word}={sys.argv[1]}"
             os.environ["HYDRA_FULL_ERROR"] = "1"
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
             os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it sets its logger's level when imported
@@ -43,6 +50,14 @@ def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[[]
         return run
 
     return wrap
+
+
+def spelled(word: str) -> str:
+    """As Hydra wants it: it takes `+table=3` for a number, and asks for quotes round a config's name."""
+    group, _, names = word.partition("=")
+    if group not in ("+table", "+figure") or not re.fullmatch(r"\w+(,\w+)*", names):
+        return word
+    return f"{group}={','.join(repr(name) for name in names.split(','))}"
 
 
 def sentence(mistake: BaseException) -> str:

@@ -1,16 +1,17 @@
 """The paper's tables and figures, from `configs/table` and `configs/figure`, as operating points to run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from _command import CONFIGS
+from _command import CONFIGS, sentence
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 KINDS = ("table", "figure")
 TRAINED_AT = ("cut", "schedule", "solver", "steps")  # what an adaptor belongs to, besides its teacher
+DIFFERENCE = ("adaptor", "guidance", *TRAINED_AT)  # what a point says to an evaluation of its teacher
 
 
 def numbers(kind: str) -> list[str]:
@@ -19,32 +20,35 @@ def numbers(kind: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """One of them, at a scale, with every point's defaults filled in."""
+    """A table or figure at a scale; every point has its defaults filled in."""
 
     kind: str
     number: str
+    spec: dict[str, Any]  # title, columns, points; made_by where another script than evaluate.py makes it
     scale: dict[str, Any]
-    spec: dict[str, Any]
-    overrides: tuple[str, ...] = ()  # the user's own
+    overrides: tuple[str, ...] = ()  # of evaluations, the user's own
 
     @classmethod
     def load(cls, kind: str, number: Any, scale: str, overrides: tuple[str, ...] = ()) -> "Table":
-        if str(number) not in numbers(kind):
-            raise ValueError(f"no {kind} {number}: there are {', '.join(numbers(kind))}")
         from hydra import compose
 
-        asked = [f"+{kind}={number}", f"scale={scale}"]
-        given = tuple(o for o in overrides if not o.lstrip("+").startswith(("table=", "figure=", "scale=")))
-        cfg = compose("evaluate", [*asked, *(o for o in given if o.startswith("scale."))])
+        if str(number) not in numbers(kind):
+            raise ValueError(f"no {kind} {number}: there are {', '.join(numbers(kind))}")
+        scaled = [override for override in overrides if override.startswith("scale.")]
+        cfg = compose("evaluate", [f"+{kind}='{number}'", f"scale={scale}", *scaled])
         spec: Any = OmegaConf.to_container(cfg[kind], resolve=True)
-        common = {"teacher": spec.get("teacher"), "adaptor": "none", **{k: cfg[k] for k in TRAINED_AT}}
+        common = {"teacher": spec.get("teacher"), "adaptor": "none", **{name: cfg[name] for name in TRAINED_AT}}
         spec["points"] = [{**common, **point} for point in spec.get("points", [])]
-        loaded: Any = OmegaConf.to_container(cfg.scale, resolve=True)
-        return cls(kind, str(number), loaded, spec, given)
+        own: Any = OmegaConf.to_container(cfg.scale, resolve=True)
+        chosen = (*scaled, f"{kind}=", "scale=")
+        rest = tuple(o for o in overrides if not o.lstrip("+").startswith(chosen))
+        if any(override.startswith("teacher=") for override in rest):
+            raise ValueError(f"{kind} {number} names its teachers itself: say scale.teachers.efficient=…, or another")
+        return cls(kind, str(number), spec, own, rest)
 
     @classmethod
     def asked(cls, cfg: DictConfig) -> "Table | None":
-        """The one that an evaluation's config names with `+table=…` or `+figure=…`."""
+        """The one that a running evaluation is asked for by `+table=…` or `+figure=…`."""
         from hydra.core.hydra_config import HydraConfig
 
         run = HydraConfig.get()
@@ -58,46 +62,93 @@ class Table:
         return f"{self.kind} {self.number}"
 
     @property
-    def to_run(self) -> list[dict[str, Any]]:
-        """The points that `scripts/evaluate.py` can run at this scale."""
-        if "script" in self.spec:
-            return []
-        return [point for point in self.spec["points"] if point["teacher"] and not point.get("published")]
-
-    def config(self, teacher: str, config: str = "evaluate", *more: str) -> DictConfig:
-        """What a point of that teacher is evaluated (or trained) with."""
-        from hydra import compose
-
-        return compose(config, [*self._overrides(teacher, config), *more])
-
-    def _overrides(self, teacher: str, config: str) -> list[str]:
-        path = self.scale.get("paths", {}).get(teacher)
-        chosen = [f"teacher={teacher}", *([f"teacher.path={path}"] if path else [])]
-        own = self.spec.get("evaluate", {}).get(self.scale["name"], []) if config == "evaluate" else []
-        given = [o for o in self.overrides if not o.startswith("scale.")] if config == "evaluate" else []
-        return [*self.scale[config], *own, *given, *chosen]
+    def commands(self) -> list[str]:
+        """What makes it."""
+        evaluation = f"python scripts/evaluate.py +{self.kind}={self.number} scale={self.scale['name']}"
+        return self.spec.get("made_by", [evaluation])
 
     def by_teacher(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        order = list(dict.fromkeys(point["teacher"] for point in self.to_run))
-        ordered = sorted(self.to_run, key=lambda point: order.index(point["teacher"]))
-        for teacher, points in groupby(ordered, key=lambda point: point["teacher"]):
-            yield teacher, list(points)
+        """The points that scripts/evaluate.py can run at this scale."""
+        here = [
+            p for p in self.spec["points"] if p["teacher"] and not p.get("published") and "made_by" not in self.spec
+        ]
+        for teacher in dict.fromkeys(point["teacher"] for point in here):
+            yield teacher, [point for point in here if point["teacher"] == teacher]
 
-    def training(self, point: dict[str, Any]) -> list[str] | None:
-        """The overrides of `scripts/train.py` that make a point's adaptor; None where there is nothing to train."""
-        if point["adaptor"] in ("none", "identity"):
-            return None
-        extra = [*point["train"], f"adaptor_name={point['adaptor']}"] if "train" in point else None
-        where = [f"{k}='{point[k]}'" if "," in str(point[k]) else f"{k}={point[k]}" for k in TRAINED_AT]
-        return [*self._overrides(point["teacher"], "train"), *(extra or [f"adaptor={point['adaptor']}"]), *where]
+    def config(self, teacher: str) -> DictConfig:
+        """What the points of a teacher differ from."""
+        from hydra import compose
 
-    def folder(self, cfg: DictConfig, point: dict[str, Any]) -> Path:
-        """Where a point's trained adaptor lies."""
+        own = self.spec.get("evaluate", {}).get(self.scale["name"], [])
+        return compose("evaluate", [*self.scale["evaluate"], *own, *self.overrides, *self._teacher(teacher)])
+
+    def _teacher(self, name: str) -> list[str]:
+        path = self.scale.get("paths", {}).get(name)
+        return [f"teacher={name}", *([f"teacher.path={path}"] if path else [])]
+
+    def training(self, point: dict[str, Any]) -> list[str]:
+        """The overrides of scripts/train.py that make a point's adaptor."""
+        name = point["adaptor"]
+        kind = [*point["train"], f"adaptor_name={name}"] if "train" in point else [f"adaptor={name}"]
+        where = [f"{key}='{point[key]}'" if "," in str(point[key]) else f"{key}={point[key]}" for key in TRAINED_AT]
+        return [*self.scale["train"], *self._teacher(point["teacher"]), *kind, *where]
+
+    def untrained(self, point: dict[str, Any], cfg: DictConfig) -> bool:
+        """Whether the point's adaptor has yet to be trained; `cfg` is its teacher's."""
         from _compose import adaptor_folder
 
-        here = OmegaConf.merge(cfg, {k: point[k] for k in TRAINED_AT})
-        return adaptor_folder(here, point["adaptor"], cfg.adaptors) / "adaptor"
+        if point["adaptor"] in ("none", "identity"):
+            return False
+        here = cast(DictConfig, OmegaConf.merge(cfg, {name: point[name] for name in TRAINED_AT}))
+        return not (adaptor_folder(here, point["adaptor"], cfg.adaptors) / "adaptor").is_dir()
 
-    @property
-    def command(self) -> str:
-        return " ".join(["python scripts/evaluate.py", f"+{self.kind}={self.number}", f"scale={self.scale['name']}"])
+    def lacking(self, rows: list[str]) -> list[str]:
+        """A sentence on the rows that are not measured, and the commands that measure them."""
+        points = [point for point in self.spec["points"] if point["row"] in rows]
+        training = []
+        for teacher in dict.fromkeys(point["teacher"] for point in points if "made_by" not in self.spec):
+            of = [point for point in points if point["teacher"] == teacher]
+            try:
+                cfg = self.config(teacher)
+            except MissingConfigException:
+                continue
+            training += [shell("train", self.training(point)) for point in of if self.untrained(point, cfg)]
+        if not rows and self.spec["points"]:
+            return []
+        lines = "\n".join(dict.fromkeys([*training, *self.commands]))
+        return [f"Not measured: {'; '.join(rows)}. What measures it:" if rows else "Made by:", f"```\n{lines}\n```"]
+
+    def run(self, measure: Callable[[DictConfig], list[str]]) -> None:
+        """Measures what is missing, a teacher at a time; what cannot be run is passed over, and named at the end."""
+        from clockwork.reports.index import write_index
+
+        if "made_by" in self.spec:
+            raise ValueError(f"{self.name} is not made by evaluate.py: run `{'`, then `'.join(self.commands)}`")
+        lacking: list[str] = []
+        digests: dict[str, str] = {}
+        for teacher, points in self.by_teacher():
+            try:
+                cfg = self.config(teacher)
+                ready = [point for point in points if not self.untrained(point, cfg)]
+                lacking += [shell("train", self.training(point)) for point in points if point not in ready]
+                cfg.points = [{name: point[name] for name in DIFFERENCE if name in point} for point in ready]
+                found = measure(cfg) if ready else []
+            except (FileNotFoundError, MissingConfigException) as error:
+                lacking.append(sentence(error))
+                continue
+            digests |= {point["row"]: digest for point, digest in zip(ready, found, strict=True)}
+            write_index(Path(cfg.output), self.name, self.scale["name"], digests)
+        if lacking:
+            raise FileNotFoundError(f"{self.name} is not whole, it lacks: {'; '.join(dict.fromkeys(lacking))}")
+
+
+def kind(point: dict[str, Any]) -> str:
+    """The adaptor config behind a point's adaptor."""
+    named = [word.removeprefix("adaptor=") for word in point.get("train", []) if word.startswith("adaptor=")]
+    return named[0] if named else point["adaptor"]
+
+
+def shell(script: str, overrides: list[str]) -> str:
+    """A command as it is typed."""
+    words = [f'"{word}"' if "'" in word or "[" in word else word for word in overrides]
+    return " ".join([f"python scripts/{script}.py", *words])

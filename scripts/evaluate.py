@@ -1,4 +1,4 @@
-"""Measures operating points: `python scripts/evaluate.py adaptor=identity schedule=clock2`, or a sweep of them."""
+"""Measures operating points: `python scripts/evaluate.py adaptor=identity schedule=clock2`, a sweep, or `+table=3`."""
 
 import shlex
 import sys
@@ -8,8 +8,8 @@ from _command import command
 from omegaconf import DictConfig, OmegaConf
 
 
-@command("evaluate")
-def main(cfg: DictConfig) -> None:
+def measure(cfg: DictConfig) -> list[str]:
+    """Measures one teacher's points as far as their rows are missing; the rows' digests, in the points' order."""
     from _compose import chosen_setup
     from hydra.utils import instantiate
 
@@ -39,9 +39,9 @@ def main(cfg: DictConfig) -> None:
         )
         evaluation.evaluate(setup)
     processes.leave()
-    if not first:
-        return
     asked = [evaluation.digest(setup) for setup in setups]
+    if not first:
+        return asked
     rows = [row for row in read_rows(evaluation.rows) if row["digest"] in asked]
     rows.sort(key=lambda row: asked.index(row["digest"]))
     print(table(rows))
@@ -50,6 +50,18 @@ def main(cfg: DictConfig) -> None:
         pictures_side_by_side(rows, evaluation.prompts, output)
         print(f"report in {write_report(output, Path(cfg.adaptors))}")
     log_rows(cfg.logger, rows, output, trained(Path(cfg.adaptors), rows))
+    return asked
+
+
+@command("evaluate")
+def main(cfg: DictConfig) -> None:
+    from _tables import Table
+
+    table = Table.asked(cfg)
+    if table is None:
+        measure(cfg)
+    else:
+        table.run(measure)
 
 
 if __name__ == "__main__":

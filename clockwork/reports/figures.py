@@ -23,6 +23,8 @@ def pareto(rows: Sequence[Row], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     shown = present(rows, QUALITY)
+    if not shown:
+        return
     figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")
     colour = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(label, rows)))}  # the same in every panel
     unit, per = flops_unit(rows)

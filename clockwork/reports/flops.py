@@ -10,11 +10,13 @@ from typing import Any
 from clockwork.metrics import editing_flops
 from clockwork.metrics.flops import Flops
 from clockwork.real_size import RealPoint, RealSize
+from clockwork.reports.formats import markdown
 from clockwork.reports.published import NOTES, PUBLISHED, convention
 from clockwork.schedule import Schedule
 
 Spec = Mapping[str, Any]  # of a table or figure: its columns and operating points, as in configs/table
 COLUMNS = ["figure", "row", "quantity", "paper", "ours", "relative_error", "convention"]
+COUNTED = {"tflops", "gflops", "gflops_of_two", "saving", "parameters"}
 UNITS = {"flops": 1.0, "gmacs": 1e9, "gflops": 1e9, "gflops_of_two": 1e9, "tflops": 1e12}
 
 
@@ -56,8 +58,8 @@ def flops_lines(specs: Mapping[str, Spec], sizes: RealSize) -> Iterator[Line]:
     for figure, spec in specs.items():
         if "inversion_steps" in spec:
             yield from _editing(figure, spec, sizes)
-        else:
-            for point in spec.get("points", ()):
+        elif set(spec.get("columns", ())) & COUNTED:
+            for point in spec["points"]:
                 yield from _point(figure, point, spec["columns"], sizes)
     for block, (flops, parameters) in sizes.blocks().items():
         yield from _lines("figure 8", block, "gmacs", flops)
@@ -165,6 +167,21 @@ def _passes(sizes: RealSize) -> Iterator[Line]:
 
 
 _DEEPCACHE = ("layer1", "layer2", "layer3")  # its branches 0, 1 and 2
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """What the paper prints, ours in its convention and in `full`, as Markdown."""
+    whole = {(line.figure, line.row, line.quantity): line.ours for line in lines if line.convention == "full"}
+    cells = []
+    for line in lines:
+        if line.relative_error is not None:
+            full = whole.get((line.figure, line.row, line.quantity))
+            by_print = line.ours / float(line.paper) - 1 if line.paper else 0.0
+            ours = [f"{line.ours:.5g}", f"{by_print:+.2%}", f"{line.relative_error:+.2%}", line.convention or "–"]
+            named = [line.figure, line.row, line.quantity, str(line.paper)]
+            cells.append([*named, *ours, "–" if full is None else f"{full:.5g}"])
+    columns = ["figure", "row", "quantity", "paper", "ours", "difference", "relative_error", "convention", "ours, full"]
+    return markdown(columns, cells)
 
 
 def write_flops(lines: Iterable[Line], file: Path) -> None:

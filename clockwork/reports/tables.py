@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clockwork.reports.formats import markdown
+
 Row = Mapping[str, Any]
 
 COLUMNS = {
@@ -28,12 +30,7 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown, without the columns that no row has a value for."""
     columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     cells = [[cell(row, name) for name in columns] for row in rows]
-    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(columns)]
-
-    def line(values: Sequence[str]) -> str:
-        return "| " + " | ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)) + " |"
-
-    return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
+    return markdown(columns, cells)
 
 
 def cell(row: Row, name: str) -> str:

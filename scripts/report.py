@@ -1,0 +1,81 @@
+"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, or `python scripts/report.py flops`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from _command import command
+from omegaconf import DictConfig
+
+
+def flops(cfg: DictConfig) -> Path:
+    """Counts every FLOPs and parameter figure of the paper at real size."""
+    from _tables import KINDS, Table, kind, numbers
+    from hydra import compose
+    from hydra.utils import instantiate
+    from tqdm import tqdm
+
+    from clockwork.real_size import RealSize
+    from clockwork.reports.flops import flops_lines, summary, write_flops
+
+    tables = [Table.load(of, number, "paper") for of in KINDS for number in numbers(of)]
+    kinds = {p["adaptor"]: kind(p) for table in tables for p in table.spec["points"] if p["adaptor"] != "none"}
+    adaptors = {n: instantiate(compose("train", ["teacher=sd15", f"adaptor={k}"]).adaptor) for n, k in kinds.items()}
+    counted = flops_lines({table.name: table.spec for table in tables}, RealSize(adaptors))
+    lines = list(tqdm(counted, "counting at real size", unit="figure", leave=False))
+    file = Path(cfg.output) / "flops.csv"
+    write_flops(lines, file)
+    print(f"{summary(lines)}\n{len(lines)} figures in {file}")
+    return file
+
+
+def tables(cfg: DictConfig) -> None:
+    """Joins what was measured to what the paper prints."""
+    from clockwork.reports.flops import read_flops
+
+    asked = list(_asked(cfg))  # all are loaded before anything is written
+    file = Path(cfg.output) / "flops.csv"
+    lines = read_flops(file if file.is_file() else flops(cfg))
+    for table in asked:
+        _write(cfg, table, lines)
+
+
+def _asked(cfg: DictConfig) -> Iterator[Any]:
+    from _tables import KINDS, Table, numbers
+
+    whole = all(cfg[kind] is None for kind in KINDS)
+    for kind in KINDS:
+        wanted = numbers(kind) if whole or cfg[kind] == "all" else [cfg[kind]] if cfg[kind] is not None else []
+        for number in wanted:
+            yield Table.load(kind, number, cfg.scale, (f"adaptors={cfg.adaptors}",))
+
+
+def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
+    from clockwork.reports import paper_figures
+    from clockwork.reports.comparison import Comparison, settings_sheet
+    from clockwork.reports.index import measured
+
+    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale}"
+    rows, miniature = measured(Path(cfg.rows), table.name, cfg.scale), cfg.scale == "miniature"
+    comparison = Comparison(table.name, table.spec, miniature, rows, lines)
+    notes = table.lacking(comparison.unmeasured())
+    sheet = comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec)
+    sheet.write(stem)
+    print(f"\n{stem.with_suffix('.md').read_text()}")
+    if draw := table.spec.get("draw"):
+        drawn = getattr(paper_figures, draw)(rows, miniature, stem)
+        print(f"figure in {stem}.png" if drawn else "no figure: nothing of it has been measured")
+
+
+WHAT = {"tables": tables, "flops": flops}
+
+
+@command("report", word="what")
+def main(cfg: DictConfig) -> None:
+    if cfg.what not in WHAT:
+        raise ValueError(f"no report {cfg.what!r}: say {' or '.join(WHAT)}")
+    WHAT[cfg.what](cfg)
+
+
+if __name__ == "__main__":
+    main()
