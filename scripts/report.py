@@ -1,4 +1,4 @@
-"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, or `python scripts/report.py flops`."""
+"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`; `report.py flops`; `report.py html`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,24 +50,46 @@ def _asked(cfg: DictConfig) -> Iterator[Any]:
             yield Table.load(kind, number, cfg.scale, (f"adaptors={cfg.adaptors}",))
 
 
-def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
-    from clockwork.reports import paper_figures
-    from clockwork.reports.comparison import Comparison, settings_sheet
+def html(cfg: DictConfig) -> None:
+    """One page of a folder of rows, with the tables of which something was measured there."""
+    from clockwork.reports.flops import read_flops
+    from clockwork.reports.html import write_report
+
+    compared = [(table, *_measured(cfg, table)) for table in _asked(cfg)]
+    compared = [one for one in compared if one[1]]
+    file = Path(cfg.output) / "flops.csv"
+    lines = read_flops(file if file.is_file() else flops(cfg)) if compared else []
+    sheets = [_sheet(table, rows, miniature, lines) for table, rows, miniature in compared]
+    print(f"report in {write_report(Path(cfg.rows), Path(cfg.adaptors), sheets)}")
+
+
+def _measured(cfg: DictConfig, table: Any) -> tuple[Any, bool]:
     from clockwork.reports.index import measured
 
-    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale}"
-    rows, miniature = measured(Path(cfg.rows), table.name, cfg.scale), cfg.scale == "miniature"
+    return measured(Path(cfg.rows), table.name, cfg.scale), cfg.scale == "miniature"
+
+
+def _sheet(table: Any, rows: Any, miniature: bool, lines: Any) -> Any:
+    from clockwork.reports.comparison import Comparison, settings_sheet
+
     comparison = Comparison(table.name, table.spec, miniature, rows, lines)
     notes = table.lacking(comparison.unmeasured())
-    sheet = comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec)
-    sheet.write(stem)
+    return comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec)
+
+
+def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
+    from clockwork.reports import paper_figures
+
+    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale}"
+    rows, miniature = _measured(cfg, table)
+    _sheet(table, rows, miniature, lines).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text()}")
     if draw := table.spec.get("draw"):
         drawn = getattr(paper_figures, draw)(rows, miniature, stem)
         print(f"figure in {stem}.png" if drawn else "no figure: nothing of it has been measured")
 
 
-WHAT = {"tables": tables, "flops": flops}
+WHAT = {"tables": tables, "flops": flops, "html": html}
 
 
 @command("report", word="what")

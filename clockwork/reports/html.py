@@ -11,6 +11,8 @@ from typing import Any
 from clockwork.evaluation.rows import read_rows
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
+from clockwork.reports.comparison import NONE, UNMEASURED
+from clockwork.reports.formats import Sheet
 from clockwork.reports.tables import COLUMNS, Row, cell
 
 SHARED = ("prompts", "images", "seed", "metrics")  # rows alike in these can be compared
@@ -47,9 +49,9 @@ class Group:
     baseline: bool
 
 
-def write_report(folder: Path, adaptors: Path | None = None, pictures: int = 6) -> Path:
-    """`folder/report.html` from `folder/rows.jsonl`, the pictures beside it and the logs of trained adaptors under
-    `adaptors`; `pictures` is how many prompts are shown."""
+def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sheet] = (), pictures: int = 6) -> Path:
+    """`folder/report.html` from `folder/rows.jsonl`, the pictures beside it, the logs of trained adaptors under
+    `adaptors`, and `sheets` of the paper's figures beside ours; `pictures` is how many prompts are shown."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -67,6 +69,7 @@ def write_report(folder: Path, adaptors: Path | None = None, pictures: int = 6) 
     page = environment.get_template("report.html.jinja").render(
         title=", ".join(dict.fromkeys(str(row["teacher"]) for row in rows)),
         groups=[_group(same, folder, pictures) for same in _comparable(rows)],
+        sheets=[(sheet, [[(text, _order(text)) for text in line] for line in sheet.cells]) for sheet in sheets],
         curves=_curves(logs),
         unlogged=[log.name for log in logs if not log.curves],
         plotly=get_plotlyjs(),
@@ -74,6 +77,16 @@ def write_report(folder: Path, adaptors: Path | None = None, pictures: int = 6) 
     partial = folder / "report.partial"
     partial.write_text(page, encoding="utf-8")
     return partial.replace(folder / "report.html")
+
+
+def _order(text: str) -> str | float:
+    """What a cell of a sheet is sorted by; nothing for what is not there."""
+    if text in (NONE, UNMEASURED):
+        return ""
+    try:
+        return float(text.rstrip("%"))
+    except ValueError:
+        return text
 
 
 def _comparable(rows: Sequence[Row]) -> list[list[Row]]:
