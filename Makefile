@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval test test-full bench lint miniature clean
+.PHONY: install demo eval flops tables test test-full bench lint miniature clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -26,6 +26,23 @@ TEACHER ?= miniature
 eval: install
 	@for steps in 8 6 4; do $(RUN) scripts/train.py teacher=$(TEACHER) adaptor=resnet schedule=clock2 steps=$$steps || exit; done
 	@$(RUN) scripts/evaluate.py sweep=default teacher=$(TEACHER) output=outputs/eval/$(TEACHER) logger=wandb
+
+# Every FLOPs and parameter figure of the paper beside ours, from the architectures alone: outputs/reports/flops.csv.
+flops: install
+	@$(RUN) scripts/report.py flops
+
+# The paper's tables on the miniature, end to end: adaptors, rows, report; run again, it goes on where it stopped. COUNT
+# captions a row, EPOCHS of each adaptor's training; make tables TABLES="1 3" FIGURES= for some of them.
+TABLES ?= 1 2 3 4 5 6
+FIGURES ?= 4 7
+COUNT ?= 500
+EPOCHS ?= 5
+comma := ,
+space := $(subst ,, )
+list = '$(1)=[$(subst $(space),$(comma),$(strip $(2)))]'
+tables: install
+	@$(RUN) scripts/tables.py $(call list,tables,$(TABLES)) $(call list,figures,$(FIGURES)) \
+	  'train=[epochs=$(EPOCHS)]' 'evaluate=[prompts.count=$(COUNT)]'
 
 test: install
 	$(RUN) -m pytest

@@ -41,6 +41,7 @@ class RealSize:
         self.adaptors = adaptors
         self._unet = cache(meta_unet)
         self._full = cache(lambda architecture: full_pass(self.split(architecture), LATENT))
+        self._widths = cache(lambda architecture, cut: cut_widths(self.split(architecture, cut), LATENT, TEXT_WIDTH))
         self._adaptor_pass = cache(self._count_adaptor_pass)
 
     def split(self, architecture: str, cut: str = "stage1") -> SplitUNet:
@@ -51,7 +52,7 @@ class RealSize:
         if name == "none":
             return None
         with torch.device("meta"):
-            return self.adaptors[name](cut_widths(self.split(architecture, cut), LATENT, TEXT_WIDTH))
+            return self.adaptors[name](self._widths(architecture, cut))
 
     def passes(self, architecture: str, cut: str = "stage1", adaptor: str = "none") -> tuple[Flops, Flops]:
         """One full and one adaptor pass at batch 1."""

@@ -53,9 +53,9 @@ def command(config: str, word: str | None = None) -> Callable[[Callable[[DictCon
 
 
 def spelled(word: str) -> str:
-    """As Hydra wants it: it takes `+table=3` for a number, and asks for quotes round a config's name."""
+    """As Hydra wants it: it takes `table=3` for a number, and asks for quotes round a config's name."""
     group, _, names = word.partition("=")
-    if group not in ("+table", "+figure") or not re.fullmatch(r"\w+(,\w+)*", names):
+    if group.lstrip("+") not in ("table", "figure") or not re.fullmatch(r"\w+(,\w+)*", names):
         return word
     return f"{group}={','.join(repr(name) for name in names.split(','))}"
 

@@ -113,10 +113,10 @@ class Table:
             except MissingConfigException:
                 continue
             training += [shell("train", self.training(point)) for point in of if self.untrained(point, cfg)]
-        if not rows and self.spec["points"]:
-            return []
         lines = "\n".join(dict.fromkeys([*training, *self.commands]))
-        return [f"Not measured: {'; '.join(rows)}. What measures it:" if rows else "Made by:", f"```\n{lines}\n```"]
+        if "made_by" in self.spec and "inversion_steps" not in self.spec:
+            return [f"Made by:\n\n```\n{lines}\n```"]
+        return [f"Not measured: {'; '.join(rows)}. What measures it:\n\n```\n{lines}\n```"] if rows else []
 
     def run(self, measure: Callable[[DictConfig], list[str]]) -> None:
         """Measures what is missing, a teacher at a time; what cannot be run is passed over, and named at the end."""

@@ -3,7 +3,6 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from _command import command
 from omegaconf import DictConfig, OmegaConf
@@ -61,22 +60,8 @@ def main(cfg: DictConfig) -> None:
     table = Table.asked(cfg)
     if table is None:
         measure(cfg)
-        return
-    try:
+    else:
         table.run(measure)
-    finally:  # also of a table that is not whole yet
-        _report(cfg, table)
-
-
-def _report(cfg: DictConfig, table: Any) -> None:
-    from hydra import compose
-    from report import html
-
-    from clockwork import processes
-
-    if processes.rank() == 0 and (Path(cfg.output) / "rows.jsonl").is_file():
-        folders = [f"rows={cfg.output}", f"adaptors={cfg.adaptors}"]
-        html(compose("report", [f"{table.kind}={table.number}", f"scale={cfg.scale.name}", *folders]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`; `report.py flops`; `report.py html`."""
+"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, `flops`, or `html`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,12 +42,15 @@ def tables(cfg: DictConfig) -> None:
 
 def _asked(cfg: DictConfig) -> Iterator[Any]:
     from _tables import KINDS, Table, numbers
+    from hydra.core.hydra_config import HydraConfig
 
-    whole = all(cfg[kind] is None for kind in KINDS)
-    for kind in KINDS:
-        wanted = numbers(kind) if whole or cfg[kind] == "all" else [cfg[kind]] if cfg[kind] is not None else []
-        for number in wanted:
-            yield Table.load(kind, number, cfg.scale, (f"adaptors={cfg.adaptors}",))
+    run = HydraConfig.get()
+    chosen = {kind: run.runtime.choices.get(kind) for kind in KINDS}
+    given = (f"adaptors={cfg.adaptors}", *(o for o in run.overrides.task if o.startswith("scale.")))
+    for kind, number in chosen.items():
+        whole = number == "all" or not any(chosen.values())
+        for each in numbers(kind) if whole else [number] if number else []:
+            yield Table.load(kind, each, cfg.scale.name, given)
 
 
 def html(cfg: DictConfig) -> None:
@@ -55,37 +58,35 @@ def html(cfg: DictConfig) -> None:
     from clockwork.reports.flops import read_flops
     from clockwork.reports.html import write_report
 
-    compared = [(table, *_measured(cfg, table)) for table in _asked(cfg)]
-    compared = [one for one in compared if one[1]]
+    begun = [table for table in _asked(cfg) if _measured(cfg, table)]
     file = Path(cfg.output) / "flops.csv"
-    lines = read_flops(file if file.is_file() else flops(cfg)) if compared else []
-    sheets = [_sheet(table, rows, miniature, lines) for table, rows, miniature in compared]
+    lines = read_flops(file if file.is_file() else flops(cfg)) if begun else []
+    sheets = [_sheet(cfg, table, lines) for table in begun]
     print(f"report in {write_report(Path(cfg.rows), Path(cfg.adaptors), sheets)}")
 
 
-def _measured(cfg: DictConfig, table: Any) -> tuple[Any, bool]:
+def _measured(cfg: DictConfig, table: Any) -> Any:
     from clockwork.reports.index import measured
 
-    return measured(Path(cfg.rows), table.name, cfg.scale), cfg.scale == "miniature"
+    return measured(Path(table.spec.get("rows", cfg.rows)), table.name, cfg.scale.name)
 
 
-def _sheet(table: Any, rows: Any, miniature: bool, lines: Any) -> Any:
+def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:
     from clockwork.reports.comparison import Comparison, settings_sheet
 
-    comparison = Comparison(table.name, table.spec, miniature, rows, lines)
+    comparison = Comparison(table.name, table.spec, cfg.scale.name == "miniature", _measured(cfg, table), lines)
     notes = table.lacking(comparison.unmeasured())
-    return comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec)
+    return comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
 
 
 def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
     from clockwork.reports import paper_figures
 
-    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale}"
-    rows, miniature = _measured(cfg, table)
-    _sheet(table, rows, miniature, lines).write(stem)
+    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
+    _sheet(cfg, table, lines).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text()}")
     if draw := table.spec.get("draw"):
-        drawn = getattr(paper_figures, draw)(rows, miniature, stem)
+        drawn = getattr(paper_figures, draw)(_measured(cfg, table), cfg.scale.name == "miniature", stem)
         print(f"figure in {stem}.png" if drawn else "no figure: nothing of it has been measured")
 
 

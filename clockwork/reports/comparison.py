@@ -13,6 +13,10 @@ NONE, UNMEASURED = "–", "not measured"
 QUALITY = {"fid": ".2f", "clip_score": ".3f", "dino_distance": ".4f"}
 COUNTED = {"tflops": ".2f", "gflops": ".1f", "gflops_of_two": ".1f", "saving": ".1f", "parameters": ".2f"}
 MEASURED = {"latency_ms": ".1f", "device": ""}
+MINIATURE = (
+    "What ends in _miniature was measured on the miniature, through its own small metrics, and cannot be compared with "
+    "the paper's. FLOPs and parameters are those of the paper's architectures at real size."
+)
 Row = Mapping[str, Any]
 
 
@@ -33,7 +37,8 @@ class Comparison:
         columns = list(dict.fromkeys(column for line in lines for column in line))
         columns = [c for c in columns if c == "row" or any(line.get(c, NONE) != NONE for line in lines)]
         cells = [[line.get(column, NONE) for column in columns] for line in lines]
-        return Sheet(f"{self.name.capitalize()}: {self.spec['title']}", columns, cells, notes)
+        about = [MINIATURE] if any(column.endswith("_miniature") for column in columns) else []
+        return Sheet(f"{self.name.capitalize()}: {self.spec['title']}", columns, cells, [*about, *notes])
 
     def unmeasured(self) -> list[str]:
         """Row names that this scale has a teacher for, and that have not been run."""
@@ -102,11 +107,11 @@ class Comparison:
         return PUBLISHED.get(self.name, {}).get(row, {}).get(column)
 
 
-def settings_sheet(name: str, spec: Spec) -> Sheet:
+def settings_sheet(name: str, spec: Spec, notes: Sequence[str] = ()) -> Sheet:
     """Table 7: Plug-and-Play's settings, the paper's and ours."""
     ours = spec["settings"]
     cells = [[key, _setting(value), _setting(ours.get(key))] for key, value in PLUG_AND_PLAY.items()]
-    return Sheet(f"{name.capitalize()}: {spec['title']}", ["setting", "paper", "ours"], cells)
+    return Sheet(f"{name.capitalize()}: {spec['title']}", ["setting", "paper", "ours"], cells, notes)
 
 
 def _setting(value: Any) -> str:

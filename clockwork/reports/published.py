@@ -158,8 +158,8 @@ PERTURBED_FROM = (0, 1, 2, 3, 4, 5, 10, 15)  # Figures 2 and 10 to 13, of 20 DPM
 
 # Why a row's FLOPs cannot be ours.
 NOTES = {
-    "SnapFusion": "its authors' count of a UNet they changed further and did not publish; the Efficient UNet in one pass a "
-    "step gives 4.7 (paper) to 4.9 (full)",
+    "SnapFusion": "its authors' count of a UNet they changed further and did not publish; the Efficient UNet in one "
+    "pass a step gives 4.7 (paper) to 4.9 (full)",
 }
 
 

@@ -1,0 +1,63 @@
+"""Makes the paper's tables: trains the adaptors they lack, measures the rows they lack, writes the report."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from _command import command
+from omegaconf import DictConfig
+
+
+@command("tables")
+def main(cfg: DictConfig) -> None:
+    from _tables import Table
+
+    evaluate = (f"adaptors={cfg.adaptors}", *cfg.evaluate)
+    asked = [("table", number) for number in cfg.tables] + [("figure", number) for number in cfg.figures]
+    tables = [Table.load(kind, number, cfg.scale.name, evaluate) for kind, number in asked]
+    failed = _train(tables, cfg)
+    for table in tables:
+        print(f"\n== {table.name}", flush=True)
+        words = [f"+{table.kind}={table.number}", f"scale={cfg.scale.name}", f"output={cfg.rows}", *evaluate]
+        failed += _failed("evaluate", words)
+    folders = [f"rows={cfg.rows}", f"adaptors={cfg.adaptors}", f"output={cfg.output}", f"scale={cfg.scale.name}"]
+    for table in tables:
+        failed += _failed("report", [f"{table.kind}={table.number}", *folders])
+    failed += _failed("report", ["html", *folders])
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of the commands above did not go through; mend what they say and run this again"
+        )
+
+
+def _train(tables: list[Any], cfg: DictConfig) -> list[str]:
+    """One adaptor after the other, each once; those whose folder is there are passed over."""
+    from hydra.errors import MissingConfigException
+
+    missing: dict[tuple[str, ...], None] = {}
+    for table in tables:
+        for teacher, points in table.by_teacher():
+            try:
+                here = table.config(teacher)
+            except MissingConfigException:
+                continue
+            lacking = [point for point in points if table.untrained(point, here)]
+            missing |= dict.fromkeys(tuple(table.training(point)) for point in lacking)
+    failed = []
+    for number, words in enumerate(missing, 1):
+        print(f"\n== adaptor {number} of {len(missing)}", flush=True)
+        failed += _failed("train", [*words, f"output={cfg.adaptors}", *cfg.train])
+    return failed
+
+
+def _failed(script: str, words: list[str]) -> list[str]:
+    """Runs a script; its name if it did not go through. Ctrl-C ends it all."""
+    done = subprocess.run([sys.executable, str(Path(__file__).parent / f"{script}.py"), *words], check=False)
+    if done.returncode in (130, -2):
+        raise KeyboardInterrupt
+    return [script] if done.returncode else []
+
+
+if __name__ == "__main__":
+    main()
