@@ -88,5 +88,6 @@ def styled(figure: Any, x: str, y: str) -> Any:
         legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
         xaxis={"title": {"text": x}, "automargin": True, "zeroline": False},
         yaxis={"title": {"text": y}, "automargin": True, "zeroline": False},
+        showlegend=True,
         hovermode="closest",
     )
