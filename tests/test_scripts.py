@@ -96,7 +96,8 @@ LEVELS = {
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
-            ["setup"],
+            ["cost"],
+            ["setup", "pipeline"],
             ["training", "evaluation"],
             ["reports"],
         ]

@@ -1,37 +1,22 @@
-"""FLOPs of an operating point, counted on `meta` from the architectures alone."""
-
-import copy
+"""FLOPs of an operating point, counted from the architectures alone."""
 
 import torch
 
-from clockwork.metrics.flops import Flops, count_flops
+from clockwork import cost
+from clockwork.metrics.flops import Flops
 from clockwork.setup import Setup
-from clockwork.split import SplitUNet
 
 
 def step_flops(setup: Setup) -> tuple[Flops, Flops]:
     """Of one full and one adaptor step at batch 1, without guidance's second pass."""
+    tokens = (setup.teacher.pipe.tokenizer.model_max_length, setup.split.unet.config.cross_attention_dim)
     with torch.device("meta"):
-        unet = type(setup.split.unet).from_config(setup.split.unet.config)
-        adaptor = None if setup.adaptor is None else copy.deepcopy(setup.adaptor).to("meta")
-        split = SplitUNet(unet, setup.split.cut)
-        sample = torch.empty(1, *setup.teacher.latent_shape)
-        text = torch.empty(1, setup.teacher.pipe.tokenizer.model_max_length, unet.config.cross_attention_dim)
-        t = torch.tensor(1)
-        e = split.embed(sample, t, text)
-        high = split.high_in(e)
-        full = count_flops(lambda: split(sample, t, text))
-        if adaptor is None:
-            return full, Flops()
-        r_out = split.low(high, e)
-        pooled = torch.empty(1, adaptor.widths.text_emb) if adaptor.widths.text_emb else None
-
-        def adaptor_step() -> None:
-            e = split.embed(sample, t, text)
-            high = split.high_in(e)
-            split.high_out(adaptor(high.r_in, r_out, e.t_emb, pooled), high, e)
-
-        return full, count_flops(adaptor_step)
+        call = {
+            "sample": torch.empty(1, *setup.teacher.latent_shape),
+            "timestep": torch.tensor(1),
+            "encoder_hidden_states": torch.empty(1, *tokens),
+        }
+    return cost.step_flops(setup.split, setup.adaptor, call)
 
 
 def image_flops(setup: Setup) -> Flops:
