@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval test test-full lint miniature clean
+.PHONY: install demo eval test test-full bench lint miniature clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -33,6 +33,10 @@ test: install
 # The chain at real size, with random weights: minutes, and 10 GB of memory.
 test-full: install
 	$(RUN) -m pytest -m full
+
+# What the parts cost against each other.
+bench: install
+	$(RUN) scripts/bench.py
 
 lint: install
 	$(BIN)/ruff check .

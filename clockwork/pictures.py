@@ -12,9 +12,27 @@ def read_image(file: Path) -> Tensor:
     """8 bits, `3 × height × width`."""
     try:
         with Image.open(file) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+            return _tensor(image.convert("RGB"))
     except OSError as error:
         raise ValueError(f"{file} is no image that can be read: remove or replace it") from error
+
+
+def image_files(folder: Path) -> list[Path]:
+    """A folder's pictures by name, those in folders below it too."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no image folder at {folder}: give one of png, jpg or webp files")
+    found = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    if not found:
+        raise ValueError(f"{folder} holds no pictures: give a folder of png, jpg or webp files")
+    return found
+
+
+def squared(image: Tensor, side: int) -> Tensor:
+    """8 bits, `3 × side × side`: the middle square, resized bicubically as PIL does."""
+    short = min(image.shape[-2:])
+    top, left = ((n - short) // 2 for n in image.shape[-2:])
+    middle = image[:, top : top + short, left : left + short]
+    return middle if short == side else _tensor(_pil(middle).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def write_image(file: Path, image: Tensor) -> None:
@@ -46,3 +64,7 @@ def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96) -> None:
 
 def _pil(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,10 +1,16 @@
 """Prompts: an id and a text each. The id also seeds the prompt's noise."""
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
+from clockwork.captions import read_captions
 from clockwork.operating_point import digest
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -17,9 +23,9 @@ def prompts_hash(prompts: Iterable[Prompt]) -> str:
     return digest([(prompt.id, prompt.text) for prompt in prompts])
 
 
-def chunks(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
-    for start in range(0, len(prompts), size):
-        yield prompts[start : start + size]
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def miniature(split: str, count: int) -> list[Prompt]:
@@ -29,15 +35,26 @@ def miniature(split: str, count: int) -> list[Prompt]:
     return [Prompt(i, scene(split, i).caption) for i in range(count)]
 
 
-def captions(path: str | Path, count: int | None = None) -> list[Prompt]:
-    """A text file of one caption a line; empty lines are passed over."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no caption file at {path}: give prompts.path=<a text file, one caption a line>")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [Prompt(i, line) for i, line in enumerate(line for line in lines if line)]
-    if not found:
-        raise ValueError(f"{path} holds no captions: write one a line")
-    if count is not None and count > len(found):
-        raise ValueError(f"{path} holds {len(found)} captions, fewer than the {count} asked for: lower the count")
-    return found[:count]
+def captions(
+    path: str | Path, count: int | None = None, column: str | None = None, sample: int | None = None
+) -> list[Prompt]:
+    """The captions of a file (`captions.read_captions`): the first `count`, or with `sample` as a seed, a random
+    `count` of them in the file's order, in one pass that never holds the whole file. A prompt's id is its place."""
+    found: Iterable[tuple[int, str]] = enumerate(read_captions(Path(path), column))
+    if count is not None:
+        found = _sampled(found, count, random.Random(sample)) if sample is not None else islice(found, count)
+    prompts = [Prompt(i, text) for i, text in sorted(found)]
+    if count is not None and count > len(prompts):
+        raise ValueError(f"{path} holds {len(prompts)} captions, fewer than the {count} asked for: lower prompts.count")
+    return prompts
+
+
+def _sampled(items: Iterable[tuple[int, str]], count: int, rng: random.Random) -> list[tuple[int, str]]:
+    """Reservoir sampling (Vitter 1985, algorithm R): every item equally likely, in one pass."""
+    kept: list[tuple[int, str]] = []
+    for seen, item in enumerate(items):
+        if seen < count:
+            kept.append(item)
+        elif (place := rng.randrange(seen + 1)) < count:
+            kept[place] = item
+    return kept

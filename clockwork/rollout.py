@@ -32,12 +32,12 @@ def rollout(
     """From noise to latent, a record a denoiser call.
 
     `negative` is the empty (or negative) prompt's condition, one or as many as `condition`; without it, or at
-    guidance 1, the batch is not doubled. Guidance is `negative + guidance × (positive − negative)`.
+    guidance 1, the batch is not doubled. `Teacher.conditions` gives both.
     """
     guided = negative is not None and guidance != 1
     if guided:
         assert negative is not None
-        condition = Condition.join(_repeated(negative, len(condition)), condition)
+        condition = Condition.join(negative.expand(len(condition)), condition)
     solver = type(solver).from_config(solver.config)  # solvers keep state: every roll-out has its own
     solver.set_timesteps(steps, device=noise.device)
     latents = noise * solver.init_noise_sigma
@@ -47,14 +47,12 @@ def rollout(
         denoised = denoiser(sample, t, condition, step, r_out)
         r_out, output = denoised.r_out, denoised.output
         if guided:
-            without, with_prompt = output.chunk(2)
-            output = without + guidance * (with_prompt - without)
+            output = guide(output, guidance)
         latents = solver.step(output, t, latents).prev_sample
         yield StepRecord(step, t, latents, denoised)
 
 
-def _repeated(condition: Condition, batch: int) -> Condition:
-    if len(condition) == batch:
-        return condition
-    pooled = None if condition.pooled is None else condition.pooled.expand(batch, -1)
-    return Condition(condition.tokens.expand(batch, -1, -1), pooled, condition.unet)
+def guide(output: Tensor, guidance: float | Tensor) -> Tensor:
+    """`negative + guidance × (positive − negative)` of a doubled batch; one scale, or one each (`batch × 1 × 1 × 1`)."""
+    without, with_prompt = output.chunk(2)
+    return without + guidance * (with_prompt - without)

@@ -1,8 +1,10 @@
 """A setup: an operating point with the live parts that run it. What is trained, evaluated and edited with."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, Widths
@@ -59,8 +61,7 @@ class Setup:
     def latents(self, captions: list[str], noise: Tensor) -> Tensor:
         """The roll-out's last latents, `batch × channels × height × width`."""
         reads_text = self.adaptor is not None and "text_emb" in self.adaptor.inputs
-        condition = self.teacher.encode(captions, reads_text)
-        negative = self.teacher.encode([""], reads_text) if self.guidance != 1 else None
+        condition, negative = self.teacher.conditions(captions, self.guidance, reads_text)
         solver = make_solver(self.solver, self.teacher.noise_schedule)
         *_, last = rollout(self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
         return last.latents
@@ -70,10 +71,31 @@ def widths(teacher: Teacher, cut: Cut | str) -> Widths:
     """The channels that an adaptor for this teacher and cut has to fit."""
     with torch.device("meta"):
         unet = type(teacher.unet).from_config(teacher.unet.config)
-        split = SplitUNet(unet, cut)
-        text = torch.empty(1, 1, unet.config.cross_attention_dim)
-        e = split.embed(torch.empty(1, *teacher.latent_shape), torch.tensor(1), text)
-        high = split.high_in(e)
-        r_out = split.low(high, e)
+    return cut_widths(SplitUNet(unet, cut), teacher.latent_shape, teacher.text_width)
+
+
+def cut_widths(split: SplitUNet, latent_shape: tuple[int, int, int], text_width: int) -> Widths:
+    """The same for a UNet on `meta`, and pooled text of that width."""
+    e = split.embed(**meta_call(split.unet, latent_shape, tokens=1))
+    high = split.high_in(e)
+    r_out = split.low(high, e)
     upscale = r_out.shape[-1] // high.r_in.shape[-1]
-    return Widths(high.r_in.shape[1], r_out.shape[1], e.t_emb.shape[1], teacher.text_width, upscale)
+    return Widths(high.r_in.shape[1], r_out.shape[1], e.t_emb.shape[1], text_width, upscale)
+
+
+def meta_call(unet: UNet2DConditionModel, latent_shape: tuple[int, int, int], tokens: int = 77) -> dict[str, Any]:
+    """What a UNet takes, as empty tensors of batch 1 on `meta`, with the conditions that its config asks for."""
+    config = unet.config
+    with torch.device("meta"):
+        call: dict[str, Any] = {
+            "sample": torch.empty(1, *latent_shape),
+            "timestep": torch.tensor(1),
+            "encoder_hidden_states": torch.empty(1, tokens, config.cross_attention_dim),
+        }
+        if config.time_cond_proj_dim is not None:  # the guidance scale, embedded
+            call["timestep_cond"] = torch.empty(1, config.time_cond_proj_dim)
+        if config.addition_embed_type == "text_time":  # SDXL: six sizes and crops, and the pooled text
+            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+            added = {"time_ids": torch.empty(1, 6), "text_embeds": torch.empty(1, pooled)}
+            call["added_cond_kwargs"] = added
+    return call

@@ -1,15 +1,18 @@
-"""The paper's solvers (Table 4), as diffusers objects on a teacher's noise schedule."""
+"""The paper's solvers (Table 4), as diffusers objects on a teacher's noise schedule; `flow` for rectified flows."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin
 
+from clockwork.flow import RectifiedFlow
+
 SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
     "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "flow": (RectifiedFlow, {}),
 }
 
 
@@ -17,6 +20,12 @@ def make_solver(name: str, noise_schedule: Mapping[str, Any]) -> SchedulerMixin:
     """A fresh solver; `noise_schedule` is the config of the teacher's own scheduler (betas, prediction)."""
     if name not in SOLVERS:
         raise ValueError(f"no solver {name!r}: choose among {', '.join(SOLVERS)}")
+    predicts = noise_schedule.get("prediction_type")
+    if (name == "flow") != (predicts == "flow"):
+        raise ValueError(
+            f"solver {name} does not go with this teacher, which predicts {predicts}: solver=flow is for teachers of "
+            "rectified flows (InstaFlow), and they need it"
+        )
     kind, options = SOLVERS[name]
     return kind.from_config(noise_schedule, **options)
 

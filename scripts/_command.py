@@ -26,6 +26,7 @@ def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[[]
         def run() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+            os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it sets its logger's level when imported
             for library in ("lightning.pytorch", "pytorch_lightning", "diffusers", "transformers", "open_clip"):
                 logging.getLogger(library).setLevel(logging.ERROR)
             try:

@@ -9,19 +9,21 @@ from omegaconf import DictConfig
 
 @command("generate")
 def main(cfg: DictConfig) -> None:
-    from _compose import trained_adaptor
+    from _compose import trained_folder
     from hydra.utils import instantiate
 
     import clockwork
-    from clockwork.pipeline.compare import compare
     from clockwork.pictures import write_grid
+    from clockwork.pipeline.compare import compare
     from clockwork.solvers import make_solver
 
     if cfg.adaptor_name == "none":
         raise ValueError("adaptor=none is the picture without Clockwork: say adaptor=identity, or a trained one")
     teacher = instantiate(cfg.teacher)
     teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
-    clockwork.enable(teacher.pipe, str(cfg.schedule), trained_adaptor(cfg), str(cfg.cut))
+    name = str(cfg.adaptor.path) if cfg.adaptor_name == "folder" else cfg.adaptor_name
+    adaptor = None if name == "identity" else trained_folder(cfg, name)
+    clockwork.enable(teacher.pipe, str(cfg.schedule), adaptor, str(cfg.cut))
     seeds = list(range(cfg.seed, cfg.seed + cfg.count))
     size = {"height": teacher.resolution, "width": teacher.resolution}
     call = {"num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance, **size}

@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
         output / "samples",
         cfg.samples_every,
     )
-    module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay)
+    module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay, cfg.guidance, cfg.guided)
     trainer = fit(
         module,
         output,
@@ -57,7 +57,8 @@ def main(cfg: DictConfig) -> None:
     )
     if trainer.is_global_zero:
         figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        save_adaptor(output / "adaptor", adaptor, setup.point, training=figures)
+        about = {"training": figures, "openclip": teacher.pooled and teacher.pooled.config}
+        save_adaptor(output / "adaptor", adaptor, setup.point, base_model=teacher.hub_name, **about)
         print(f"adaptor in {output / 'adaptor'}")
 
 

@@ -129,6 +129,7 @@ def make(name: str = "StableDiffusionPipeline", given_solver: Any = None) -> tup
         made = [t2i(parts["unet"], "full_adapter") for _ in range(1 + several)]
         parts["adapter"] = MultiAdapter(made) if several else made[0]
         arguments["image"] = [picture(1), picture(2)] if several else picture(1)
+        arguments["adapter_conditioning_scale"] = [0.9, 0.7] if several else 0.9
     if xl:
         parts |= {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
         if "ControlNet" in name:

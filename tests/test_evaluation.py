@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clockwork.adaptors import Identity
-from clockwork.evaluation.cost import image_flops, step_flops
+from clockwork.cost import image_flops, step_flops
 from clockwork.evaluation.evaluate import Evaluation, Metrics
 from clockwork.evaluation.generate import pictures
 from clockwork.evaluation.rows import read_rows

@@ -1,28 +1,15 @@
 """FLOPs against the paper's printed figures and PAPER.md's exact integers."""
 
-from typing import Any
-
 import pytest
 import torch
-from conftest import CROSS, DOWN, UP, UP_CROSS
 from diffusers import UNet2DConditionModel
 
 from clockwork.adaptors import Adaptor, ResNet, UNet, Widths
 from clockwork.metrics.flops import Flops, count_flops
 from clockwork.split import SplitUNet
+from clockwork.teachers.architectures import meta_unet
 
 WIDTHS = Widths(320, 640, 1280, 1024)
-
-
-def sd15(efficient: bool = False) -> UNet2DConditionModel:
-    blocks: dict[str, Any] = {
-        "down_block_types": (DOWN, CROSS, CROSS, DOWN),
-        "up_block_types": (UP, UP_CROSS, UP_CROSS, UP),
-    }
-    with torch.device("meta"):
-        return UNet2DConditionModel(
-            cross_attention_dim=768, attention_head_dim=8, sample_size=64, **(blocks if efficient else {})
-        )
 
 
 def passes(unet: UNet2DConditionModel, cut: str = "stage1") -> tuple[Flops, Flops]:
@@ -41,9 +28,7 @@ def passes(unet: UNet2DConditionModel, cut: str = "stage1") -> tuple[Flops, Flop
 
 
 def test_sd15_to_the_last_digit() -> None:
-    unet = sd15()
-    assert sum(p.numel() for p in unet.parameters()) == 859_520_964
-    full, identity = passes(unet)
+    full, identity = passes(meta_unet("sd15"))
     assert full.paper == 677_765_165_824
     assert full.full == 803_273_441_280
     assert full.macs == pytest.approx(338.61e9, rel=1e-5)
@@ -53,16 +38,14 @@ def test_sd15_to_the_last_digit() -> None:
 
 
 def test_efficient_unet_to_the_last_digit() -> None:
-    unet = sd15(efficient=True)
-    assert round(sum(p.numel() for p in unet.parameters()) / 1e6, 2) == 846.79
-    full, identity = passes(unet)
+    full, identity = passes(meta_unet("efficient"))
     assert full.paper == 593_330_221_824
     assert identity.paper == 143_993_757_184
 
 
 def test_upsampler_inside_the_low_res_path_saves_one_convolution() -> None:
     """The authors' public code: 30.2 GFLOPs cheaper (Section 1 of PAPER.md)."""
-    unet = sd15()
+    unet = meta_unet("sd15")
     saved = passes(unet)[1].paper - passes(unet, "stage1_upsampled")[1].paper
     assert saved == pytest.approx(30.2e9, rel=2e-3)
 
@@ -77,5 +60,5 @@ def test_adaptor_steps_of_table_3(width: int, blocks: int, gflops: float) -> Non
     with torch.device("meta"):
         adaptor: Adaptor = ResNet(WIDTHS, width, blocks) if width == 448 else UNet(WIDTHS, width, blocks)
         inputs = [torch.empty(s) for s in ((1, 320, 32, 32), (1, 640, 32, 32), (1, 1280), (1, 1024))]
-    step = passes(sd15(efficient=True))[1].paper + count_flops(lambda: adaptor(*inputs)).paper
+    step = passes(meta_unet("efficient"))[1].paper + count_flops(lambda: adaptor(*inputs)).paper
     assert round(2 * step / 1e9, 2) == gflops

@@ -32,7 +32,7 @@ MISTAKES = {
     "cut that does not fit": ("train", ["cut='0,3'"], "skip"),
     "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),
     "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
-    "no caption file": ("train", ["prompts=captions", "~prompts.split", "prompts.path=missing.txt"], "missing.txt"),
+    "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
@@ -82,7 +82,7 @@ def test_every_config_composes(group: str) -> None:
 
 def test_help_does_not_wait_for_torch() -> None:
     """Heavy imports stay out of start-up."""
-    for script in ("train", "evaluate", "miniature"):
+    for script in ("train", "evaluate", "miniature", "bench"):
         code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
 
@@ -91,13 +91,24 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
-            ["schedule", "operating_point", "weights", "pictures", "miniature", "chain"],
+            [
+                "schedule",
+                "operating_point",
+                "weights",
+                "pictures",
+                "captions",
+                "processes",
+                "miniature",
+                "chain",
+                "flow",
+            ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
+            ["setup"],
             ["cost"],
-            ["setup", "pipeline"],
+            ["pipeline", "real_size"],
             ["training", "evaluation"],
             ["reports"],
         ]

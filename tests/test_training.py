@@ -9,13 +9,14 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor, ResNet
 from clockwork.prompts import miniature
+from clockwork.rollout import guide
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
 from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.training.distillation import Distillation, distance
+from clockwork.training.distillation import Distillation, distance, guided_distance
 from clockwork.training.fit import fit
-from clockwork.training.trajectories import Trajectories, unroll
+from clockwork.training.trajectories import Trajectories, _Passes, unroll
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,30 @@ def test_distance_is_the_norm() -> None:
     assert distance(a, b).item() == pytest.approx(torch.linalg.vector_norm(a - b).item() / 60**0.5, rel=1e-5)
 
 
+def test_the_guided_error_is_that_of_the_guided_features() -> None:
+    """Guidance is linear: guiding the errors is the error of what was guided, with the roll-out's own arithmetic."""
+    estimate, truth = torch.randn(2, 6, 3, 4, 5, generator=torch.Generator().manual_seed(0)).unbind(0)
+    wanted = distance(guide(estimate, 3.0), guide(truth, 3.0))
+    torch.testing.assert_close(guided_distance(estimate - truth, 3.0), wanted)
+
+
+def test_both_halves_of_a_step_come_in_one_batch(teacher: Teacher) -> None:
+    examples = unroll(setup(teacher), miniature("train", 3), 1)
+    seen = []
+    for index in _Passes(examples.half, 2, 4, torch.Generator().manual_seed(0)):
+        batch, two = examples[index], len(index) // 2
+        assert batch.half.tolist() == [0] * two + [1] * two and torch.equal(batch.step[:two], batch.step[two:])
+        assert torch.equal(index[two:] - index[:two], torch.full((two,), 3))  # the same prompt: three further on
+        seen += index.tolist()
+    assert sorted(seen) == sorted(2 * list(range(len(examples))))
+
+
 def train(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
     seed_everything(0, verbose=False)
     made = setup(teacher)
     assert made.adaptor is not None
     data = Trajectories(made, miniature("train", 50), prompts_per_epoch=4, passes=2, batch_size=4)
-    module = Distillation(made.adaptor, 1e-3, epochs=2)
+    module = Distillation(made.adaptor, 1e-3, epochs=2, guidance=3.0, guided=1.0)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
     assert trainer.callback_metrics["loss_epoch"] < trainer.callback_metrics["identity"]

@@ -2,12 +2,16 @@
 
 import importlib.metadata
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from clockwork import processes
 from clockwork.adaptors import adaptor_hash
-from clockwork.evaluation.cost import image_flops
+from clockwork.cost import image_flops
 from clockwork.evaluation.generate import generate, pictures
 from clockwork.evaluation.rows import Row, append_row, read_rows
 from clockwork.metrics.clip_score import clip_score
@@ -16,6 +20,7 @@ from clockwork.metrics.latency import latency_ms
 from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import digest
+from clockwork.pictures import squared
 from clockwork.prompts import Prompt, chunks, prompts_hash
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup
@@ -23,12 +28,14 @@ from clockwork.setup import Setup
 
 @dataclass(frozen=True)
 class Metrics:
-    """What to measure; `miniature` says that FID and CLIP score look through the small CLIP, and are named so."""
+    """What to measure. `miniature` says that FID and CLIP score look through the small CLIP, and are named so; with
+    `size` they see the pictures at that many pixels a side."""
 
     fid: FID | None = None
     clip: OpenCLIP | None = None
     latency: bool = True
     miniature: bool = False
+    size: int | None = None
 
     @property
     def label(self) -> str:
@@ -63,24 +70,36 @@ class Evaluation:
         return folder
 
     def evaluate(self, setup: Setup) -> None:
-        """Appends the row, unless one with its digest is there."""
-        if self.digest(setup) not in {row["digest"] for row in read_rows(self.rows)}:
+        """Appends the row, unless one with its digest is there. All processes paint, the first measures."""
+        if self.digest(setup) in {row["digest"] for row in read_rows(self.rows)}:
+            return
+        for painter in (setup, _teacher_of(setup)):
+            self.pictures(painter)
+        processes.wait()
+        if processes.rank() == 0:
             append_row(self.rows, self.measure(setup))
+        processes.wait()
 
     def _nearness(self, setup: Setup, folder: Path) -> tuple[float | None, float | None]:
         """PSNR and SSIM to the full teacher's pictures at the same steps; of the teacher itself, None."""
         if setup.adaptor is None:
             return None, None
-        teacher = self.pictures(replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule()))
+        teacher = self.pictures(_teacher_of(setup))
         return psnr_and_ssim(zip(pictures(folder, self.prompts), pictures(teacher, self.prompts), strict=True))
+
+    def _rated(self, folder: Path) -> Iterator[Tensor]:
+        """The pictures as FID and CLIP score see them."""
+        for batch in pictures(folder, self.prompts):
+            size = self.metrics.size
+            yield batch if size is None else torch.stack([squared(image, size) for image in batch])
 
     def measure(self, setup: Setup) -> Row:
         metrics, folder = self.metrics, self.pictures(setup)
-        fid = None if metrics.fid is None else metrics.fid(pictures(folder, self.prompts))
+        fid = None if metrics.fid is None else metrics.fid(self._rated(folder))
         score = None
         if metrics.clip is not None:
             captions = ([p.text for p in batch] for batch in chunks(self.prompts, 64))
-            score = clip_score(metrics.clip, zip(pictures(folder, self.prompts), captions, strict=True))
+            score = clip_score(metrics.clip, zip(self._rated(folder), captions, strict=True))
         psnr, ssim = self._nearness(setup, folder)
         flops, small = image_flops(setup), metrics.miniature
         first = self.prompts[0]
@@ -111,6 +130,10 @@ class Evaluation:
             commit=commit(),
             versions=versions(),
         )
+
+
+def _teacher_of(setup: Setup) -> Setup:
+    return replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule())
 
 
 def commit() -> str | None:

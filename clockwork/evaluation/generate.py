@@ -7,17 +7,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clockwork import processes
 from clockwork.pictures import read_image, write_image
 from clockwork.prompts import Prompt, chunks
 from clockwork.setup import Setup
 
 
 def generate(setup: Setup, prompts: Sequence[Prompt], folder: Path, seed: int = 0, batch_size: int = 32) -> None:
-    """One PNG a prompt, named by its id; those already there are kept."""
+    """One PNG a prompt, named by its id; those already there are kept. Several processes take turns at the prompts."""
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [p for p in prompts if not _file(folder, p).is_file()]
-    label = f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps"
-    with tqdm(total=len(prompts), initial=len(prompts) - len(missing), desc=label, unit="image") as bar:
+    mine = prompts[processes.rank() :: processes.ranks()]
+    missing = [p for p in mine if not _file(folder, p).is_file()]
+    label, done = f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps", len(mine) - len(missing)
+    with tqdm(total=len(mine), initial=done, desc=label, unit="image", disable=processes.rank() > 0) as bar:
         for batch in chunks(missing, batch_size):
             noise = setup.teacher.noise([p.id for p in batch], seed)
             latents = setup.latents([p.text for p in batch], noise)

@@ -1,15 +1,20 @@
 """The sets of metrics a config can name."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from clockwork.evaluation.evaluate import Metrics
 from clockwork.metrics.fid import FID
+from clockwork.metrics.inception import WIDTH, Inception, resized
 from clockwork.miniature import scenes
 from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import digest
+from clockwork.pictures import image_files, read_image, squared
+from clockwork.prompts import chunks
 from clockwork.weights import weights_hash
 
 
@@ -31,3 +36,42 @@ def miniature(reference: int = 10_000, latency: bool = True, cache: str = "outpu
     width = clip.encode_text([""]).shape[-1]
     kept = Path(cache) / f"fid-{digest(label)}.npz"
     return Metrics(FID(clip.encode_image, width, label, render, kept), clip, latency, miniature=True)
+
+
+def real(
+    reference: str,
+    inception: str,
+    sha256: str,
+    clip: str = "ViT-g-14",
+    clip_tag: str = "laion2b_s34b_b88k",
+    size: int | None = None,
+    latency: bool = True,
+    cache: str = "outputs/cache",
+    device: str = "auto",
+) -> Metrics:
+    """FID through clean-fid's Inception to a folder of real pictures, and CLIP score through an open_clip model.
+
+    With `size`, pictures and reference are first brought to that many pixels a side (Table 2: 256). The reference's
+    sums are kept under `cache` by what made them: the files' hash, the network's, the resizing, the count.
+    """
+    files = image_files(Path(reference))
+    network = Inception(inception, sha256, device)
+    scorer = OpenCLIP(clip, clip_tag, network.device)
+    at = f" at {size}" if size else ""
+    label = f"{network.label}{at}, {len(files)} pictures {_hash(files)}"
+
+    def read() -> Iterator[torch.Tensor]:
+        for batch in tqdm(list(chunks(files, 32)), "reference features", unit="batch"):
+            images = [read_image(file) for file in batch]
+            yield torch.cat([resized((squared(image, size) if size else image)[None]) for image in images])
+
+    kept = Path(cache) / f"fid-{digest(label)}.npz"
+    return Metrics(FID(network, WIDTH, label, read, kept), scorer, latency, size=size)
+
+
+def _hash(files: list[Path]) -> str:
+    """Twelve hexadecimal digits of the files' names and contents."""
+    sha = hashlib.sha256()
+    for file in files:
+        sha.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return sha.hexdigest()[:12]

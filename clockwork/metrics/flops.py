@@ -1,6 +1,6 @@
 """FLOPs in the three conventions that papers mix, counted on the `meta` device (docs/flops.md)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
@@ -64,10 +64,20 @@ class Flops:
 
 def count_flops(call: Callable[[], Any]) -> Flops:
     """What one call costs; run it on `meta` tensors and modules to need no memory and no weights."""
+    return count_by_module(call)["Global"]
+
+
+def count_by_module(call: Callable[[], Any]) -> dict[str, Flops]:
+    """What one call costs in each module that it runs, by its name ("UNet2DConditionModel.mid_block"), and in all
+    ("Global")."""
     plain, like_paper = FlopCounterMode(display=False), FlopCounterMode(display=False, custom_mapping=_PAPER)
     with torch.no_grad(), plain, like_paper:
         call()
-    counts, paper = plain.get_flop_counts()["Global"], like_paper.get_flop_counts()["Global"]
+    paper = like_paper.get_flop_counts()
+    return {name: _flops(counts, paper[name]) for name, counts in plain.get_flop_counts().items()}
+
+
+def _flops(counts: Mapping[Any, int], paper: Mapping[Any, int]) -> Flops:
     dense = sum(n for op, n in counts.items() if op in _DENSE)
     seen = _DENSE | set(_PAPER)
     return Flops(dense // 2, sum(n for op, n in paper.items() if op in seen), sum(counts.values()))

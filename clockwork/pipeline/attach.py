@@ -37,4 +37,3 @@ def _beneath_offloading(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         add_hook_to_module(module, offloading)
-

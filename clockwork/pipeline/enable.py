@@ -1,5 +1,7 @@
 """`enable`, `disable`: Clockwork on and off on a diffusers pipeline."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,10 +55,7 @@ def enable(
     prompts = _prompts(pipe, config) if "text_emb" in adaptor.inputs else None
     _refuse_other_hooks(unet)
     disable(pipe)
-    attach(unet, ClockHook(pipe, Clocked(split, adaptor, clock), teacher, trained, prompts))
-    encoder = _text_encoder(pipe)[0]
-    if prompts is not None and encoder is not None:
-        attach(encoder, prompts)
+    _attach(ClockHook(pipe, Clocked(split, adaptor, clock), teacher, trained, prompts))
 
 
 def disable(pipe: Any) -> None:
@@ -64,6 +63,24 @@ def disable(pipe: Any) -> None:
     for module in (unet_of(pipe), _text_encoder(pipe)[0]):
         if module is not None:
             detach(module)
+
+
+@contextmanager
+def disabled(pipe: Any) -> Iterator[None]:
+    """For a while, then as before."""
+    hook = enabled(pipe)
+    disable(pipe)
+    try:
+        yield
+    finally:
+        _attach(hook)
+
+
+def _attach(hook: ClockHook) -> None:
+    attach(unet_of(hook.pipe), hook)
+    encoder = _text_encoder(hook.pipe)[0]
+    if hook.prompts is not None and encoder is not None:
+        attach(encoder, hook.prompts)
 
 
 def enabled(pipe: Any) -> ClockHook:

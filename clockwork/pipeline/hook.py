@@ -1,4 +1,4 @@
-"""The hook that stands in for a pipeline's UNet: the one place with state, over the same denoisers as everything else."""
+"""The hook that stands in for a pipeline's UNet: the one place with state, over the denoisers of everything else."""
 
 import copy
 import inspect
@@ -153,8 +153,8 @@ class ClockHook(ModelHook):
         wanted, found = (adaptor.widths.r_in, adaptor.widths.r_out), (denoised.r_in.shape[1], denoised.r_out.shape[1])
         if wanted != found and not isinstance(adaptor, Identity):
             raise ValueError(
-                f"this adaptor reads features of {wanted[0]} and {wanted[1]} channels, and cut {self.clocked.split.cut} "
-                f"of this UNet has {found[0]} and {found[1]}: choose the cut that it was trained for"
+                f"this adaptor is for features of {wanted[0]} and {wanted[1]} channels, and cut "
+                f"{self.clocked.split.cut} has {found[0]} and {found[1]}: choose the cut that it was trained for"
             )
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from clockwork.cost import step_flops
+from clockwork.cost import pass_flops
 from clockwork.metrics.flops import Flops
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled
@@ -62,7 +62,7 @@ def summarise(pipe: Any) -> Summary:
     for step in log.steps:
         form = str(step.call)
         if form not in costs:
-            costs[form] = step_flops(clocked.split, clocked.adaptor, step.call)
+            costs[form] = pass_flops(clocked.split, clocked.adaptor, step.call)
         full, adaptor = costs[form]
         spent, without = spent + (full if step.full else adaptor), without + full
     return Summary(
@@ -82,6 +82,6 @@ def summarise(pipe: Any) -> Summary:
 
 def _told(point: OperatingPoint) -> str:
     return (
-        f"{point.teacher}, schedule {point.schedule}, {point.solver}, {point.steps} steps, guidance {point.guidance:g}, "
-        f"{point.resolution} pixels"
+        f"{point.teacher}, schedule {point.schedule}, {point.solver}, {point.steps} steps, "
+        f"guidance {point.guidance:g}, {point.resolution} pixels"
     )

@@ -1,37 +1,22 @@
 """The teacher, around a diffusers pipeline that holds its parts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from clockwork.adaptors import is_hub_name
 from clockwork.openclip import OpenCLIP
+from clockwork.teachers.condition import Condition
 from clockwork.weights import weights_hash
 
-
-@dataclass(frozen=True)
-class Condition:
-    """What a batch of prompts is turned into."""
-
-    tokens: Tensor  # batch × tokens × width, for the UNet's cross-attention
-    pooled: Tensor | None = None  # batch × width, OpenCLIP's, for adaptors that read text
-    unet: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the UNet's forward
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @staticmethod
-    def join(first: "Condition", second: "Condition") -> "Condition":
-        """One batch of two: negative then positive, as guidance wants them."""
-        pooled = None
-        if first.pooled is not None and second.pooled is not None:
-            pooled = torch.cat([first.pooled, second.pooled])
-        return Condition(torch.cat([first.tokens, second.tokens]), pooled, second.unet)
+Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 
 
 class Teacher:
@@ -44,19 +29,21 @@ class Teacher:
     def __init__(
         self,
         name: str,
-        pipe: StableDiffusionPipeline,
+        pipe: Pipeline,
         guidance: float = 7.5,
         resolution: int | None = None,
         pooled: OpenCLIP | None = None,
+        flow: bool = False,
     ) -> None:
-        self.name, self.pipe, self.guidance, self.pooled = name, pipe, guidance, pooled
+        self.name, self.pipe, self.guidance, self.pooled, self.flow = name, pipe, guidance, pooled, flow
         self.resolution = resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.resolution % pipe.vae_scale_factor:
             raise ValueError(
                 f"resolution {self.resolution} is no multiple of {pipe.vae_scale_factor}: choose one that is"
             )
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-            part.eval().requires_grad_(False)
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.components.get("text_encoder_2")):
+            if part is not None:
+                part.eval().requires_grad_(False)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -68,7 +55,8 @@ class Teacher:
 
     @property
     def noise_schedule(self) -> Mapping[str, Any]:
-        return self.pipe.scheduler.config
+        """The config of its scheduler; a rectified flow, which no scheduler's config tells of, is marked here."""
+        return {**self.pipe.scheduler.config, "prediction_type": "flow"} if self.flow else self.pipe.scheduler.config
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -80,6 +68,12 @@ class Teacher:
         """Width of the pooled text that adaptors read; 0 without such a model."""
         return 0 if self.pooled is None else self.pooled.encode_text([""]).shape[-1]
 
+    @property
+    def hub_name(self) -> str | None:
+        """Where it came from the hub: what a model card calls its base model."""
+        source = str(self.pipe.name_or_path)
+        return source if is_hub_name(source) else None
+
     @cached_property
     def hash(self) -> str:
         """Of the UNet's weights: what an adaptor belongs to."""
@@ -88,18 +82,62 @@ class Teacher:
     @torch.no_grad()
     def encode(self, captions: list[str], pooled: bool = True) -> Condition:
         """`pooled`: whether the adaptor's text embedding is wanted too."""
-        tokens, _ = self.pipe.encode_prompt(captions, self.device, 1, do_classifier_free_guidance=False)
+        tokens, _, *pooled_text = self.pipe.encode_prompt(
+            captions, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        dtype, added = self.unet.dtype, {}
+        if pooled_text:  # SDXL: the second encoder's pooled text, and sizes: original, top left corner, target
+            size = self.resolution
+            sizes = torch.tensor([[size, size, 0, 0, size, size]], device=self.device, dtype=dtype)
+            texts = pooled_text[0].to(dtype)
+            added = {"added_cond_kwargs": {"text_embeds": texts, "time_ids": sizes.expand(len(captions), -1)}}
         text = None
         if pooled and self.pooled is not None:
             self.pooled.device = self.device
-            text = self.pooled.encode_text(captions).to(tokens.dtype)
-        return Condition(tokens, text)
+            text = self.pooled.encode_text(captions).to(dtype)
+        return Condition(tokens.to(dtype), text, added)
+
+    def empty(self, pooled: bool = True) -> Condition:
+        """No prompt, batch 1: guidance's other half. Zeros where the pipeline is trained so (SDXL)."""
+        empty = self.encode([""], pooled)
+        if not self.pipe.config.get("force_zeros_for_empty_prompt", False):
+            return empty
+        added = empty.unet["added_cond_kwargs"]
+        none = {**added, "text_embeds": torch.zeros_like(added["text_embeds"])}
+        return replace(empty, tokens=torch.zeros_like(empty.tokens), unet={"added_cond_kwargs": none})
+
+    def conditions(
+        self, captions: list[str], guidance: float | Tensor, pooled: bool = True
+    ) -> tuple[Condition, Condition | None]:
+        """What a roll-out with guidance is given: the prompts', and what the second pass gets where there is one.
+
+        A UNet conditioned on the scale (Meng et al.) is told it, one number or one a caption, and needs no second.
+        """
+        condition = self.encode(captions, pooled)
+        if width := self.unet.config.time_cond_proj_dim:
+            scale = torch.as_tensor(guidance, dtype=torch.float32).cpu().expand(len(captions))
+            embedding = self.pipe.get_guidance_scale_embedding(scale - 1, width).to(self.device, self.unet.dtype)
+            return replace(condition, unet={**condition.unet, "timestep_cond": embedding}), None
+        return condition, self.empty(pooled) if self.passes(guidance) == 2 else None
+
+    def passes(self, guidance: float | Tensor) -> int:
+        """UNet passes a step: guidance takes two, unless the UNet is conditioned on its scale."""
+        one = self.unet.config.time_cond_proj_dim or (not isinstance(guidance, Tensor) and guidance == 1)
+        return 1 if one else 2
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """8-bit images `batch × 3 × height × width`, on the CPU."""
-        images = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
+        vae = self.pipe.vae
+        images = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
         return ((images / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents of 8-bit images `batch × 3 × height × width`: the mean of what the encoder says."""
+        vae = self.pipe.vae
+        pixels = images.to(self.device, vae.dtype) / 127.5 - 1
+        return (vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor).to(self.unet.dtype)
 
     def noise(self, ids: list[int], seed: int = 0) -> Tensor:
         """Starting noise, one seed a prompt: the same in any batch, on any device."""
@@ -110,3 +148,17 @@ class Teacher:
         return torch.stack([torch.randn(self.latent_shape, generator=g) for g in numbers]).to(
             self.device, self.unet.dtype
         )
+
+    def having(self, name: str, **parts: Any) -> "Teacher":
+        """The same teacher with another `unet` or `scheduler`; the other parts are shared."""
+        options = ("requires_safety_checker", "force_zeros_for_empty_prompt")
+        kept = {key: self.pipe.config[key] for key in options if key in self.pipe.config}
+        pipe = type(self.pipe)(**{**self.pipe.components, **parts}, **kept)
+        pipe.set_progress_bar_config(disable=True)
+        return Teacher(name, pipe, self.guidance, self.resolution, self.pooled, self.flow)
+
+    def save(self, folder: Path) -> None:
+        """A pipeline folder in diffusers' format, whole or not at all: what `teacher.path=` takes."""
+        partial = folder.with_name(f"{folder.name}.partial")
+        self.pipe.save_pretrained(partial)
+        partial.replace(folder)

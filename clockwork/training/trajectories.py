@@ -28,6 +28,7 @@ class AdaptorExample:
     text_emb: Tensor  # batch × text width; width 0 without pooled text
     r_out: Tensor  # likewise, the teacher's: the answer
     step: Tensor  # batch: which step of the roll-out
+    half: Tensor  # batch: 0 guidance's negative half, 1 the prompt's
 
     def __len__(self) -> int:
         return len(self.step)
@@ -44,7 +45,7 @@ class AdaptorExample:
         self, device: torch.device, dtype: torch.dtype | None = None, non_blocking: bool = False
     ) -> "AdaptorExample":
         """As `Tensor.to`; steps keep their type."""
-        features = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "step"}
+        features = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("step", "half")}
         return replace(self, **{name: x.to(device, dtype, non_blocking=non_blocking) for name, x in features.items()})
 
 
@@ -59,6 +60,7 @@ def unroll(setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | No
     noise = setup.teacher.noise([p.id for p in prompts], seed)
     solver = make_solver(setup.solver, setup.teacher.noise_schedule)
     batch = len(prompts) * (1 if negative is None else 2)
+    half = (torch.arange(batch) >= batch - len(prompts)).long()
     text = torch.zeros(batch, 0, device=noise.device)
     if condition.pooled is not None:
         text = condition.pooled
@@ -70,7 +72,7 @@ def unroll(setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | No
         if not setup.schedule.is_full(record.step):
             prev = torch.zeros_like(seen.r_out) if previous is None else previous
             t_emb, step = seen.t_emb.expand(batch, -1), torch.full((batch,), record.step)
-            examples.append(AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step))
+            examples.append(AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, half))
             if own is not None:
                 with torch.no_grad():
                     estimate = own(seen.r_in, prev, t_emb, text)
@@ -114,7 +116,7 @@ class Trajectories(LightningDataModule):
         order = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         return DataLoader(
             examples,  # type: ignore[arg-type]
-            sampler=_Passes(len(examples), self.passes, self.batch_size, order),
+            sampler=_Passes(examples.half, self.passes, self.batch_size, order),
             batch_size=None,
         )
 
@@ -128,14 +130,18 @@ class Trajectories(LightningDataModule):
 
 
 class _Passes:
-    """Index batches: the whole set in a new order, several times."""
+    """Index batches: the whole set in a new order, several times; guidance's two halves of a step stay together."""
 
-    def __init__(self, size: int, passes: int, batch_size: int, order: torch.Generator) -> None:
-        self.size, self.passes, self.batch_size, self.order = size, passes, batch_size, order
+    def __init__(self, half: Tensor, passes: int, batch_size: int, order: torch.Generator) -> None:
+        negative, positive = ((half == h).nonzero().flatten() for h in (0, 1))
+        self.pairs = torch.stack([negative, positive] if len(negative) else [positive])
+        self.passes, self.order = passes, order
+        self.batch_size = max(1, batch_size // len(self.pairs))
 
     def __len__(self) -> int:
-        return self.passes * -(-self.size // self.batch_size)
+        return self.passes * -(-self.pairs.shape[1] // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         for _ in range(self.passes):
-            yield from torch.randperm(self.size, generator=self.order).split(self.batch_size)
+            for chosen in torch.randperm(self.pairs.shape[1], generator=self.order).split(self.batch_size):
+                yield self.pairs[:, chosen].flatten()

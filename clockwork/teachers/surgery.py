@@ -1,0 +1,54 @@
+"""Surgery on a loaded UNet: the Efficient UNet's (paper, Section 5), and a second input for the guidance scale."""
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+
+def without_top_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The UNet without the transformer blocks of its highest resolution; 846.79M parameters from SD v1.5's.
+
+    Shares every weight that is left with the UNet given: copy before training. ValueError where there are none to
+    take out.
+    """
+    down, up = list(unet.config.down_block_types), list(unet.config.up_block_types)
+    if (down[0], up[-1]) != ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"):
+        raise ValueError(
+            f"this UNet has no transformer blocks at its highest resolution to take out ({down[0]}, {up[-1]}): "
+            "recover starts from a teacher that has, such as teacher=sd15 or teacher=miniature_sd"
+        )
+    lighter = _shaped(unet, down_block_types=["DownBlock2D", *down[1:]], up_block_types=[*up[:-1], "UpBlock2D"])
+    taken = ("down_blocks.0.attentions.", f"up_blocks.{len(up) - 1}.attentions.")
+    _begin_with(lighter, {k: w for k, w in unet.state_dict().items() if not k.startswith(taken)})
+    return lighter
+
+
+def with_guidance_input(unet: UNet2DConditionModel, width: int = 256) -> UNet2DConditionModel:
+    """The UNet with an embedding of the guidance scale, of `width` numbers, beside the timestep (Meng et al. 2023).
+
+    The new weights begin at zero: for every scale it answers as the UNet given. Shares all others with it.
+    """
+    if unet.config.time_cond_proj_dim is not None:
+        raise ValueError("this UNet is conditioned on the guidance scale already: distil another, or go on from it")
+    conditioned = _shaped(unet, time_cond_proj_dim=width)
+    new = conditioned.time_embedding.cond_proj.weight
+    zeros = torch.zeros(new.shape, device=unet.device, dtype=unet.dtype)
+    _begin_with(conditioned, {**unet.state_dict(), "time_embedding.cond_proj.weight": zeros})
+    return conditioned
+
+
+def _shaped(unet: UNet2DConditionModel, **changes: Any) -> UNet2DConditionModel:
+    with torch.device("meta"):
+        return type(unet).from_config({**unet.config, **changes})
+
+
+def _begin_with(unet: UNet2DConditionModel, weights: dict[str, Any]) -> None:
+    """All weights by name, none missing or left over; every shape is asserted."""
+    wanted = unet.state_dict()
+    assert weights.keys() == wanted.keys(), sorted(weights.keys() ^ wanted.keys())
+    for name, weight in wanted.items():
+        assert weights[name].shape == weight.shape, (name, weights[name].shape, weight.shape)
+    unet.load_state_dict({k: nn.Parameter(w, requires_grad=False) for k, w in weights.items()}, assign=True)
+    unet.eval()
