@@ -63,10 +63,10 @@ class Place:
     def of(cls, call: Call, run: Run | None) -> "Place":
         """`run` is the one that this thread's call before left.
 
-        One timesteps tensor is understood in one way: calls with rising positions, one each. Two images in turn, or a
-        call skipped, and the steps of that tensor are full until its end or a new one.
+        One timesteps tensor is understood in one way: calls one position after the other. Two images in turn, or a call
+        left out, and all further steps of that tensor are full.
         """
-        if run is None or run.call.timesteps is not call.timesteps or run.over:
+        if run is None or run.call.timesteps is not call.timesteps or (run.over and run.in_order):
             return cls(1, first=True)
         step = run.step + 1
         if not run.in_order or call.position != run.call.position + 1:
