@@ -59,7 +59,8 @@ def main(cfg: DictConfig) -> None:
     )
     if trainer.is_global_zero:
         figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        save_adaptor(output / "adaptor", adaptor, setup.point, training=figures)
+        about = {"training": figures, "openclip": teacher.pooled and teacher.pooled.config}
+        save_adaptor(output / "adaptor", adaptor, setup.point, base_model=teacher.hub_name, **about)
         log_adaptor(trainer.loggers, output / "adaptor", asdict(setup.point))
         print(f"adaptor in {output / 'adaptor'}")
 

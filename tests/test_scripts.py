@@ -113,6 +113,7 @@ LEVELS = {
             ["rollout"],
             ["setup"],
             ["cost"],
+            ["pipeline", "real_size"],
             ["training", "evaluation", "analysis"],
             ["reports"],
         ]
