@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval flops tables analysis notebooks test test-full bench lint miniature clean
+.PHONY: install demo eval flops tables editing analysis notebooks test test-full bench lint miniature chain clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -42,7 +42,7 @@ space := $(subst ,, )
 list = '$(1)=[$(subst $(space),$(comma),$(strip $(2)))]'
 tables: install
 	@$(RUN) scripts/tables.py $(call list,tables,$(TABLES)) $(call list,figures,$(FIGURES)) \
-	  'train=[epochs=$(EPOCHS)]' 'evaluate=[prompts.count=$(COUNT)]'
+	  'train=["epochs=$(EPOCHS)"]' 'evaluate=["prompts.count=$(COUNT)"]'
 
 # What the idea rests on: every layer of the miniature disturbed from some step on, and how features drift.
 analysis: install
@@ -63,6 +63,14 @@ test: install
 test-full: install
 	$(RUN) -m pytest -m full
 
+# The figures of docs/editing.md: pictures edited with and without a clock on the miniature.
+editing: install
+	@$(RUN) scripts/train.py +experiment=demo teacher=miniature_sd adaptor=resnet schedule=clock2 solver=ddim steps=20 \
+	  guidance=2 prompts_per_epoch=64 output=outputs/editing/adaptors
+	@$(RUN) scripts/edit.py +benchmark=scenes adaptors=outputs/editing/adaptors output=outputs/editing -m
+	@cp outputs/editing/figure6.png docs/editing.png
+	@cp outputs/editing/pictures-scenes-100.png docs/editing-pictures.png
+
 # What the parts cost against each other.
 bench: install
 	$(RUN) scripts/bench.py
@@ -74,7 +82,20 @@ lint: install
 
 # Trains the shipped miniature from nothing: hours on two cores, resumable.
 miniature: install
-	$(RUN) scripts/miniature.py
+	@for stage in autoencoder clip draft miniature miniature_sd; do $(RUN) scripts/miniature.py stage=$$stage || exit; done
+
+# The paper's models at small scale, each made from the one before: Efficient, told the guidance scale, few steps; then
+# Clockwork on top and a row of each.
+TUNE := scripts/train.py +experiment=chain teacher=miniature_sd
+chain: install
+	$(RUN) $(TUNE) objective=recover name=miniature_efficient
+	$(RUN) $(TUNE) objective=guidance teacher.path=miniature_efficient name=miniature_guided
+	$(RUN) $(TUNE) objective=progressive teacher.path=miniature_guided start=16 end=8 name=miniature_distilled
+	$(RUN) scripts/train.py +experiment=demo teacher=miniature_distilled output=outputs/adaptors
+	$(RUN) scripts/evaluate.py sweep=chain teacher=miniature_sd prompts.count=500 output=outputs/chain
+	$(RUN) scripts/evaluate.py sweep=chain teacher=miniature_sd teacher.path=miniature_efficient prompts.count=500 output=outputs/chain
+	$(RUN) scripts/evaluate.py sweep=chain teacher=miniature_sd teacher.path=miniature_guided prompts.count=500 output=outputs/chain
+	$(RUN) scripts/evaluate.py sweep=chain_distilled teacher=miniature_distilled prompts.count=500 output=outputs/chain
 
 clean:
 	rm -rf .venv outputs

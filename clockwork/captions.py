@@ -18,11 +18,9 @@ def read_captions(path: Path, column: str | None = None) -> Iterator[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no caption file at {path}: give prompts.path=<a file of captions>")
-    kinds = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _coco}
-    rows = kinds.get(path.suffix, _lines)(path)
     name = None
-    for row in rows:
-        name = name or _column(path, list(row), column)
+    for row in read_rows(path):
+        name = name or caption_column(path, list(row), column)
         if name not in row:
             raise ValueError(f"{path} has a row without {name!r}: {str(row)[:80]}")
         if caption := " ".join(str(row[name] or "").split()):  # some hold newlines
@@ -31,7 +29,13 @@ def read_captions(path: Path, column: str | None = None) -> Iterator[str]:
         raise ValueError(f"{path} holds no captions: write one a line")
 
 
-def _column(path: Path, there: list[str], column: str | None) -> str:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table by the file's ending; of a text, its lines as captions."""
+    kinds = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _coco}
+    return kinds.get(path.suffix, _lines)(path)
+
+
+def caption_column(path: Path, there: list[str], column: str | None) -> str:
     for name in (column,) if column else COLUMNS:
         if name in there:
             return name

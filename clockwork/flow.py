@@ -34,8 +34,11 @@ class RectifiedFlow(SchedulerMixin, ConfigMixin):
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
         return sample
 
-    def step(self, velocity: Tensor, timestep: Tensor, sample: Tensor) -> Stepped:
-        return Stepped(sample + 1.0 / self.num_inference_steps * velocity)
+    def step(
+        self, velocity: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True
+    ) -> Stepped | tuple[Tensor]:
+        after = sample + 1.0 / self.num_inference_steps * velocity
+        return Stepped(after) if return_dict else (after,)
 
     def add_noise(self, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """On the straight line between the two."""

@@ -14,7 +14,7 @@ def read_image(file: Path) -> Tensor:
     try:
         with Image.open(file) as image:
             return _tensor(image.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # PIL calls a broken PNG the latter
         raise ValueError(f"{file} is no image that can be read: remove or replace it") from error
 
 

@@ -53,6 +53,6 @@ def rollout(
 
 
 def guide(output: Tensor, guidance: float | Tensor) -> Tensor:
-    """`negative + guidance × (positive − negative)` of a doubled batch; one scale, or one each (`batch × 1 × 1 × 1`)."""
+    """`negative + guidance × (positive − negative)` of a doubled batch; a scale, or `batch × 1 × 1 × 1`."""
     without, with_prompt = output.chunk(2)
     return without + guidance * (with_prompt - without)

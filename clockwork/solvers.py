@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin
+from diffusers import DDIMInverseScheduler, DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin
 
 from clockwork.flow import RectifiedFlow
 
@@ -12,6 +12,7 @@ SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "ddim_inverse": (DDIMInverseScheduler, {"clip_sample": False}),  # from a picture's latent to noise: editing's
     "flow": (RectifiedFlow, {}),
 }
 

@@ -1,12 +1,15 @@
 """From a config to the live parts it names."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, fetch, is_hub_name, load_adaptor
+from clockwork.editing.edit import Editor
+from clockwork.metrics.editing_flops import generation_steps
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
 from clockwork.split import SplitUNet
@@ -58,6 +61,20 @@ def trained_folder(cfg: DictConfig, name: str) -> Path:
             f"steps={cfg.steps}`, or name a folder"
         )
     return folder
+
+
+def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) -> Editor:
+    """The config's editor with a sweep's difference, of `adaptor` and `schedule`, in both phases unless they have their
+    own. Adaptors are looked for at the generation's point: inversion has none of its own."""
+    most = cfg.generation.steps or generation_steps(cfg.inversion.steps)
+
+    def phase(name: str) -> Setup:
+        own = {key: difference.get(key, cfg[name][key]) for key in ("adaptor", "schedule")}
+        return chosen_setup(cfg, teacher, {**own, "steps": most})
+
+    inversion = replace(phase("inversion"), solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
+    settings = {name: cfg[name] for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
+    return Editor(inversion, phase("generation"), **settings)
 
 
 def claim(output: Path, cfg: DictConfig) -> None:

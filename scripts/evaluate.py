@@ -15,12 +15,12 @@ def measure(cfg: DictConfig) -> list[str]:
 
     from clockwork import processes
     from clockwork.evaluation.evaluate import Evaluation
-    from clockwork.evaluation.rows import read_rows
     from clockwork.reports.adaptors import trained
     from clockwork.reports.figures import pareto, pictures_side_by_side
     from clockwork.reports.html import write_report
     from clockwork.reports.loggers import log_rows
     from clockwork.reports.tables import table
+    from clockwork.rows import read_rows
 
     processes.join()
     first = processes.rank() == 0

@@ -1,4 +1,4 @@
-"""Trains the miniature: tokenizer, autoencoder, small CLIP, then text encoder and UNet. Resumes; `make miniature`."""
+"""Trains a stage of the miniature; `make miniature` runs them all, one after the other. Resumes."""
 
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,17 @@ def main(cfg: DictConfig) -> None:
     if cfg.trainer.accelerator != "gpu":
         set_num_threads(1)  # two processes of one thread beat one of two
     one: dict[str, Any] = {"accelerator": cfg.trainer.accelerator, "devices": 1}
-    recipe = Recipe(Path(cfg.output))
-    recipe.autoencoder(cfg.autoencoder, one)
-    recipe.clip(cfg.clip, one)
-    for name, start in (("draft", None), ("miniature", "draft"), ("miniature_sd", "miniature")):
-        recipe.teacher(name, cfg[name], cfg.scenes, dict(cfg.trainer), start)
-    if cfg.ship:
+    recipe, start = Recipe(Path(cfg.output)), {"miniature": "draft", "miniature_sd": "miniature"}
+    if cfg.stage == "ship":
         recipe.ship()
+    elif cfg.stage == "autoencoder":
+        recipe.autoencoder(cfg.autoencoder, one)
+    elif cfg.stage == "clip":
+        recipe.clip(cfg.clip, one)
+    elif cfg.stage in ("draft", *start):
+        recipe.teacher(cfg.stage, cfg[cfg.stage], cfg.scenes, dict(cfg.trainer), start.get(cfg.stage))
+    else:
+        raise ValueError(f"no stage {cfg.stage!r}: say autoencoder, clip, draft, miniature, miniature_sd or ship")
 
 
 if __name__ == "__main__":

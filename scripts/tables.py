@@ -12,16 +12,18 @@ from omegaconf import DictConfig
 @command("tables")
 def main(cfg: DictConfig) -> None:
     from _tables import Table
+    from hydra.core.hydra_config import HydraConfig
 
-    evaluate = (f"adaptors={cfg.adaptors}", *cfg.evaluate)
+    scale = [f"scale={cfg.scale.name}", *(o for o in HydraConfig.get().overrides.task if o.startswith("scale."))]
+    evaluate = (f"adaptors={cfg.adaptors}", *scale[1:], *cfg.evaluate)
     asked = [("table", number) for number in cfg.tables] + [("figure", number) for number in cfg.figures]
     tables = [Table.load(kind, number, cfg.scale.name, evaluate) for kind, number in asked]
     failed = _train(tables, cfg)
     for table in tables:
         print(f"\n== {table.name}", flush=True)
-        words = [f"+{table.kind}={table.number}", f"scale={cfg.scale.name}", f"output={cfg.rows}", *evaluate]
+        words = [f"+{table.kind}={table.number}", scale[0], f"output={cfg.rows}", *evaluate]
         failed += _failed("evaluate", words)
-    folders = [f"rows={cfg.rows}", f"adaptors={cfg.adaptors}", f"output={cfg.output}", f"scale={cfg.scale.name}"]
+    folders = [f"rows={cfg.rows}", f"adaptors={cfg.adaptors}", f"output={cfg.output}", *scale]
     for table in tables:
         failed += _failed("report", [f"{table.kind}={table.number}", *folders])
     failed += _failed("report", ["html", *folders])

@@ -1,11 +1,15 @@
 """Small UNets in the shapes of the real ones: growing channels, so that no residual broadcasts unseen."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
+
+from clockwork.teachers import Teacher
+from clockwork.teachers.random import pipeline_around
 
 CROSS, DOWN, UP_CROSS, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -64,6 +68,30 @@ def small_inputs(shape: str, size: tuple[int, int] = (16, 16), batch: int = 2) -
     return inputs
 
 
+def small_teacher(shape: str, **options: Any) -> Teacher:
+    """A whole pipeline with random weights around a small UNet: 16 × 16 latents, autoencoder included."""
+    unet = small_unet(shape)
+    text = {"num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 12}
+    widths = (4, 8) if shape == "sdxl" else (12,)  # SDXL's tokens are two encoders' side by side
+    texts = [{"hidden_size": width, **text} for width in widths]
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = {"block_out_channels": (4, 8), "norm_num_groups": 2, "mid_block_add_attention": False, **blocks}
+    pipe = pipeline_around(unet, texts, vae, vocabulary=1000)
+    pipe.set_progress_bar_config(disable=True)
+    return Teacher(f"small_{shape}", pipe, **options)
+
+
 @pytest.fixture(params=list(SHAPES))
 def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def flops_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make flops` writes, counted once."""
+    from test_scripts import run
+
+    folder = tmp_path_factory.mktemp("reports")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, "report", "flops", f"output={folder}")
+    return folder / "flops.csv"

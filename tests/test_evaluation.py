@@ -10,10 +10,10 @@ from clockwork.adaptors import Identity
 from clockwork.cost import image_flops, step_flops
 from clockwork.evaluation.evaluate import Evaluation, Metrics
 from clockwork.evaluation.generate import pictures
-from clockwork.evaluation.rows import read_rows
 from clockwork.prompts import miniature
 from clockwork.reports.figures import pareto, pictures_side_by_side
 from clockwork.reports.tables import table
+from clockwork.rows import read_rows
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
 from clockwork.split import SplitUNet

@@ -1,16 +1,20 @@
 """The shipped miniature: scenes by seed, a folder that diffusers loads, metrics that see what captions say."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 import torch.nn.functional as F
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from clockwork.metrics.fid import FID
 from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.miniature import WEIGHTS, scenes
 from clockwork.openclip import OpenCLIP
+from clockwork.training.miniature import Recipe
 
 
 def test_scenes_depend_on_split_and_number_alone() -> None:
@@ -77,3 +81,25 @@ def test_psnr_is_its_formula() -> None:
     psnr, ssim = psnr_and_ssim([(a, a + 5)])
     assert psnr == pytest.approx(20 * np.log10(255 / 5), abs=1e-4)
     assert psnr_and_ssim([(a, a)]) == (100.0, pytest.approx(1.0)) and ssim < 1
+
+
+def test_the_whole_recipe_from_nothing(tmp_path: Path) -> None:
+    """Every stage of `make miniature`, two steps each, ends in pipelines that paint; what is there is not run again."""
+    few = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+    trainer: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    recipe = Recipe(tmp_path)
+    recipe.autoencoder(few, trainer)
+    recipe.clip(few, trainer)
+    for name, start in (("draft", None), ("miniature", "draft"), ("miniature_sd", "miniature")):
+        recipe.teacher(name, {**few, "offset": 1}, 4, trainer, start)
+    begun, ended = (
+        UNet2DConditionModel.from_pretrained(tmp_path / n, subfolder="unet") for n in ("draft", "miniature")
+    )
+    moved = [not torch.equal(a, b) for a, b in zip(begun.parameters(), ended.parameters(), strict=True)]
+    assert sum(moved) > len(moved) / 2
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "miniature_sd")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a red circle", num_inference_steps=1, output_type="pt").images.shape == (1, 3, 32, 32)
+    before = (tmp_path / "draft" / "model_index.json").stat().st_mtime_ns
+    recipe.teacher("draft", few, 4, trainer)
+    assert (tmp_path / "draft" / "model_index.json").stat().st_mtime_ns == before

@@ -51,6 +51,7 @@ def pipeline(teacher: Teacher, solver: str, steps: int, guidance: float = 3.0) -
 @pytest.mark.parametrize("solver", list(SOLVERS))
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_full_rollout_is_the_pipeline(teacher: Teacher, solver: str, guidance: float) -> None:
+    teacher.flow = solver == "flow"
     ours = records(teacher, Full(SplitUNet(teacher.unet)), solver, 6, guidance)[-1].latents
     assert torch.equal(ours, pipeline(teacher, solver, 6, guidance))
 

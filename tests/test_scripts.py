@@ -39,6 +39,23 @@ MISTAKES = {
     "statistics of nothing": ("perturb", ["over=batch"], "over=example or over=channel"),
     "disturbed after the end": ("perturb", ["from_steps=[20]"], "from 0 to 19"),
     "cut without low-res path": ("drift", ["cuts=[stage9]"], "no cut"),
+    "surgery without anything to take out": ("train", ["objective=recover"], "no transformer blocks"),
+    "two passes cannot be halved": ("train", ["objective=progressive"], "run objective=guidance first"),
+    "steps that do not halve": ("train", ["objective=progressive", "end=5", "teacher.guidance=1"], "2, 4, 8"),
+    "no image folder": ("train", ["data=noised", "images=folder", "images.path=nowhere"], "no image folder at nowhere"),
+    "a teacher not made yet": ("evaluate", ["teacher=efficient"], "objective=recover teacher=sd15"),
+    "no picture to edit": ("edit", ["source=a", "target=b"], "no image: say image="),
+    "no prompt to edit by": ("edit", ["image=README.md", "source=a"], "no target"),
+    "no such picture": ("edit", ["image=nowhere.png", "source=a", "target=b"], "no picture at nowhere.png"),
+    "a picture that can't be read": ("edit", ["image=README.md", "source=a", "target=b"], "no image that can be read"),
+    "a picture refused": (
+        "edit",
+        ["image=docs/grid.png", "source=a", "target=b", "resize=false"],
+        "say resize=true",
+    ),
+    "generation past inversion": ("edit", ["+benchmark=scenes", "generation.steps=30"], "30 steps of generation"),
+    "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2"], "0 … 1"),
+    "no benchmark": ("edit", ["+benchmark=imagenetr_ti2i", "benchmark.images=nowhere", "points=[{}]"], "nowhere"),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
 
@@ -74,10 +91,14 @@ def test_an_adaptor_of_another_teacher_is_refused(
     assert "begun with other learning_rate" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("group", ["teacher", "adaptor", "prompts", "metrics", "logger", "sweep", "experiment"])
+TRAINING = ("adaptor", "experiment", "data", "images", "objective")
+GROUPS = ("teacher", "prompts", "metrics", "logger", "sweep", *TRAINING)
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_config_composes(group: str) -> None:
     for file in sorted((ROOT / "configs" / group).glob("*.yaml")):
-        config = "train" if group in ("adaptor", "experiment") else "evaluate"
+        config = "train" if group in TRAINING else "evaluate"
         plus = "+" if group == "experiment" else ""
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             composed = compose(config, [f"{plus}{group}={file.stem}"])
@@ -85,9 +106,45 @@ def test_every_config_composes(group: str) -> None:
             assert group != "sweep" or len(composed.points) > 1
 
 
+@pytest.mark.parametrize("group", ["benchmark", "edit_metrics"])
+def test_every_editing_config_composes(group: str) -> None:
+    for file in sorted((ROOT / "configs" / group).glob("*.yaml")):
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            composed = compose("edit", [f"{'+' if group == 'benchmark' else ''}{group}={file.stem}"])
+            assert composed.teacher.path == "miniature_sd" and composed.points[0].adaptor == "none"
+            assert group != "benchmark" or composed.name == file.stem
+
+
+def test_a_picture_and_a_set_are_edited(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One picture side by side; a set at several inversion steps by `-m`, a second time without work."""
+    quick = ["inversion.steps=2", "generation.steps=2", f"output={tmp_path}"]
+    run(monkeypatch, "edit", "image=docs/grid.png", "source=a circle", "target=a blue circle", *quick)
+    assert {f.name for f in tmp_path.iterdir()} == {"edit.png", "source.png", "no-clock.png", "identity-clock2.png"}
+    points = "points=[{adaptor: none, schedule: full}, {schedule: clock2}]"
+    sweep = ["+benchmark=scenes", "benchmark.count=2", "generation.steps=2", points, f"output={tmp_path}"]
+    for _ in range(2):
+        run(monkeypatch, "edit", *sweep, "inversion.steps=2,4", "-m")
+        assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
+    assert "| identity | clock2   | 4 " in capsys.readouterr().out
+    assert (tmp_path / "figure6.png").is_file() and (tmp_path / "pictures-scenes-4.png").is_file()
+
+
 def test_help_does_not_wait_for_torch() -> None:
     """Heavy imports stay out of start-up."""
-    for script in ("train", "evaluate", "miniature", "bench", "perturb", "drift"):
+    for script in (
+        "train",
+        "evaluate",
+        "edit",
+        "miniature",
+        "bench",
+        "random_teacher",
+        "perturb",
+        "drift",
+        "report",
+        "tables",
+    ):
         code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
 
@@ -105,16 +162,18 @@ LEVELS = {
                 "processes",
                 "miniature",
                 "chain",
+                "rows",
                 "flow",
             ],
             ["adaptors", "prompts", "split", "solvers", "openclip"],
+            ["images"],
             ["metrics", "teachers"],
             ["denoise"],
             ["rollout"],
             ["setup"],
             ["cost"],
             ["pipeline", "real_size"],
-            ["training", "evaluation", "analysis"],
+            ["training", "evaluation", "editing", "analysis"],
             ["reports"],
         ]
     )

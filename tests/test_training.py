@@ -15,9 +15,10 @@ from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
 from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
+from clockwork.training.batches import Sets, _Passes
 from clockwork.training.distillation import Distillation, guided_distance
 from clockwork.training.fit import fit
-from clockwork.training.trajectories import Trajectories, _Passes, unroll
+from clockwork.training.trajectories import Unrolled, unroll
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_guided_error_is_that_of_the_guided_features() -> None:
 def test_both_halves_of_a_step_come_in_one_batch(teacher: Teacher) -> None:
     examples = unroll(setup(teacher), miniature("train", 3), 1)
     seen = []
-    for index in _Passes(examples.half, 2, 4, torch.Generator().manual_seed(0)):
+    for index in _Passes(examples.together(), 2, 4, torch.Generator().manual_seed(0)):
         batch, two = examples[index], len(index) // 2
         assert batch.half.tolist() == [0] * two + [1] * two and torch.equal(batch.step[:two], batch.step[two:])
         assert torch.equal(index[two:] - index[:two], torch.full((two,), 3))  # the same prompt: three further on
@@ -80,7 +81,7 @@ def train(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
     seed_everything(0, verbose=False)
     made = setup(teacher)
     assert made.adaptor is not None
-    data = Trajectories(made, miniature("train", 50), prompts_per_epoch=4, passes=2, batch_size=4)
+    data = Sets(Unrolled(made), miniature("train", 50), per_epoch=4, passes=2, batch_size=4)
     module = Distillation(made.adaptor, 1e-3, epochs=2, guidance=3.0, guided=1.0)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
@@ -101,4 +102,4 @@ def test_training_repeats_itself_and_resumes(teacher: Teacher, tmp_path: Path) -
 
 def test_a_schedule_without_adaptor_steps_cannot_be_trained_on(teacher: Teacher) -> None:
     with pytest.raises(ValueError, match="no adaptor steps"):
-        Trajectories(setup(teacher, "full"), miniature("train", 4))
+        Unrolled(setup(teacher, "full"))

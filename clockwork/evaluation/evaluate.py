@@ -1,8 +1,6 @@
 """One operating point → one row."""
 
-import importlib.metadata
 import json
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from clockwork import processes
 from clockwork.adaptors import adaptor_hash
 from clockwork.cost import image_flops
 from clockwork.evaluation.generate import generate, pictures
-from clockwork.evaluation.rows import Row, append_row, read_rows
+from clockwork.evaluation.rows import Row
 from clockwork.metrics.clip_score import clip_score
 from clockwork.metrics.fid import FID
 from clockwork.metrics.latency import latency_ms
@@ -23,6 +21,7 @@ from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import digest
 from clockwork.pictures import squared
 from clockwork.prompts import Prompt, chunks, prompts_hash
+from clockwork.rows import append_row, commit, read_rows, versions
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup
 
@@ -148,19 +147,3 @@ class Evaluation:
 
 def _teacher_of(setup: Setup) -> Setup:
     return replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule())
-
-
-def commit() -> str | None:
-    """The project's commit, with a + where the tree has changed since; None outside a checkout."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return run.stdout.strip() or None
-
-
-def versions() -> str:
-    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers", "clockwork"))

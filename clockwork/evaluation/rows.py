@@ -1,10 +1,6 @@
-"""`rows.jsonl`, the source of truth: one flat JSON object a line, one line an operating point measured."""
+"""What an operating point's row says (`clockwork/rows.py` reads and writes them)."""
 
-import json
-import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -43,31 +39,3 @@ class Row:
     versions: str
     teacher_digest: str | None = None  # of the full teacher at the same steps, whose pictures psnr and ssim look at
     command: str | None = None  # that measured it
-
-
-def append_row(file: Path, row: Row) -> None:
-    """One write and a flush to disk, so that a kill leaves whole lines only."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b") as stream:
-        if stream.tell() and not _ends_whole(stream):
-            stream.write(b"\n")  # an earlier run was cut off in the middle of a line
-        stream.write(json.dumps(asdict(row)).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Whole rows, the last one of a digest; a line cut off by a kill is passed over."""
-    rows: dict[str, dict[str, Any]] = {}
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[row["digest"]] = row
-    return list(rows.values())
-
-
-def _ends_whole(stream: Any) -> bool:
-    stream.seek(-1, os.SEEK_END)
-    return bool(stream.read(1) == b"\n")

@@ -19,8 +19,9 @@ MAX_TOKENS = 32
 LATENT_SIZE = SIZE // 2
 
 
-def tokenizer(folder: Path, captions: int = 5000) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte pairs are merged until every word of the captions is one token."""
+def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte pairs are merged until every word of the captions is one token; texts are padded and
+    cut to `length` tokens."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -40,9 +41,7 @@ def tokenizer(folder: Path, captions: int = 5000) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     merges = [" ".join(pair) for pair in learned["merges"]]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    return CLIPTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=MAX_TOKENS
-    )
+    return CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=length)
 
 
 def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:

@@ -65,7 +65,8 @@ class Comparison:
             elif column in COUNTED:
                 cells |= self._counted(point["row"], column)
             elif column in MEASURED:
-                cells[column] = self._ours(point, column, MEASURED[column])
+                here = f"{column}_miniature" if self.miniature and column == "latency_ms" else column
+                cells[here] = self._ours(point, column, MEASURED[column])
             elif column.startswith("latency_"):
                 cells[f"{column} paper"] = _text(self._printed(point["row"], column))
             else:
@@ -81,7 +82,9 @@ class Comparison:
         if not self.miniature:
             measured = self.rows.get(point["row"], {}).get(column)
             both = printed is not None and measured is not None
-            cells[f"{column} difference"] = f"{measured - float(printed or 0):+{QUALITY[column]}}" if both else NONE
+            cells[f"{column} difference"] = (
+                f"{float(measured or 0) - float(printed or 0):+{QUALITY[column]}}" if both else NONE
+            )
         return cells
 
     def _ours(self, point: Spec, name: str, form: str) -> str:
@@ -95,11 +98,10 @@ class Comparison:
         own = next((line for line in found if line.convention in (convention(self.name, row), "")), None)
         whole = next((line for line in found if line.convention == "full"), None)
         printed = self._printed(row, column)
-        both = own is not None and printed
         return {
             f"{column} paper": _text(printed),
             column: NONE if own is None else f"{own.ours:{COUNTED[column]}}",
-            f"{column} difference": f"{own.ours / float(printed) - 1:+.1%}" if own and printed and both else NONE,
+            f"{column} difference": f"{own.ours / float(printed) - 1:+.1%}" if own and printed else NONE,
             f"{column} full": NONE if whole is None else f"{whole.ours:{COUNTED[column]}}",
         }
 

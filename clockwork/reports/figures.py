@@ -15,14 +15,14 @@ class _Prompt(Protocol):
     def id(self) -> int: ...
 
 
-def pareto(rows: Sequence[Row], file: Path) -> None:
+def pareto(rows: Sequence[Row], file: Path, quality: Sequence[str] = QUALITY) -> None:
     """Each measured quality against TFLOPs (`full`) an image; the teacher at fewer steps is one of the curves."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = present(rows, QUALITY)
+    shown = present(rows, quality)
     if not shown:
         return
     figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clockwork.evaluation.rows import read_rows
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
 from clockwork.reports.comparison import NONE, UNMEASURED
 from clockwork.reports.formats import Sheet
 from clockwork.reports.tables import COLUMNS, Row, cell
+from clockwork.rows import read_rows
 
 SHARED = ("prompts", "images", "seed", "metrics")  # rows alike in these can be compared
 SIDE = 256  # pixels a side, at most, of a picture in the report

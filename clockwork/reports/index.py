@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clockwork.evaluation.rows import read_rows
+from clockwork.rows import read_rows
 
 
 def _file(folder: Path, name: str, scale: str) -> Path:

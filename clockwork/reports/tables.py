@@ -26,15 +26,15 @@ COLUMNS = {
 }
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], formats: Mapping[str, str] = COLUMNS) -> str:
     """Markdown, without the columns that no row has a value for."""
-    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    cells = [[cell(row, name) for name in columns] for row in rows]
+    columns = [name for name in formats if any(row.get(name) is not None for row in rows)]
+    cells = [[cell(row, name, formats) for name in columns] for row in rows]
     return markdown(columns, cells)
 
 
-def cell(row: Row, name: str) -> str:
-    return "–" if row.get(name) is None else COLUMNS[name].format(row[name])
+def cell(row: Row, name: str, formats: Mapping[str, str] = COLUMNS) -> str:
+    return "–" if row.get(name) is None else formats[name].format(row[name])
 
 
 def label(row: Row) -> str:

@@ -29,6 +29,10 @@ class Condition:
         tokens = torch.cat([first.tokens, second.tokens])
         return Condition(tokens, pooled, _each(lambda a, b: torch.cat([a, b]), first.unet, second.unet))
 
+    def to(self, dtype: torch.dtype) -> "Condition":
+        """For a UNet of another precision; the pooled text is the adaptors' and stays."""
+        return Condition(self.tokens.to(dtype), self.pooled, _each(lambda x: x.to(dtype), self.unet))
+
     def expand(self, batch: int) -> "Condition":
         """One prompt's condition as `batch` of the same."""
         if len(self) == batch:

@@ -40,8 +40,9 @@ def with_guidance_input(unet: UNet2DConditionModel, width: int = 256) -> UNet2DC
 
 
 def _shaped(unet: UNet2DConditionModel, **changes: Any) -> UNet2DConditionModel:
+    config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
     with torch.device("meta"):
-        return type(unet).from_config({**unet.config, **changes})
+        return type(unet).from_config({**config, **changes})
 
 
 def _begin_with(unet: UNet2DConditionModel, weights: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """The teacher, around a diffusers pipeline that holds its parts."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from clockwork.openclip import OpenCLIP
 from clockwork.teachers.condition import Condition
 from clockwork.weights import weights_hash
 
-Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
+Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
 
 class Teacher:
@@ -161,4 +163,12 @@ class Teacher:
         """A pipeline folder in diffusers' format, whole or not at all: what `teacher.path=` takes."""
         partial = folder.with_name(f"{folder.name}.partial")
         self.pipe.save_pretrained(partial)
+        # What the scheduler's config left open stays open, so that every solver goes on filling it in by itself:
+        # diffusers writes PNDM's default spacing of timesteps down, and DPM++ would follow it.
+        file = partial / "scheduler" / "scheduler_config.json"
+        left_open = self.pipe.scheduler.config.get("_use_default_values", [])
+        said = {key: value for key, value in json.loads(file.read_text()).items() if key not in left_open}
+        file.write_text(json.dumps(said, indent=2) + "\n")
+        if folder.is_dir():
+            shutil.rmtree(folder)
         partial.replace(folder)

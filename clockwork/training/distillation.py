@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor
 from clockwork.metrics.similarity import distance
+from clockwork.training.fit import adam
 from clockwork.training.trajectories import AdaptorExample
 
 
@@ -56,10 +57,7 @@ class Distillation(LightningModule):
         return loss.mean() + self.guided * pushed
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.adaptor.parameters(), lr=self.learning_rate)
-        if not self.decay:
-            return optimizer
-        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)]
+        return adam(self.adaptor.parameters(), self.learning_rate, self.epochs, self.decay)
 
 
 def guided_distance(error: Tensor, guidance: float) -> Tensor:

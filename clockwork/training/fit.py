@@ -1,8 +1,10 @@
 """Lightning's Trainer as every objective uses it: resuming, checkpoints, one log."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 
@@ -32,3 +34,9 @@ def fit(
     )
     fitting.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
     return fitting
+
+
+def adam(parameters: Iterable[torch.nn.Parameter], learning_rate: float, epochs: int, decay: bool) -> Any:
+    """Adam; with `decay` its rate falls to nothing over the epochs, along a cosine."""
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+    return ([optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)]) if decay else optimizer

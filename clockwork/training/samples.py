@@ -1,6 +1,6 @@
-"""Pictures while an adaptor trains: teacher, identity and adaptor for the same prompts and noise."""
+"""Pictures while something trains: the same prompts and noise by each of several setups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,26 +14,32 @@ from clockwork.setup import Setup
 
 
 class Samples(Callback):
-    """Writes `samples/epoch*.png` every few epochs and after the last, for the loggers that keep pictures too."""
+    """Writes `epoch*.png` into the folder every few epochs and after the last, a line a setup, for loggers that keep
+    pictures too; `every` 0: never."""
 
-    def __init__(self, setup: Setup, prompts: Sequence[Prompt], folder: Path, every: int = 10) -> None:
-        assert setup.adaptor is not None
-        self.prompts, self.folder, self.every = prompts, folder, every
-        self.setups = {
-            "teacher": replace(setup, adaptor=None, schedule=Schedule()),
-            "identity": replace(setup, adaptor=Identity(setup.adaptor.widths)),
-            setup.adaptor_name: setup,
-        }
+    def __init__(self, setups: Mapping[str, Setup], prompts: Sequence[Prompt], folder: Path, every: int = 10) -> None:
+        self.setups, self.prompts, self.folder, self.every = setups, prompts, folder, every
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if trainer.is_global_zero and (epoch % self.every == 0 or epoch == trainer.max_epochs):
-            teacher = self.setups["teacher"].teacher
-            noise = teacher.noise([p.id for p in self.prompts])
-            captions = [p.text for p in self.prompts]
-            rows = {name: teacher.decode(s.latents(captions, noise)) for name, s in self.setups.items()}
+        due = self.every > 0 and (epoch % self.every == 0 or epoch == trainer.max_epochs)
+        if trainer.is_global_zero and due:
+            rows = {}
+            for name, setup in self.setups.items():
+                noise = setup.teacher.noise([p.id for p in self.prompts])
+                rows[name] = setup.teacher.decode(setup.latents([p.text for p in self.prompts], noise))
             file = self.folder / f"epoch{epoch:04d}.png"
             write_grid(file, rows)
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):  # those that keep pictures
                     logger.log_image("samples", [str(file)], step=trainer.global_step)
+
+
+def beside_teacher(setup: Setup) -> dict[str, Setup]:
+    """Teacher, identity and the setup's own adaptor."""
+    assert setup.adaptor is not None
+    return {
+        "teacher": replace(setup, adaptor=None, schedule=Schedule()),
+        "identity": replace(setup, adaptor=Identity(setup.adaptor.widths)),
+        setup.adaptor_name: setup,
+    }

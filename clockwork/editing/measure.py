@@ -1,0 +1,169 @@
+"""An editor on a benchmark → pictures → metrics → a row; a killed run goes on where it stopped."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clockwork.adaptors import adaptor_hash
+from clockwork.editing.benchmark import Pair, pairs_hash
+from clockwork.editing.edit import Editor
+from clockwork.editing.inversion import LatentsOnDisk, save_latents
+from clockwork.editing.rows import Row
+from clockwork.metrics.clip_score import clip_score
+from clockwork.metrics.similarity import psnr_and_ssim
+from clockwork.metrics.structure import Structure
+from clockwork.openclip import OpenCLIP
+from clockwork.operating_point import digest
+from clockwork.pictures import read_image, write_image
+from clockwork.rows import append_row, commit, read_rows, versions
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What to measure; `miniature` says that the small CLIP stands in for CLIP and DINO, and rows name it so."""
+
+    clip: OpenCLIP | None = None
+    structure: Structure | None = None
+    reconstruction: bool = False  # the source prompt alone, from the inversion's last latent
+    miniature: bool = False
+
+    @property
+    def label(self) -> str:
+        clip = [] if self.clip is None else [f"CLIP {self.clip.label}"]
+        structure = [] if self.structure is None else [f"structure {self.structure.label}"]
+        return "; ".join(clip + structure + ["reconstruction"] * self.reconstruction) or "none"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The benchmark, the metrics and the folder that a sweep's rows share; inversions are kept in `latents`, if given,
+    for every row that makes the same ones."""
+
+    benchmark: str
+    pairs: Sequence[Pair]
+    metrics: Metrics
+    folder: Path
+    latents: Path | None = None
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    def digest(self, editor: Editor) -> str:
+        """Of all that fixes the pictures and the metrics."""
+        return digest([editor.columns(), pairs_hash(self.pairs), self.metrics.label])
+
+    def measure(self, editor: Editor) -> None:
+        """Appends the row, unless one with its digest is there."""
+        name = self.digest(editor)
+        if name in {row["digest"] for row in read_rows(self.rows)}:
+            return
+        folder = self.folder / "pictures" / name
+        self._paint(editor, folder)
+        append_row(self.rows, self._row(editor, name, folder))
+
+    def _paint(self, editor: Editor, folder: Path) -> None:
+        """One PNG a pair, and one a reconstruction; those already there are kept."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=len(self.pairs), desc=f"{self.benchmark}, {editor.label}", unit="edit") as bar:
+            for picture_id, group in groupby(self.pairs, lambda pair: pair.picture_id):
+                pairs = list(group)
+                missing = [pair for pair in pairs if not (folder / f"{pair.id}.png").is_file()]
+                again = folder / f"{picture_id}-reconstruction.png"
+                lacking = self.metrics.reconstruction and not again.is_file()
+                if missing or lacking:
+                    latents = self._inverted(editor, pairs[0])
+                    features = editor.record(latents) if editor.replay and missing else None
+                    for pair in missing:
+                        write_image(folder / f"{pair.id}.png", editor.edit(latents, pair.target, features))
+                    if lacking:
+                        write_image(again, editor.reconstruct(latents, pairs[0].source))
+                bar.update(len(pairs))
+
+    def _inverted(self, editor: Editor, pair: Pair) -> Mapping[int, Tensor]:
+        if self.latents is None:
+            return editor.invert(pair.picture(), pair.source)
+        setup = editor.inversion
+        made = [asdict(setup.point), adaptor_hash(setup.adaptor), pairs_hash([pair]), editor.visited]
+        file = self.latents / f"{digest(made)}.safetensors"
+        if not file.is_file():
+            save_latents(file, editor.invert(pair.picture(), pair.source))
+        return LatentsOnDisk(file)
+
+    def _psnr(self, folder: Path, name: str, theirs: str) -> float | None:
+        """Of every pair's picture by that name to the pair's own `picture` or `right` one."""
+        if any(getattr(pair, theirs) is None for pair in self.pairs):
+            return None
+        read = ((read_image(folder / name.format(pair)), getattr(pair, theirs)()) for pair in self.pairs)
+        return psnr_and_ssim((ours[None], right[None]) for ours, right in read)[0]
+
+    def _edited(self, folder: Path) -> Iterator[tuple[Pair, Tensor]]:
+        for pair in self.pairs:
+            yield pair, read_image(folder / f"{pair.id}.png")[None]
+
+    def _row(self, editor: Editor, name: str, folder: Path) -> Row:
+        metrics, small = self.metrics, self.metrics.miniature
+        score = distance = unedited = autoencoder = None
+        if metrics.clip is not None:
+            score = clip_score(metrics.clip, ((image, [pair.target]) for pair, image in self._edited(folder)))
+        if metrics.structure is not None:
+            distance = metrics.structure((image, pair.picture()[None]) for pair, image in self._edited(folder))
+        if all(pair.right is not None for pair in self.pairs):
+            unedited = psnr_and_ssim((p.picture()[None], p.right()[None]) for p in self.pairs if p.right)[0]
+        if metrics.reconstruction:
+            teacher = editor.generation.teacher
+            once = ((teacher.decode(teacher.encode_images(p.picture()[None])), p.picture()[None]) for p in self.pairs)
+            autoencoder = psnr_and_ssim(once)[0]
+        pictures = len({pair.picture_id for pair in self.pairs})
+        flops = editor.flops(len(self.pairs) // pictures)
+        return Row(
+            digest=name,
+            benchmark=self.benchmark,
+            pairs=len(self.pairs),
+            pairs_hash=pairs_hash(self.pairs),
+            **editor.columns(),
+            clip_score=None if small else score,
+            dino_distance=None if small else distance,
+            clip_score_miniature=score if small else None,
+            structure_miniature=distance if small else None,
+            psnr_right=self._psnr(folder, "{0.id}.png", "right"),
+            psnr_unedited=unedited,
+            psnr_reconstruction=self._psnr(folder, "{0.picture_id}-reconstruction.png", "picture")
+            if metrics.reconstruction
+            else None,
+            psnr_autoencoder=autoencoder,
+            metrics=metrics.label,
+            tflops_paper=flops.paper / 1e12,
+            tflops_full=flops.full / 1e12,
+            gmacs=flops.macs / 1e9,
+            device=str(editor.generation.teacher.device),
+            commit=commit(),
+            versions=versions(),
+        )
+
+
+def miniature(reconstruction: bool = True) -> Metrics:
+    """CLIP score and structure distance through the small CLIP."""
+    from clockwork.metrics.structure import small_clip
+
+    clip = OpenCLIP.miniature()
+    return Metrics(clip, small_clip(clip), reconstruction, miniature=True)
+
+
+def real(
+    clip: str = "ViT-g-14",
+    clip_tag: str | None = "laion2b_s34b_b88k",
+    dino: str = "vit_base_patch8_224.dino",
+    reconstruction: bool = False,
+    device: str = "auto",
+) -> Metrics:
+    """CLIP score through an open_clip model, structure distance through a DINO ViT: the paper's."""
+    from clockwork.metrics import structure
+
+    at = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return Metrics(OpenCLIP(clip, clip_tag, at), structure.dino(dino, at), reconstruction)

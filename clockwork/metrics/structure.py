@@ -1,0 +1,91 @@
+"""Structure distance: how far two pictures' layouts are apart, whatever their colours (Splice, arXiv 2201.00424).
+
+A picture's structure is the cosine of every pair of its patches, as a network sees them; the distance of two is the
+mean squared difference. The network of the published figures is a DINO ViT, seen through the keys of its last layer.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clockwork.openclip import OpenCLIP
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """`features` turns 8-bit images `batch × 3 × height × width` into `batch × patches × width`."""
+
+    label: str
+    features: Callable[[Tensor], Tensor]
+
+    def __call__(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """Mean over pairs of 8-bit batches: 0 where the structure is the same."""
+        total, count = 0.0, 0
+        for ours, theirs in pairs:
+            difference = self_similarity(self.features(ours)) - self_similarity(self.features(theirs))
+            total += float(difference.square().mean((1, 2)).sum())
+            count += len(ours)
+        return total / count
+
+
+def self_similarity(features: Tensor) -> Tensor:
+    """Cosines `batch × patches × patches` of features `batch × patches × width`."""
+    unit = F.normalize(features.float(), dim=-1)
+    return unit @ unit.mT
+
+
+def dino(model: str = "vit_base_patch8_224.dino", device: str = "auto") -> Structure:
+    """Keys of the last layer of a DINO ViT, all heads, the class token's too, as Splice takes them.
+
+    `model` is a timm name, downloaded where it is missing (`vit_small_patch8_224.dino` for ViT-S/8), or a folder in
+    timm's format (`config.json`, `model.safetensors`). Pictures are seen at the model's own size.
+    """
+    import timm
+
+    folder = Path(model)
+    if "/" in model and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{model} is no timm folder: it has no config.json; download one with `hf download "
+            "timm/vit_base_patch8_224.dino --local-dir DIR` where there is a network, or give a timm name"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = f"local-dir:{folder}" if folder.is_dir() else model
+    vit = timm.create_model(name, pretrained=True, num_classes=0).to(device).eval().requires_grad_(False)
+    size, (mean, std) = vit.patch_embed.img_size, (torch.tensor(v, device=device)[:, None, None] for v in IMAGENET)
+    kept: list[Tensor] = []
+
+    @torch.no_grad()
+    def keys(images: Tensor) -> Tensor:
+        pixels = F.interpolate(images.to(device).float() / 255, size=size, mode="bilinear", antialias=True)
+        hook = vit.blocks[-1].attn.qkv.register_forward_hook(lambda *call: kept.append(call[-1]))
+        try:
+            vit((pixels - mean) / std)
+        finally:
+            hook.remove()
+        return kept.pop().chunk(3, dim=-1)[1]  # queries, keys, values: each of all heads
+
+    return Structure(f"{folder.name} {size[0]}", keys)
+
+
+def small_clip(clip: OpenCLIP) -> Structure:
+    """The miniature's stand-in for DINO: what the small CLIP's second stage sees, 8 × 8 patches."""
+    kept: list[Tensor] = []
+    vision: Any = clip.module.visual
+
+    def features(images: Tensor) -> Tensor:
+        hook = vision.layer2.register_forward_hook(lambda *call: kept.append(call[-1]))
+        try:
+            clip.encode_image(images)
+        finally:
+            hook.remove()
+        return kept.pop().flatten(2).mT
+
+    return Structure("small CLIP, second stage", features)

@@ -1,0 +1,101 @@
+"""Editing's rows: their table, Figures 6 and 15, and the pictures themselves."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from clockwork.pictures import read_image, write_grid
+from clockwork.reports.figures import pareto
+from clockwork.reports.tables import Row, label
+
+QUALITY = (
+    "clip_score",
+    "dino_distance",
+    "clip_score_miniature",
+    "structure_miniature",
+    "psnr_right",
+    "psnr_reconstruction",
+)
+COLUMNS = {
+    "benchmark": "{}",
+    "teacher": "{}",
+    "adaptor": "{}",
+    "schedule": "{}",
+    "inversion_steps": "{}",
+    "generation_steps": "{}",
+    "clip_score": "{:.4f}",
+    "dino_distance": "{:.4f}",
+    "clip_score_miniature": "{:.4f}",
+    "structure_miniature": "{:.5f}",
+    "psnr_right": "{:.2f}",
+    "psnr_unedited": "{:.2f}",
+    "psnr_reconstruction": "{:.2f}",
+    "psnr_autoencoder": "{:.2f}",
+    "tflops_paper": "{:.4g}",
+    "tflops_full": "{:.4g}",
+    "pairs": "{}",
+}
+
+
+class _Pair(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def picture(self) -> Callable[[], Any]: ...
+    @property
+    def right(self) -> Callable[[], Any] | None: ...
+
+
+def readable(rows: Sequence[Row]) -> list[Row]:
+    """With one `adaptor`, `schedule` and `steps` each, by which curves are drawn; those of inversion come first where
+    generation's are others."""
+    return [{**row, **_clock(row), "steps": row["inversion_steps"]} for row in rows]
+
+
+def _clock(row: Row) -> dict[str, str]:
+    inversion, generation = ((row[f"{p}_adaptor"], row[f"{p}_schedule"]) for p in ("inversion", "generation"))
+    if inversion == generation:
+        return dict(zip(("adaptor", "schedule"), generation, strict=True))
+    return {"adaptor": f"{' '.join(inversion)} | {generation[0]}", "schedule": generation[1]}
+
+
+def figures(rows: Sequence[Row], folder: Path) -> None:
+    """`figure15-<benchmark>.png` for each benchmark apart, and `figure6.png` for all of them together."""
+    rows = readable(rows)
+    names = dict.fromkeys(row["benchmark"] for row in rows)
+    for name in names:
+        pareto([row for row in rows if row["benchmark"] == name], folder / f"figure15-{name}.png", QUALITY)
+    pareto(_together(rows, len(names)), folder / "figure6.png", QUALITY)
+
+
+def _together(rows: Sequence[Row], benchmarks: int) -> list[Row]:
+    """Means over the pairs of all benchmarks, of the points that every benchmark has."""
+    points: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        points.setdefault((label(row), row["inversion_steps"], row["generation_steps"]), []).append(row)
+    return [_mean(found) for found in points.values() if len({row["benchmark"] for row in found}) == benchmarks]
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    def mean(name: str) -> float | None:
+        if any(row.get(name) is None for row in rows):
+            return None
+        return float(sum(row[name] * row["pairs"] for row in rows) / sum(row["pairs"] for row in rows))
+
+    return {**rows[0], **{name: mean(name) for name in (*QUALITY, "tflops_full")}}
+
+
+def side_by_side(rows: Sequence[Row], pairs: Sequence[_Pair], folder: Path, count: int = 8) -> None:
+    """`pictures-<benchmark>-<steps>.png`: sources, right answers where they are known, and every row's edits."""
+    import torch
+
+    chosen = pairs[:: max(1, len(pairs) // count)][:count]
+    lines = {"source": torch.stack([pair.picture() for pair in chosen])}
+    if all(pair.right for pair in chosen):
+        lines["right answer"] = torch.stack([pair.right() for pair in chosen if pair.right])
+    for row in readable(rows):
+        files = [folder / "pictures" / row["digest"] / f"{pair.id}.png" for pair in chosen]
+        name = "no clock" if row["adaptor"] == "none" else label(row)
+        lines[name] = torch.stack([read_image(file) for file in files])
+    steps = "-".join(str(n) for n in dict.fromkeys(row["inversion_steps"] for row in rows))
+    write_grid(folder / f"pictures-{rows[0]['benchmark']}-{steps}.png", lines, side=64)

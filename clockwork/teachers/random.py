@@ -1,0 +1,79 @@
+"""Pipelines with random weights, at real size or in small: what is tested and timed where no weights are to be had."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from clockwork.miniature import models
+from clockwork.teachers.architectures import architecture
+from clockwork.teachers.teacher import Pipeline
+
+# The published text encoders: OpenAI's ViT-L/14, and OpenCLIP's ViT-H/14 and ViT-bigG/14.
+VIT_L: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768}
+VIT_H: dict[str, Any] = {"hidden_size": 1024, "num_hidden_layers": 23, "num_attention_heads": 16, "hidden_act": "gelu"}
+VIT_G: dict[str, Any] = {
+    **{"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20, "hidden_act": "gelu"},
+    "projection_dim": 1280,
+}
+TEXTS: dict[str, Sequence[Mapping[str, Any]]] = {"sd21": [VIT_H], "sdxl": [VIT_L, VIT_G]}  # others have ViT-L
+VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+}
+_BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def random_pipeline(name: str, seed: int = 0) -> Pipeline:
+    """A published model (`architectures.ARCHITECTURES`) at its real size; its tokenizer knows few words."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(**architecture(name))
+    scaling = {"sdxl": 0.13025}.get(name, 0.18215)
+    return pipeline_around(unet, TEXTS.get(name, [VIT_L]), {**VAE, "scaling_factor": scaling})
+
+
+def pipeline_around(
+    unet: UNet2DConditionModel,
+    texts: Sequence[Mapping[str, Any]],
+    vae: Mapping[str, Any],
+    vocabulary: int = 49408,
+    scheduler: SchedulerMixin | None = None,
+) -> Pipeline:
+    """A pipeline whose other parts are new: text encoders and autoencoder by their configs; two texts make an XL."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = models.tokenizer(Path(folder), captions=500, length=77)
+    ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    configs = [
+        CLIPTextConfig(**{"intermediate_size": 4 * text["hidden_size"], **text}, vocab_size=vocabulary, **ids)
+        for text in texts
+    ]
+    decoder = AutoencoderKL(**vae)
+    if len(configs) == 1:
+        plain = scheduler or _scheduler(unet)
+        parts = (decoder, CLIPTextModel(configs[0]), words, unet, plain)
+        return StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False)
+    encoders = CLIPTextModel(configs[0]), CLIPTextModelWithProjection(configs[1])
+    euler = scheduler or EulerDiscreteScheduler(**_BETAS)
+    return StableDiffusionXLPipeline(decoder, *encoders, words, words, unet, euler, add_watermarker=False)
+
+
+def _scheduler(unet: UNet2DConditionModel) -> SchedulerMixin:
+    """SD v1.5's, or SD v2.1's, which predicts v."""
+    if unet.config.cross_attention_dim == VIT_H["hidden_size"]:
+        return DDIMScheduler(**_BETAS, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False)
+    return PNDMScheduler(**_BETAS, skip_prk_steps=True, set_alpha_to_one=False)

@@ -1,0 +1,60 @@
+"""Regular distillation, the paper's ablation (Figure 7): pictures noised forward to two neighbouring timesteps."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from clockwork.denoise import Denoised, Full
+from clockwork.images import CaptionedImage, pixels
+from clockwork.setup import Setup
+from clockwork.solvers import make_solver
+from clockwork.teachers import Condition
+from clockwork.training.trajectories import AdaptorExample, check_adaptor_steps, halves, pooled_text, which_half
+
+
+class NoisedPairs:
+    """Examples of pictures: `data=noised`. One a picture and adaptor step, both halves of guidance: as many as a
+    roll-out gives, so that the two compare like for like."""
+
+    def __init__(self, setup: Setup) -> None:
+        check_adaptor_steps(setup)
+        self.setup = setup
+        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
+        solver.set_timesteps(setup.steps)
+        self.times = solver.timesteps
+
+    def __call__(self, images: Sequence[CaptionedImage], seed: int) -> AdaptorExample:
+        teacher = self.setup.teacher
+        data = teacher.encode_images(pixels(images, teacher.resolution))
+        conditions = teacher.conditions([image.text for image in images], self.setup.guidance)
+        condition = halves(*conditions)
+        examples = []
+        for step in self.setup.schedule.adaptor_steps(len(self.times)):
+            noise = teacher.noise([image.id for image in images], seed * 1000 + step)
+            before, now = (
+                noised(self.setup, data, noise, self.times[max(i, 0)].expand(len(data))) for i in (step - 2, step - 1)
+            )
+            examples.append(self.pair(before, now, step, condition))
+        return AdaptorExample.join(examples)
+
+    def pair(self, before: Tensor, now: Tensor, step: int, condition: Condition) -> AdaptorExample:
+        """The example at a step, from the latents that enter the step before and this one."""
+        seen = self._look(now, step, condition)
+        prev = self._look(before, step - 1, condition).r_out if step > 1 else torch.zeros_like(seen.r_out)
+        batch = len(condition)
+        t_emb, number = seen.t_emb.expand(batch, -1), torch.full((batch,), step)
+        half = which_half(batch, len(now))
+        return AdaptorExample(seen.r_in, prev, t_emb, pooled_text(condition), seen.r_out, number, half)
+
+    @torch.no_grad()
+    def _look(self, latents: Tensor, step: int, condition: Condition) -> Denoised:
+        both = torch.cat([latents] * (len(condition) // len(latents)))
+        return Full(self.setup.split)(both, self.times[step - 1].to(latents.device), condition, step, None)
+
+
+def noised(setup: Setup, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Latents of pictures, with noise as the teacher's noise schedule has at the timesteps (`batch`)."""
+    schedule = setup.teacher.noise_schedule
+    solver = make_solver("flow" if setup.teacher.flow else "ddim", schedule)
+    return solver.add_noise(data, noise, timesteps.to(data.device))

@@ -1,0 +1,79 @@
+"""Edits a picture by a text: `python scripts/edit.py image=jeep.jpg source="a toy of a jeep" target="…"`, or a set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _command import command
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from clockwork.editing.edit import Editor
+    from clockwork.teachers import Teacher
+
+
+@command("edit")
+def main(cfg: DictConfig) -> None:
+    from _compose import chosen_editor
+    from hydra.utils import instantiate
+
+    from clockwork.editing.edit import read_picture
+
+    benchmark = cfg.get("benchmark")
+    if benchmark is None:  # before the teacher is loaded, so that a mistake shows at once
+        for name in ("image", "source", "target"):
+            if not cfg[name]:
+                raise ValueError(
+                    f"{name}=… is missing: say image=<file> source=<prompt> target=<prompt>, or +benchmark=…"
+                )
+        if not Path(cfg.image).is_file():
+            raise FileNotFoundError(f"no picture at {cfg.image}: give image=<a file>")
+    teacher = instantiate(cfg.teacher)
+    editors = [chosen_editor(cfg, teacher, difference) for difference in OmegaConf.to_container(cfg.points)]
+    if benchmark is None:
+        edit_one(cfg, editors, read_picture(Path(cfg.image), teacher.resolution, cfg.resize))
+    else:
+        edit_set(cfg, teacher, editors)
+
+
+def edit_one(cfg: DictConfig, editors: "list[Editor]", picture: Any) -> None:
+    """`edit.png`: source and edits side by side; and each by itself."""
+    import torch
+
+    from clockwork.pictures import write_grid, write_image
+
+    pictures, output = {"source": picture}, Path(cfg.output)
+    for editor in editors:
+        print(f"{editor.label}: {editor.flops().full / 1e9:.4g} GFLOPs")
+        pictures[editor.clock] = editor.edit(editor.invert(picture, cfg.source), cfg.target)
+    output.mkdir(parents=True, exist_ok=True)
+    for label, image in pictures.items():
+        write_image(output / f"{label.replace(' ', '-')}.png", image)
+    write_grid(output / "edit.png", {"": torch.stack(list(pictures.values()))}, 192, list(pictures))
+    print(f"pictures in {output}")
+
+
+def edit_set(cfg: DictConfig, teacher: "Teacher", editors: "list[Editor]") -> None:
+    """A row an editor, then the report of all rows in the output folder."""
+    from hydra.utils import instantiate
+
+    from clockwork.editing.measure import Measurement
+    from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
+    from clockwork.reports.loggers import log_rows
+    from clockwork.reports.tables import table
+    from clockwork.rows import read_rows
+
+    latents = Path(cfg.latents) if cfg.latents else None
+    pairs, output = instantiate(cfg.benchmark)(teacher), Path(cfg.output)
+    measurement = Measurement(cfg.name, pairs, instantiate(cfg.edit_metrics), output, latents)
+    for editor in editors:
+        measurement.measure(editor)
+    asked = [measurement.digest(editor) for editor in editors]
+    rows = read_rows(measurement.rows)
+    print(table(readable(rows), COLUMNS))
+    figures(rows, output)
+    side_by_side([row for row in rows if row["digest"] in asked], pairs, output)
+    log_rows(cfg.logger, rows, output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""A pipeline folder of a published model at real size with random weights: `random_teacher.py architecture=sd15`."""
+
+from pathlib import Path
+
+from _command import command
+from omegaconf import DictConfig
+
+
+@command("random_teacher")
+def main(cfg: DictConfig) -> None:
+    import torch
+
+    from clockwork.teachers import Teacher
+    from clockwork.teachers.random import random_pipeline
+
+    path = Path(cfg.path)
+    if path.exists():
+        raise ValueError(f"{path} is there already: name another, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pipe = random_pipeline(cfg.architecture, cfg.seed)
+    millions = sum(p.numel() for p in pipe.unet.parameters()) / 1e6
+    Teacher(cfg.architecture, pipe.to(getattr(torch, cfg.dtype))).save(path)
+    print(f"{cfg.architecture}, UNet of {millions:.2f}M random parameters, in {path}")
+
+
+if __name__ == "__main__":
+    main()

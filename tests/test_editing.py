@@ -1,0 +1,306 @@
+"""Inversion and Plug-and-Play against their own mathematics, the authors' map, and a plain way of computing them."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import small_inputs, small_unet
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from clockwork.adaptors import Identity, Widths
+from clockwork.denoise import Clocked, Denoised, Full
+from clockwork.editing.edit import Editor
+from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, save_latents, timesteps
+from clockwork.editing.plug_and_play import Injection, PlugAndPlay, injecting, places, recording
+from clockwork.metrics.flops import count_flops
+from clockwork.miniature import scenes
+from clockwork.rollout import rollout
+from clockwork.schedule import Schedule
+from clockwork.setup import Setup, widths
+from clockwork.solvers import make_solver
+from clockwork.split import SplitUNet
+from clockwork.teachers import Condition, Teacher, load_teacher
+
+SOURCE = scenes.scene("test", 0)
+TARGET = SOURCE.recoloured("cyan").caption
+PICTURE = torch.from_numpy(scenes.draw(SOURCE)).permute(2, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher("miniature_sd", guidance=3.0)
+
+
+def editor(teacher: Teacher, inversion: int = 8, generation: int = 4, clock: str = "full", **settings: Any) -> Editor:
+    split = SplitUNet(teacher.unet)
+    adaptor = None if clock == "full" else Identity(widths(teacher, "stage1"))
+    name = "none" if adaptor is None else "identity"
+    setup = Setup(teacher, split, Schedule.parse(clock), "ddim", generation, 3.0, adaptor, name)
+    return Editor(replace(setup, solver="ddim_inverse", steps=inversion, guidance=1.0), setup, **settings)
+
+
+def test_injected_layers_are_the_authors() -> None:
+    """MichalGeyer/pnp-diffusers on SD v1.5: attention of up blocks {1: [1, 2], 2: [0, 1, 2], 3: [0, 1, 2]}, features
+    of the resnet up_blocks[1].resnets[1] after its second convolution; int(0.8 · 50) and int(0.5 · 50) steps."""
+    unet = small_unet("sd15")
+    split = SplitUNet(unet)
+    injection = Injection.of(split.chain, steps=50)
+    theirs = {1: [1, 2], 2: [0, 1, 2], 3: [0, 1, 2]}
+    selves = [unet.up_blocks[b].attentions[i].transformer_blocks[0].attn1 for b in theirs for i in theirs[b]]
+    assert injection.attention == tuple(p for attn in selves for p in (attn.to_q, attn.to_k))
+    assert injection.convolution is unet.up_blocks[1].resnets[1].conv2
+    assert (injection.convolution_steps, injection.attention_steps) == (40, 25)
+    assert places(split.chain) == (5, 6, 8, 9, 10, 12, 13, 14)
+    assert injection.modules(25) == (injection.convolution, *injection.attention)
+    assert injection.modules(40) == (injection.convolution,) and injection.modules(41) == ()
+
+
+class PlainAttention:
+    """Self-attention written out, with the first row's queries and keys for every row."""
+
+    def __call__(self, attn: Any, x: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
+        q, k, v = attn.to_q(x), attn.to_k(x), attn.to_v(x)
+        q, k = (torch.cat([y[:1]] * len(y)) for y in (q, k))
+        q, k, v = (y.unflatten(2, (attn.heads, -1)).transpose(1, 2) for y in (q, k, v))
+        weights = (q @ k.transpose(2, 3) * attn.scale).softmax(-1)
+        return attn.to_out[0]((weights @ v).transpose(1, 2).flatten(2))
+
+
+class FirstRow(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.inner(x)[:1]] * len(x))
+
+
+def plain(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A copy with the authors' injection built in, for diffusers' own forward to run."""
+    other = copy.deepcopy(unet)
+    for i in places(SplitUNet(other).chain):
+        for block in SplitUNet(other).chain.up[i].attention.transformer_blocks:
+            block.attn1.set_processor(PlainAttention())
+    resnet = SplitUNet(other).chain.up[places(SplitUNet(other).chain)[0]].resnet
+    resnet.conv2 = FirstRow(resnet.conv2)
+    return other
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "efficient"])
+def test_injection_is_the_plain_computation(name: str) -> None:
+    unet, inputs = small_unet(name).double(), small_inputs(name, batch=3)
+    inputs = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, inputs)
+    split = SplitUNet(unet)
+    with torch.no_grad(), injecting(Injection.of(split.chain, 1, 1, 1).modules(1)):
+        ours = split(**inputs)
+    theirs = plain(unet)(**inputs).sample
+    assert (ours - theirs).abs().max() < 1e-12  # of about 1: the attention product alone is summed in another order
+    assert (ours - unet(**inputs).sample)[1:].abs().max() > 1e-3
+    assert torch.equal(ours[0], split(**inputs)[0])  # the source's own row is what it was
+
+
+def test_the_whole_loop_is_the_authors(teacher: Teacher) -> None:
+    """Inversion, then a batch of three a step: source latent with the empty prompt, negative, target."""
+    ours = editor(teacher, 8, 4, negative="black", tau_f=0.75, tau_a=0.5)
+    latents = ours.invert(PICTURE, SOURCE.caption)
+    conditions = [teacher.encode([text]) for text in ("", "black", TARGET)]
+    solver = make_solver("ddim", teacher.noise_schedule)
+    solver.set_timesteps(4)
+    x, tokens = latents[int(solver.timesteps[0])], torch.cat([c.tokens for c in conditions])
+    injection = Injection.of(ours.generation.split.chain, 4, 0.75, 0.5)
+    for step, t in enumerate(solver.timesteps, 1):
+        with torch.no_grad(), injecting(injection.modules(step)):
+            output = teacher.unet(torch.cat([latents[int(t)], x, x]), t, tokens).sample
+        _, negative, target = output.chunk(3)
+        x = solver.step(negative + 3.0 * (target - negative), t, x).prev_sample
+    assert injection.modules(2) != injection.modules(3) != injection.modules(4) == ()
+    assert torch.equal(ours.edit(latents, TARGET), teacher.decode(x)[0])
+
+
+@pytest.mark.parametrize("clock", ["full", "clock2"])
+def test_hooks_go_and_leave_nothing(teacher: Teacher, clock: str) -> None:
+    before = {name: dict(vars(module)) for name, module in teacher.unet.named_modules()}
+    ours = editor(teacher, 2, 2, clock)
+    latents = ours.invert(PICTURE, SOURCE.caption)
+    ours.edit(latents, TARGET)
+    with pytest.raises(KeyError):  # a latent is missing in the middle of a roll-out
+        ours.edit({t: x for t, x in latents.items() if t == max(latents)}, TARGET)
+    for module in teacher.unet.modules():
+        assert not module._forward_hooks and not module._forward_pre_hooks and "forward" not in vars(module)
+    assert all(vars(m).keys() == before[name].keys() for name, m in teacher.unet.named_modules())
+
+
+def test_on_adaptor_steps_only_the_last_up_block_injects() -> None:
+    """At stage 1 the convolution and the other self-attentions lie in the low-res path, which does not run there."""
+    unet, inputs = small_unet("sd15"), small_inputs("sd15")
+    split = SplitUNet(unet)
+    injection = Injection.of(split.chain, 10)
+    sample, condition = inputs["sample"], Condition(inputs["encoder_hidden_states"])
+    clocked = Clocked(split, Identity(Widths(0, 0, 0, 0)), Schedule.parse("clock2"))
+    ran = []
+    for step, r_out in ((1, None), (2, Full(split)(sample, torch.tensor(500), condition, 1, None).r_out)):
+        with recording(injection.modules(step)) as seen:
+            clocked(sample, torch.tensor(500), condition, step, r_out)
+        ran.append(set(seen))
+    last = {p for a in unet.up_blocks[3].attentions for b in a.transformer_blocks for p in (b.attn1.to_q, b.attn1.to_k)}
+    assert ran[0] == set(injection.modules(1)) and ran[1] == last
+    none = SplitUNet(small_unet("efficient"))  # no attention at the top: nothing acts there
+    assert not set(places(none.chain)) & set(range(len(none.chain.up) - none.cut.up, len(none.chain.up)))
+
+
+@pytest.mark.parametrize("clock", ["full", "clock2"])
+def test_source_leaves_the_batch_with_nothing_changed(teacher: Teacher, clock: str) -> None:
+    """Rows of a batch do not touch: in double precision, where a batch's size moves sums in the last digits only."""
+    plainly, batches = latents_of(teacher, clock, source_to_the_end=True)
+    saving, smaller = latents_of(teacher, clock, source_to_the_end=False)
+    assert batches == [3] * 6 and smaller == [3, 3, 3, 3, 2, 2]
+    assert (plainly - saving).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("clock", ["full", "clock2"])
+def test_recorded_features_stand_in_for_the_source(teacher: Teacher, clock: str) -> None:
+    plainly, _ = latents_of(teacher, clock)
+    saving, batches = latents_of(teacher, clock, replay=True)
+    assert batches == [1] * 4 + [2] * 6  # the source once, while there is something to record; then the edit
+    assert (plainly - saving).abs().max() < 1e-9
+
+
+def latents_of(teacher: Teacher, clock: str, **settings: Any) -> tuple[Tensor, list[int]]:
+    """An edit's last latents in double precision, and the batch of each UNet call."""
+    unet = copy.deepcopy(teacher.unet).double()
+    pipe = type(teacher.pipe)(**{**teacher.pipe.components, "unet": unet}, requires_safety_checker=False)
+    pipe.vae, pipe.text_encoder = copy.deepcopy(pipe.vae).double(), copy.deepcopy(pipe.text_encoder).double()
+    ours = editor(Teacher("double", pipe), 6, 6, clock, **settings)
+    latents = ours.invert(PICTURE, SOURCE.caption)
+    batches: list[int] = []
+    hook = unet.conv_in.register_forward_hook(lambda _, __, output: batches.append(len(output)))
+    kept: list[Tensor] = []
+    decoding = pipe.vae.decoder.conv_in.register_forward_hook(lambda _, args, __: kept.append(args[0]))
+    ours.edit(latents, TARGET)
+    hook.remove()
+    decoding.remove()
+    return kept[-1], batches
+
+
+class Constant:
+    """A denoiser whose output does not look at the sample: DDIM and its inverse are then each other's inverse."""
+
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Any) -> Denoised:
+        output = torch.linspace(-1, 1, sample.numel()).reshape(sample.shape)
+        return Denoised(output, output, output, output, full=True)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_inversion_goes_the_way_back(spacing: str) -> None:
+    """The timesteps in reverse, and with the noise known the source again: exactly, whatever the step count."""
+    schedule = dict(DDIMScheduler(beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1).config)
+    schedule |= {"timestep_spacing": spacing, "prediction_type": "epsilon"}
+    there, back = (make_solver(name, schedule) for name in ("ddim_inverse", "ddim"))
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    condition = Condition(torch.zeros(1, 1, 1))
+    inverted = list(rollout(Constant(), there, 20, x, condition))
+    again = list(rollout(Constant(), back, 20, inverted[-1].latents, condition))
+    assert [int(r.timestep) for r in again] == [int(r.timestep) for r in inverted][::-1]
+    assert all(len(r.denoised.output) == 1 for r in inverted)  # no guidance: the batch stays single
+    assert torch.allclose(again[-1].latents, x, atol=1e-5)
+    for before, after in zip(inverted[-2::-1], again, strict=False):
+        assert torch.allclose(before.latents, after.latents, atol=1e-4)
+
+
+def test_more_steps_of_inversion_reconstruct_better(teacher: Teacher) -> None:
+    errors = []
+    for steps in (2, 6, 18):
+        ours = editor(teacher, steps, steps)
+        again = ours.reconstruct(ours.invert(PICTURE, SOURCE.caption), SOURCE.caption)
+        errors.append(float((again.float() - PICTURE.float()).square().mean()))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_as_many_steps_as_timesteps(teacher: Teacher) -> None:
+    """SD v1.5's `leading` timesteps are offset by one, so that a thousand of them would end at 1000."""
+    pipe = copy.copy(teacher.pipe)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="leading", steps_offset=1)
+    ours = editor(Teacher("leading", pipe), 1000, 50)
+    assert timesteps(inverse_solver(ours.inversion), 1000) == list(range(1000))
+    assert ours.visited == list(range(981, 0, -20))
+    for steps in (50, 100, 200, 500):  # the paper's
+        editor(Teacher("leading", pipe), steps, 50)
+
+
+def test_more_generation_than_inversion_is_refused(teacher: Teacher) -> None:
+    for inversion, generation in ((4, 8), (20, 50), (10, 4)):
+        with pytest.raises(ValueError, match=f"{generation} steps of generation .* {inversion} steps of inversion"):
+            editor(teacher, inversion, generation)
+
+
+def test_latents_on_disk(teacher: Teacher, tmp_path: Path) -> None:
+    setup = editor(teacher, 4, 2).inversion
+    latents = invert(setup, teacher.encode_images(PICTURE[None]), SOURCE.caption)
+    assert list(latents) == timesteps(inverse_solver(setup), 4)
+    save_latents(tmp_path / "kept" / "a.safetensors", latents)
+    kept = LatentsOnDisk(tmp_path / "kept" / "a.safetensors")
+    assert list(kept) == list(latents) and len(kept) == 4
+    assert all(torch.equal(kept[t], latents[t]) for t in kept)
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"source_to_the_end": False}, {"replay": True}], ids=str)
+def test_flops_are_those_of_what_ran(teacher: Teacher, settings: dict[str, bool]) -> None:
+    """Counted while it runs, less text encoder and autoencoder; a third is equations 4 and 5 with their bracket."""
+    ours = editor(teacher, 6, 3, "clock2", tau_f=0.34, tau_a=0.34, **settings)
+    latent = teacher.encode_images(PICTURE[None])
+    latents = invert(ours.inversion, latent, SOURCE.caption)
+    texts = count_flops(lambda: teacher.encode([TARGET])).macs  # with guidance each is read beside the empty one
+    ran = count_flops(lambda: invert(ours.inversion, latent, SOURCE.caption)).macs - texts
+    ran += count_flops(lambda: ours.edit(latents, TARGET)).macs - 6 * texts
+    ran -= count_flops(lambda: teacher.decode(latent)).macs
+    if settings == {"replay": True}:
+        assert ours.flops(edits=2).macs < ours.flops().macs
+    assert ours.flops().macs == ran
+
+
+def test_equations_of_the_paper(teacher: Teacher) -> None:
+    """With neither saving, equation 6 as `editing_flops` has it."""
+    from clockwork.cost import step_flops
+    from clockwork.metrics.editing_flops import editing
+
+    for clock, number in (("full", 1), ("clock2", 2), ("clock4", 4)):
+        ours = editor(teacher, 20, 20, clock)
+        assert ours.flops() == editing(20, number, *step_flops(ours.generation))
+
+
+def test_a_decoder_without_attention_is_refused() -> None:
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        cross_attention_dim=12,
+        attention_head_dim=2,
+    )
+    with pytest.raises(ValueError, match="second layer with attention"):
+        places(SplitUNet(unet, "layer1").chain)
+    with pytest.raises(ValueError, match="shares of the steps"):
+        Injection.of(SplitUNet(small_unet("sd15")).chain, 10, tau_f=1.5)
+    fused = small_unet("sd15")
+    fused.fuse_qkv_projections()
+    with pytest.raises(ValueError, match="unfuse"):
+        Injection.of(SplitUNet(fused).chain, 10)
+
+
+def test_several_targets_share_one_source(teacher: Teacher) -> None:
+    """One row of source serves any number of edits of its picture."""
+    ours = editor(teacher, 2, 2)
+    latents = ours.invert(PICTURE, SOURCE.caption)
+    start, solver = latents[ours.visited[0]], make_solver("ddim", teacher.noise_schedule)
+    texts = [TARGET, SOURCE.recoloured("green").caption]
+    denoiser = PlugAndPlay(Full(ours.generation.split), ours.injection, latents, teacher.encode([""]))
+    negative = teacher.encode([""])
+    *_, both = rollout(denoiser, solver, 2, start.expand(2, -1, -1, -1), teacher.encode(texts), negative, 3.0)
+    for i, text in enumerate(texts):
+        *_, one = rollout(denoiser, solver, 2, start, teacher.encode([text]), negative, 3.0)
+        assert torch.allclose(both.latents[i], one.latents[0], atol=1e-4)

@@ -1,0 +1,245 @@
+"""Benchmarks as they come, with their quirks; structure distance; an editor's rows, resumed and reported."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from test_editing import editor
+from timm.models import save_for_hf
+
+from clockwork.editing.benchmark import pairs_hash, scenes, ti2i
+from clockwork.editing.edit import read_picture
+from clockwork.editing.measure import Measurement, Metrics, miniature
+from clockwork.metrics.structure import Structure, dino, self_similarity
+from clockwork.pictures import read_image, squared, write_image
+from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
+from clockwork.reports.tables import table
+from clockwork.rows import read_rows
+from clockwork.teachers import Teacher, load_teacher
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenetr-ti2i"
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher("miniature_sd", guidance=3.0)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="ImageNet-R-TI2I is not here")
+def test_imagenetr_ti2i(teacher: Teacher) -> None:
+    """Section 6: 150 edits, 3 pictures of each of 10 classes, 5 targets each."""
+    pairs = ti2i(teacher, str(REAL / "imnetr-ti2i.yaml"), str(REAL))
+    assert len(pairs) == 150 and len({p.id for p in pairs}) == 150
+    assert [len([p for p in pairs if p.picture_id == name]) for name in dict.fromkeys(p.picture_id for p in pairs)] == (
+        [5] * 30
+    )
+    assert (pairs[0].source, pairs[0].target) == ("a sketch of a penguin", "a video-game of a penguin")
+    assert pairs[5].source == "an art of a penguin" and pairs[10].source == "a painting of a penguin"
+    panda = next(p for p in pairs if p.source == "a cartoon of a panda")  # its entry names no picture
+    expected = squared(read_image(REAL / "panda" / "cartoon_30.jpg"), teacher.resolution)
+    assert torch.equal(panda.picture(), expected)
+    assert pairs_hash(pairs[:5]) != pairs_hash(pairs[5:10])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "panda").mkdir(parents=True)
+    image = torch.randint(0, 255, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for name in ("panda/cartoon_1.jpg", "bear.jpg"):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "data" / name)
+    return tmp_path
+
+
+def load(teacher: Teacher, folder: Path, text: str, **more: Any) -> Any:
+    (folder / "set.yaml").write_text(text)
+    return ti2i(teacher, str(folder / "set.yaml"), str(folder / "data"), **more)
+
+
+def test_wild_and_fake_entries(teacher: Teacher, folder: Path) -> None:
+    """The same format: a picture with its prompt, one without, and one that the teacher paints from a seed."""
+    pairs = load(
+        teacher,
+        folder,
+        "- {init_img: /Wild-TI2I/data/bear.jpg, target_prompts: [a lion]}\n"
+        "- {source_prompt: a cartoon of a panda, target_prompts: [a toy of a panda, a bear]}\n"
+        "- {source_prompt: a red circle, seed: 50, scale: 3.0, ddim_steps: 2, target_prompts: [a blue circle]}\n",
+        source_prompt="",
+    )
+    assert [p.source for p in pairs] == ["", *["a cartoon of a panda"] * 2, "a red circle"]
+    assert [p.id for p in pairs] == ["001-1", "002-1", "002-2", "003-1"]
+    side = teacher.resolution
+    assert all(p.picture().shape == (3, side, side) and p.picture().dtype == torch.uint8 for p in pairs)
+    assert pairs[3].picture() is pairs[3].picture()  # painted once
+
+
+BAD = {
+    "unknown class": (
+        "- {init_img: /T/zebra/toy_1.jpg, target_prompts: [a]}",
+        r"zebra/toy_1.jpg.*unknown class 'zebra'",
+    ),
+    "no such picture": ("- {init_img: /T/panda/toy_9.jpg, target_prompts: [a]}", "panda/toy_9.jpg.*no such picture"),
+    "no targets": ("- {init_img: /T/panda/cartoon_1.jpg}", "entry 1 .*cartoon_1.jpg.*no target_prompts"),
+    "empty target": ("- {init_img: /T/panda/cartoon_1.jpg, target_prompts: [a, '']}", "entry 1 .*prompt '' is no text"),
+    "number as target": ("- {init_img: /T/panda/cartoon_1.jpg, target_prompts: [3]}", "prompt 3 is no text"),
+    "no source": ("- {init_img: /T/data/bear.jpg, target_prompts: [a]}", "bear.jpg.*no source_prompt"),
+    "no picture": ("- {source_prompt: a bear, target_prompts: [a]}", "entry 1 .a bear.*no init_img"),
+    "picture not found by its prompt": (
+        "- {source_prompt: a toy of a panda, target_prompts: [a]}",
+        "0 pictures panda/toy",
+    ),
+    "no source for a seed": ("- {seed: 3, target_prompts: [a]}", "entry 1 .without a name.*source_prompt"),
+    "an entry that is none": ("- {source_prompt: a cartoon of a panda, target_prompts: [a]}\n- 3", "entry 2 .*mapping"),
+    "no list": ("init_img: a", "no list of entries"),
+    "no yaml": ("- {", "no yaml"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_entry_is_named(teacher: Teacher, folder: Path, name: str) -> None:
+    text, said = BAD[name]
+    with pytest.raises(ValueError, match=said) as mistake:
+        load(teacher, folder, text)
+    assert "\n" not in str(mistake.value)
+
+
+def test_missing_benchmark_files(teacher: Teacher, folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no benchmark file at "):
+        ti2i(teacher, str(folder / "nowhere.yaml"), str(folder))
+    with pytest.raises(FileNotFoundError, match="no folder of pictures"):
+        ti2i(teacher, __file__, str(folder / "nowhere"))
+
+
+def test_pictures_of_another_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = folder / "data" / "bear.jpg"
+    assert read_picture(file, 32).shape == (3, 32, 32)
+    assert "50 × 40 pixels: its middle square is resized to 32 × 32" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"bear.jpg has 50 × 40 pixels, not 32 × 32"):
+        read_picture(file, 32, resize=False)
+    write_image(folder / "fits.png", read_picture(file, 32))
+    assert torch.equal(read_picture(folder / "fits.png", 32, resize=False), read_picture(folder / "fits.png", 32))
+    (folder / "broken.jpg").write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"broken.jpg is no image that can be read"):
+        read_picture(folder / "broken.jpg", 32)
+
+
+def test_structure_distance_by_hand() -> None:
+    """Cosines of patches: blind to length, and 0 apart only where all angles are the same."""
+    right, scaled = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[[5.0, 0.0], [0.0, 0.1]]])
+    slanted = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    assert torch.equal(self_similarity(right)[0], torch.eye(2))
+    assert float(self_similarity(slanted)[0, 0, 1]) == pytest.approx(2**-0.5)
+    distance = Structure("given", lambda images: images)
+    assert distance([(right, scaled)]) == 0
+    assert distance([(right, slanted)]) == pytest.approx(0.5 / 2)  # two of four cosines differ by √½
+    assert distance([(right, slanted), (right, right)]) == pytest.approx(0.5 / 4)
+
+
+def test_dino_from_a_folder(tmp_path: Path) -> None:
+    """Random weights in timm's format; the keys again from the layers before, by matrix product."""
+    torch.manual_seed(0)
+    about = {"img_size": 32, "embed_dim": 48, "depth": 3, "num_heads": 3}
+    vit = timm.create_model("vit_small_patch8_224.dino", num_classes=0, **about).eval()
+    save_for_hf(vit, str(tmp_path / "dino"), model_args=about, safe_serialization=True)
+    structure = dino(str(tmp_path / "dino"), "cpu")
+    assert structure.label == "dino 32"
+    images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        tokens = vit._pos_embed(vit.patch_embed((images / 255 - mean) / std))
+        tokens = vit.blocks[-1].norm1(vit.blocks[1](vit.blocks[0](vit.norm_pre(tokens))))
+        qkv = vit.blocks[-1].attn.qkv
+        keys = tokens @ qkv.weight[48:96].T + qkv.bias[48:96]
+    assert keys.shape == (2, 17, 48)  # 16 patches and the class token
+    assert torch.allclose(structure.features(images), keys, atol=1e-4)
+    expected = (self_similarity(keys[:1]) - self_similarity(keys[1:])).square().mean()
+    assert structure([(images[:1], images[1:])]) == pytest.approx(float(expected), rel=1e-4)
+    assert structure.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, 17, 48)
+    with pytest.raises(FileNotFoundError, match="no timm folder"):
+        dino(str(tmp_path / "nowhere"))
+
+
+def test_small_structure_sees_layout_more_than_colour(teacher: Teacher) -> None:
+    """The stand-in: a recoloured scene is nearer to its source than a mirrored one."""
+    structure = miniature().structure
+    assert structure is not None
+    pairs = scenes(teacher, 24)
+    recoloured = structure((p.picture()[None], p.right()[None]) for p in pairs if p.right)
+    mirrored = structure((p.picture()[None], p.picture().flip(1, 2)[None]) for p in pairs)
+    assert 0 < recoloured < mirrored
+
+
+def test_scenes_change_one_colour_word(teacher: Teacher) -> None:
+    for pair in scenes(teacher, 8):
+        before, after = pair.source.split(), pair.target.split()
+        assert sum(a != b for a, b in zip(before, after, strict=True) if {a, b} != {"a", "an"}) == 1
+        assert pair.right is not None and not torch.equal(pair.picture(), pair.right())
+
+
+def test_a_row_is_measured_once_and_resumed(teacher: Teacher, tmp_path: Path) -> None:
+    pairs = scenes(teacher, 2)
+    plain, clocked = editor(teacher, 4, 2), editor(teacher, 4, 2, "clock2")
+    measurement = Measurement("scenes", pairs, miniature(), tmp_path, tmp_path / "latents")
+    measurement.measure(plain)
+    kept = list((tmp_path / "latents").iterdir())
+    assert len(kept) == 2 and all(file.suffix == ".safetensors" for file in kept)
+    pictures = tmp_path / "pictures" / measurement.digest(plain)
+    edit, again = pictures / "test-0.png", pictures / "test-1.png"
+    before = edit.read_bytes(), again.stat().st_mtime_ns
+    edit.unlink()  # killed in between: what is there stays, what is missing comes out the same
+    measurement.rows.unlink()
+    for one in (plain, plain, clocked):
+        measurement.measure(one)
+    assert (edit.read_bytes(), again.stat().st_mtime_ns) == before
+    assert len(list((tmp_path / "latents").iterdir())) == 4  # other clocks invert otherwise
+    first, second = read_rows(measurement.rows)
+    assert len(measurement.rows.read_text().splitlines()) == 2
+    assert (first["generation_full_steps"], second["generation_full_steps"]) == (2, 1)
+    assert (first["inversion_full_steps"], second["inversion_full_steps"]) == (4, 2)
+    assert first["clip_score"] is None and 0 < first["clip_score_miniature"] <= 1
+    assert first["dino_distance"] is None and first["structure_miniature"] > 0
+    assert (
+        first["psnr_unedited"] == second["psnr_unedited"] and first["psnr_reconstruction"] < first["psnr_autoencoder"]
+    )
+    assert (
+        first["tflops_full"] == pytest.approx(plain.flops().full / 1e12)
+        and second["tflops_full"] < first["tflops_full"]
+    )
+    in_memory = plain.edit(plain.invert(pairs[0].picture(), pairs[0].source), pairs[0].target)
+    assert torch.equal(in_memory, read_image(edit))
+    report(tmp_path, [first, second], pairs)
+
+
+def report(folder: Path, rows: list[Any], pairs: list[Any]) -> None:
+    assert [(r["adaptor"], r["schedule"], r["steps"]) for r in readable(rows)] == [
+        ("none", "full", 4),
+        ("identity", "clock2", 4),
+    ]
+    assert "psnr_right" in table(readable(rows), COLUMNS) and "dino_distance" not in table(readable(rows), COLUMNS)
+    mixed = {**rows[1], "inversion_schedule": "clock4"}
+    assert readable([mixed])[0]["adaptor"] == "identity clock4 | identity"
+    other = [{**row, "benchmark": "fake", "digest": row["digest"]} for row in rows[:1]]
+    figures([*rows, *other], folder)
+    side_by_side(rows, pairs, folder)
+    names = ("figure6.png", "figure15-scenes.png", "figure15-fake.png", "pictures-scenes-4.png")
+    assert all((folder / name).stat().st_size > 2000 for name in names)
+    shutil.rmtree(folder / "pictures")
+
+
+def test_replay_and_phases_in_rows(teacher: Teacher, tmp_path: Path) -> None:
+    """Each phase has its own clock; a saving is another point, and says so."""
+    pairs = scenes(teacher, 1)
+    clocked, plain = editor(teacher, 2, 2, "clock2"), editor(teacher, 2, 2)
+    only_inversion = replace(clocked, generation=plain.generation, replay=True)
+    measurement = Measurement("scenes", pairs, Metrics(), tmp_path)
+    assert only_inversion.label == "identity clock2 | no clock, 2 + 2 steps"
+    digests = {measurement.digest(e) for e in (clocked, plain, only_inversion, replace(only_inversion, replay=False))}
+    assert len(digests) == 4
+    measurement.measure(only_inversion)
+    (row,) = read_rows(measurement.rows)
+    assert (row["inversion_adaptor"], row["generation_adaptor"], row["replay"]) == ("identity", "none", True)
+    assert row["metrics"] == "none" and row["clip_score_miniature"] is None and row["psnr_right"] is not None

@@ -1,0 +1,66 @@
+"""Folders of captioned pictures: what is read, and what is refused by name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clockwork.images import folder, miniature, pixels
+from clockwork.miniature import scenes
+
+
+def write(path: Path, count: int = 3) -> Path:
+    path.mkdir()
+    for i in range(count):
+        Image.fromarray(np.full((6 + 2 * i, 10, 3), 40 * i, np.uint8)).save(path / f"{i}.png")
+    return path
+
+
+def metadata(path: Path, columns: str) -> None:
+    lines = [columns, *(f'{i}.png,"a picture, the {i}th"' for i in range(3))]
+    (path / "metadata.csv").write_text("\n".join(lines))
+
+
+def test_captions_from_a_table_or_beside(tmp_path: Path) -> None:
+    table, jsonl, beside = (write(tmp_path / name) for name in "abc")
+    metadata(table, "file_name,text")
+    rows = [json.dumps({"file_name": f"{i}.png", "caption": f"a picture, the {i}th"}) for i in range(3)]
+    (jsonl / "metadata.jsonl").write_text("\n".join(rows))
+    for i in range(3):
+        (beside / f"{i}.txt").write_text(f"a picture, the {i}th\n")
+    for path in (table, jsonl, beside):
+        images = folder(path)
+        assert [image.text for image in images] == [f"a picture, the {i}th" for i in range(3)]
+        assert pixels(images, 8)[:, 0, 0, 0].tolist() == [0, 40, 80] and pixels(images, 8).shape == (3, 3, 8, 8)
+        assert len(folder(path, 2)) == 2
+
+
+def test_the_miniatures_scenes_are_its_pictures() -> None:
+    captions, rendered = scenes.batch("train", 0, 2)
+    images = miniature("train", 2)
+    assert [image.text for image in images] == captions
+    assert torch.equal(pixels(images, 32), ((rendered + 1) * 127.5).round().byte())
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "pictures")
+    with pytest.raises(ValueError, match=r"0\.png has no caption: write 0\.txt"):
+        folder(path)
+    metadata(path, "file_name,label")
+    with pytest.raises(ValueError, match="has no column caption, prompt or text"):
+        folder(path)
+    metadata(path, "number,text")
+    with pytest.raises(ValueError, match="no column file_name"):
+        folder(path)
+    metadata(path, "file_name,text")
+    with pytest.raises(ValueError, match="fewer than 4"):
+        folder(path, 4)
+    (path / "1.png").write_bytes((path / "1.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"1\.png is no image that can be read"):
+        folder(path)
+    (path / "1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no picture at .*1\.png"):
+        folder(path)

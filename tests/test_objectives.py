@@ -1,0 +1,321 @@
+"""Objectives: each target against the arithmetic that it stands for, computed a second way; then the chain of them."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from _train import train_adaptor, train_teacher
+from conftest import small_teacher
+from diffusers import DDIMScheduler
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch import Tensor
+
+from clockwork.adaptors import ResNet, load_adaptor
+from clockwork.denoise import Full
+from clockwork.images import miniature as scenes
+from clockwork.prompts import miniature
+from clockwork.rollout import rollout
+from clockwork.schedule import Schedule
+from clockwork.setup import Setup, widths
+from clockwork.solvers import make_solver
+from clockwork.split import SplitUNet
+from clockwork.teachers import Teacher, load_teacher
+from clockwork.teachers.surgery import without_top_attention
+from clockwork.training.batches import Sets
+from clockwork.training.ddim import DDIM
+from clockwork.training.fit import fit
+from clockwork.training.guidance import Guidance
+from clockwork.training.noised import NoisedPairs, noised
+from clockwork.training.progressive import Progressive, halvings
+from clockwork.training.recover import Recover, leaving_blocks, relative
+from clockwork.training.states import NoisedStates, States, UnrolledStates
+from clockwork.training.trajectories import halves, unroll
+from clockwork.training.tuning import answer, mean_square
+
+ROOT = Path(__file__).parent.parent
+PROMPTS = miniature("train", 3)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher("miniature_sd", guidance=3.0, device="cpu")
+
+
+def setup(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str = "full") -> Setup:
+    adaptor = None if schedule == "full" else ResNet(widths(teacher, "stage1"), 16, 1)
+    made = SplitUNet(teacher.unet)
+    return Setup(teacher, made, Schedule.parse(schedule), solver, steps, teacher.guidance, adaptor, "resnet")
+
+
+# --- noised pictures ----------------------------------------------------------------------------------------
+
+
+def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher: Teacher) -> None:
+    """Fed with the latents of a roll-out in the pictures' place, the pair is the unrolled example, bit for bit."""
+    made = setup(teacher, schedule="clock2")
+    unrolled = unroll(made, PROMPTS, 5)
+    conditions = teacher.conditions([p.text for p in PROMPTS], 3.0)
+    noise = teacher.noise([p.id for p in PROMPTS], 5)
+    solver = make_solver("dpm++", teacher.noise_schedule)
+    records = list(rollout(Full(made.split), solver, 4, noise, *conditions, 3.0))
+    entering = [noise * solver.init_noise_sigma, *(record.latents for record in records)]
+    for step, rows in ((2, slice(0, 6)), (4, slice(6, 12))):
+        pair = NoisedPairs(made).pair(entering[step - 2], entering[step - 1], step, halves(*conditions))
+        for name in ("r_in", "r_out_prev", "t_emb", "text_emb", "r_out", "step", "half"):
+            assert torch.equal(getattr(pair, name), getattr(unrolled, name)[rows]), name
+
+
+@pytest.mark.parametrize("solver", ["dpm++", "pndm", "ddim"])
+def test_pictures_are_noised_to_the_solvers_timesteps(teacher: Teacher, solver: str) -> None:
+    """√ᾱ x + √(1 − ᾱ) ε, with ᾱ the product of 1 − β up to t; as many examples as a roll-out gives."""
+    made = setup(teacher, solver, schedule="2,4")
+    pairs = NoisedPairs(made)
+    assert len(pairs(scenes("train", 2), 0)) == len(unroll(made, PROMPTS[:2], 0))
+    c = teacher.noise_schedule
+    betas = torch.linspace(c["beta_start"] ** 0.5, c["beta_end"] ** 0.5, c["num_train_timesteps"]) ** 2
+    products = (1 - betas).cumprod(0)
+    x, e = teacher.noise([1, 2]), teacher.noise([3, 4])
+    for t in pairs.times:
+        a = products[int(t)]
+        torch.testing.assert_close(noised(made, x, e, t.expand(2)), a.sqrt() * x + (1 - a).sqrt() * e)
+
+
+def test_latents_of_pictures_decode_to_them(teacher: Teacher) -> None:
+    from clockwork.images import pixels
+
+    images = pixels(scenes("test", 8), 32)
+    error = (teacher.decode(teacher.encode_images(images)).float() - images.float()).square().mean()
+    assert 10 * torch.log10(255**2 / error) > 25  # dB
+
+
+# --- recover ------------------------------------------------------------------------------------------------
+
+
+def states(teacher: Teacher, **options: Any) -> States:
+    return UnrolledStates(setup(teacher, **options))(PROMPTS, 1)
+
+
+def test_recovering_begins_at_the_surgerys_error(teacher: Teacher) -> None:
+    """By hand: the outputs' mean square error in both halves, and the blocks' in units of the teacher's."""
+    module = Recover(teacher, Recover.begin(teacher), 4, outputs=2.0, features=0.5)
+    asked = states(teacher)
+    loss, untrained = module.losses(asked, untrained=True)
+    assert untrained is not None and torch.equal(loss.detach(), untrained)
+    both = halves(*teacher.conditions(list(asked.captions), 3.0, pooled=False))
+    x, t = (torch.cat([v, v]) for v in (asked.latents, asked.timestep))
+    light = without_top_attention(teacher.unet)
+    with torch.no_grad(), leaving_blocks(teacher.unet) as theirs, leaving_blocks(light) as ours:
+        wanted = 2.0 * mean_square(light(x, t, both.tokens).sample, teacher.unet(x, t, both.tokens).sample)
+    assert len(ours) == len(theirs) == 9  # four down, the middle, four up
+    wanted = wanted + 0.5 * torch.stack([relative(a, b) for a, b in zip(ours, theirs, strict=True)]).mean()
+    torch.testing.assert_close(loss.detach(), wanted)
+    assert not teacher.unet.conv_in.weight.requires_grad and module.unet.conv_in.weight.requires_grad
+    assert {name.split(".")[0] for name in module.state_dict()} == {"unet"}
+
+
+def test_states_are_those_that_enter_the_steps(teacher: Teacher) -> None:
+    asked = states(teacher)
+    assert asked.timestep.tolist() == [t for t in [int(asked.timestep[i]) for i in (0, 3, 6, 9)] for _ in range(3)]
+    assert torch.equal(asked.latents[:3], teacher.noise([0, 1, 2], 1)) and asked.captions[:3] == asked.captions[3:6]
+    varied = UnrolledStates(setup(teacher), scales=(1.0, 8.0), step_counts=(2, 6))
+    counts = {len(varied(PROMPTS[:1], seed)) for seed in range(8)}
+    scales = {float(varied(PROMPTS[:1], seed).guidance[0]) for seed in range(4)}
+    assert len(counts) > 2 and counts <= set(range(2, 7)) and len(scales) == 4 and min(scales) >= 1
+    images = NoisedStates(setup(teacher, "ddim", 4), every=2)(scenes("train", 3), 1)
+    assert len(images) == 6 and images.timestep.unique().tolist() == sorted(asked.timestep.tolist())[3::6]
+
+
+# --- guidance -----------------------------------------------------------------------------------------------
+
+
+def test_the_guidance_target_is_the_rollouts_arithmetic(teacher: Teacher) -> None:
+    """A solver's step with the target leads where the roll-out's own guided step led, bit for bit."""
+    made = setup(teacher, "ddim")
+    asked = UnrolledStates(made)(PROMPTS, 1)
+    module = Guidance(teacher, Guidance.begin(teacher), 4)
+    target, alone = module.target(asked)
+    solver = make_solver("ddim", teacher.noise_schedule)
+    solver.set_timesteps(4)
+    after = torch.cat(
+        [
+            solver.step(output, t, x).prev_sample
+            for output, t, x in zip(target.split(3), solver.timesteps, asked.latents.split(3), strict=True)
+        ]
+    )
+    torch.testing.assert_close(after[:-3], asked.latents[3:], rtol=0, atol=1e-5)  # a batch of 24, and of 6
+    positive = teacher.encode(list(asked.captions), False)
+    torch.testing.assert_close(
+        alone, teacher.unet(asked.latents, asked.timestep, positive.tokens).sample, rtol=0, atol=2e-5
+    )
+    loss, untrained = module.losses(asked, untrained=True)
+    assert untrained is not None
+    torch.testing.assert_close(loss.detach(), untrained)  # a new input for the scale changes nothing yet
+    doubled = module.target(replace(asked, guidance=torch.full((12,), 5.0)))[0]
+    torch.testing.assert_close(doubled - target, (target - alone), rtol=1e-3, atol=1e-4)  # 3 → 5: by (3 − 1) more
+
+
+# --- progressive --------------------------------------------------------------------------------------------
+
+
+def ddim_solver(prediction: str, steps: int) -> DDIMScheduler:
+    solver = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type=prediction,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    solver.set_timesteps(steps)
+    return solver
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_step_is_diffusers_ddim(prediction: str) -> None:
+    solver = ddim_solver(prediction, 8)
+    ddim = DDIM(solver.config)
+    z, output = torch.randn(2, 1, 4, 6, 6, generator=torch.Generator().manual_seed(0)).unbind(0)
+    for t in solver.timesteps:  # the last one leads past 0
+        ours = ddim.step(ddim.clean(output, z, t[None]), z, t[None], t[None] - 125)
+        torch.testing.assert_close(ours, solver.step(output, t, z).prev_sample, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_one_student_step_to_the_target_is_two_of_the_teachers(prediction: str) -> None:
+    """With diffusers' own scheduler on both sides: two steps of 8 with the teacher, one of 4 with the target."""
+    guided = small_teacher("guided", guidance=1.0)
+    teacher = guided.having("guided", scheduler=ddim_solver(prediction, 4))
+    module = Progressive(teacher, copy.deepcopy(teacher.unet), 4)
+    fine, coarse = ddim_solver(prediction, 8), ddim_solver(prediction, 4)
+    assert coarse.timesteps.tolist() == fine.timesteps.tolist()[::2]
+    z, captions = teacher.noise([0, 1]), ("a red circle", "a star")
+    condition, _ = teacher.conditions(list(captions), 2.5)
+    for i, t in enumerate(coarse.timesteps):
+        asked = States(z, t.expand(2), torch.full((2,), 2.5), captions)
+        target, _ = module.target(z, t.expand(2), asked)
+        two = z
+        for s in fine.timesteps[2 * i : 2 * i + 2]:
+            two = fine.step(answer(teacher.unet, two, s, condition), s, two).prev_sample
+        alpha, sigma = (float(x) for x in module.ddim.alpha_sigma(t[None]))
+        output = (alpha * z - target) / sigma if prediction == "v_prediction" else (z - alpha * target) / sigma
+        one = coarse.step(output, t, z).prev_sample
+        torch.testing.assert_close(one, two, rtol=2e-3, atol=2e-3 * float(two.abs().max()))
+        z = two
+
+
+def test_a_teacher_that_knows_the_target_has_no_loss() -> None:
+    """Where the teacher says the same clean latent at both steps, that is the target: two steps of it are one."""
+    ddim = DDIM(ddim_solver("epsilon", 4).config)
+    z, clean = torch.randn(2, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0)).unbind(0)
+    t, middle, end = (torch.tensor([s, s - 500]) for s in (999, 874, 749))
+    there = ddim.step(clean, ddim.step(clean, z, t, middle), middle, end)
+    torch.testing.assert_close(there, ddim.step(clean, z, t, end), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ddim.clean_between(z, there, t, end), clean, rtol=1e-4, atol=1e-4)
+
+
+def test_halvings() -> None:
+    assert halvings(16, 4) == [8, 4] and halvings(8, 1) == [4, 2, 1]
+    for start, end in ((16, 5), (16, 16), (12, 2), (4, 8)):
+        with pytest.raises(ValueError, match="halves"):
+            halvings(start, end)
+
+
+def test_what_an_objective_cannot_begin_with_is_refused(teacher: Teacher) -> None:
+    with pytest.raises(ValueError, match="objective=guidance first"):
+        Progressive.prepare(teacher)
+    with pytest.raises(ValueError, match="one pass a step already"):
+        Guidance.prepare(small_teacher("guided"))
+    with pytest.raises(ValueError, match="no transformer blocks"):
+        Recover.begin(load_teacher("miniature", device="cpu"))
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
+    module = Guidance(teacher, Guidance.begin(teacher), 2, learning_rate=1e-3, epochs=2)
+    data = Sets(UnrolledStates(setup(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
+    fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"unet"}  # the trained UNet alone
+    return module.unet.state_dict()
+
+
+def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None:
+    small = small_teacher("sd15", guidance=3.0)
+    once = tune(small, tmp_path / "once", 2)
+    tune(small, tmp_path / "stopped", 1)
+    resumed = tune(small, tmp_path / "stopped", 2)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in once.items())
+    assert not torch.equal(once["time_embedding.cond_proj.weight"], torch.zeros(8, 256)[:, :256].sum() * 0)
+
+
+TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "samples_every=0", "logger=none"]
+QUIET = ["trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "teacher.device=cpu"]
+
+
+def config(folder: Path, *overrides: str) -> DictConfig:
+    places = [f"output={folder}/training", f"teachers={folder}/teachers"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        composed = compose("train", [*TINY, *QUIET, *places, *overrides], return_hydra_config=True)
+    from hydra.core.hydra_config import HydraConfig
+
+    HydraConfig.instance().set_config(composed)
+    return composed
+
+
+def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:
+    """`make chain` with tiny values: surgery and recover → guidance → progressive → Clockwork on top."""
+    made = tmp_path / "teachers"
+    train_teacher(config(tmp_path, "objective=recover", "teacher=miniature_sd", "name=light", "step_counts=[2,3]"))
+    light = ["teacher=miniature_sd", f"teacher.path={made / 'light'}"]
+    train_teacher(config(tmp_path, "objective=guidance", *light, "name=guided", "step_counts=[2,3]"))
+    guided = ["teacher=miniature_sd", f"teacher.path={made / 'guided'}"]
+    train_teacher(config(tmp_path, "objective=progressive", *guided, "name=fast", "start=8", "end=2"))
+    fast = load_teacher(str(made / "fast"), guidance=3.0, openclip="miniature", device="cpu")
+    assert fast.unet.config.down_block_types[0] == "DownBlock2D" and fast.unet.config.time_cond_proj_dim == 256
+    assert fast.passes(3.0) == 1 and fast.noise_schedule["timestep_spacing"] == "trailing"
+    on_top = ["teacher=miniature_distilled", f"teacher.path={made / 'fast'}", "steps=4"]
+    train_adaptor(config(tmp_path, *on_top))
+    _, point = load_adaptor(next((tmp_path / "training").rglob("adaptor")))
+    assert (point.teacher, point.teacher_hash, point.solver, point.steps) == ("fast", fast.hash, "ddim", 4)
+    assert not list(made.glob("*.partial"))
+
+
+ABLATIONS = {
+    "r_in and time": ["adaptor.inputs=[r_in,t_emb]"],
+    "r_out and time": ["adaptor.inputs=[r_out_prev,t_emb]"],
+    "no text": ["adaptor.inputs=[r_in,r_out_prev,t_emb]"],
+    "model distillation": ["schedule=always", "adaptor.inputs=[r_in,t_emb,text_emb]"],
+    "unet": ["adaptor=unet"],
+    "unet light": ["adaptor=unet_light"],
+    "clock 5,6,7,8": ["schedule='5,6,7,8'", "steps=8"],
+    "stage 2": ["cut=stage2"],
+    "dpm": ["solver=dpm"],
+    "pndm": ["solver=pndm"],
+    "ddim": ["solver=ddim"],
+    "unrolled at 6": ["steps=6"],
+    "noised at 4": ["data=noised", "steps=4"],
+    "noised at 16, pndm": ["data=noised", "steps=16", "solver=pndm"],
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_composes_and_trains_a_step(name: str, tmp_path: Path) -> None:
+    train_adaptor(config(tmp_path, "prompts_per_epoch=1", "steps=4", *ABLATIONS[name]))
+    adaptor, point = load_adaptor(next(tmp_path.rglob("adaptor")))
+    asked = dict(override.split("=", 1) for override in ABLATIONS[name])
+    assert point.steps == int(asked.get("steps", 4)) and point.schedule == asked.get("schedule", "clock2").strip("'")
+    assert "adaptor.inputs" not in asked or f"[{','.join(adaptor.inputs)}]" == asked["adaptor.inputs"]
+
+
+def test_recovering_from_pictures(tmp_path: Path) -> None:
+    small = ["objective=recover", "teacher=miniature_sd", "data=noised", "name=light", "step_counts=[2,2]"]
+    train_teacher(config(tmp_path, *small))
+    assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").passes(3.0) == 2

@@ -1,0 +1,226 @@
+"""The paper's tables as operating points: run once, joined to what is printed, honest about what was not run."""
+
+import csv
+import json
+import shutil
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _tables import Table, numbers
+from hydra import initialize_config_dir
+from test_scripts import ROOT, run
+
+from clockwork.reports import paper_figures
+from clockwork.reports.comparison import Comparison
+from clockwork.reports.flops import Line
+from clockwork.reports.formats import Sheet
+from clockwork.reports.published import PLUG_AND_PLAY, PUBLISHED
+
+ONE = ["scale.teachers.sd=null", "scale.teachers.distilled=null"]  # the Efficient UNet's rows alone
+QUICK = [*ONE, "prompts.count=1", "metrics=none", "metrics.latency=false"]
+
+
+def load(kind: str, number: str, scale: str) -> Table:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return Table.load(kind, number, scale)
+
+
+@pytest.mark.parametrize("scale", ["miniature", "paper"])
+@pytest.mark.parametrize(("kind", "number"), [(kind, n) for kind in ("table", "figure") for n in numbers(kind)])
+def test_rows_are_named_as_published(kind: str, number: str, scale: str) -> None:
+    """Tables have every row that the paper has, in its order; figures those that it gives in numbers."""
+    table = load(kind, number, scale)
+    rows = [point["row"] for point in table.spec["points"]]
+    assert len(rows) == len(set(rows))
+    if kind == "table" and number != "7":
+        assert sorted(rows) == sorted(PUBLISHED[table.name])
+    if number == "4":
+        assert set(PUBLISHED[table.name]) <= set(rows)
+    assert table.commands and all(command.startswith("python scripts/") for command in table.commands)
+
+
+def test_there_is_one_for_each_of_the_papers() -> None:
+    assert numbers("table") == ["1", "2", "3", "4", "5", "6", "7"]
+    assert numbers("figure") == ["2", "4", "6", "7", "10", "11", "12", "13", "15"]
+
+
+def test_roles_are_teachers_of_the_scale() -> None:
+    in_small, real = (dict(load("table", "1", scale).by_teacher()) for scale in ("miniature", "paper"))
+    assert list(in_small) == ["miniature_sd", "miniature", "miniature_distilled"]
+    others = ["bk_sdm_base", "bk_sdm_small", "bk_sdm_tiny", "instaflow"]
+    assert list(real) == [*others, "sd15", "efficient", "distilled"]
+    assert [p["row"] for p in real["efficient"]] == ["Efficient UNet", "Efficient UNet + Clockwork"]
+
+
+def test_settings_of_plug_and_play() -> None:
+    assert load("table", "7", "paper").spec["settings"] == PLUG_AND_PLAY
+
+
+def test_training_makes_the_adaptor_that_a_point_needs() -> None:
+    table = load("figure", "7", "miniature")
+    noised = next(p for p in table.spec["points"] if p["row"] == "Regular distillation, 16 steps")
+    words = table.training(noised)
+    assert {"teacher=miniature", "adaptor=resnet", "data=noised", "adaptor_name=resnet_noised", "steps=16"} <= set(
+        words
+    )
+    clocks = load("table", "3", "paper")
+    words = clocks.training(next(p for p in clocks.spec["points"] if p["row"] == "Clock {5,6,7,8}"))
+    assert {"+experiment=paper", "teacher=efficient", "schedule='5,6,7,8'"} <= set(words)
+
+
+def test_a_table_runs_what_is_missing_and_only_that(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, flops_csv: Path
+) -> None:
+    folders = [f"output={tmp_path / 'eval'}", f"adaptors={tmp_path / 'adaptors'}"]
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "evaluate", "+figure=4", *QUICK, *folders)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2  # three adaptors are not trained: the rest was run, and these are named
+    assert said.count("python scripts/train.py") == 3 and "teacher=miniature adaptor=resnet" in said
+    rows = tmp_path / "eval" / "rows.jsonl"
+    before, painted = rows.read_text(), {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.png")}
+    assert [json.loads(line)["steps"] for line in before.splitlines()] == [8, 6, 4, 3]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "evaluate", "+figure=4", "-m", *QUICK, *folders)
+    assert rows.read_text() == before
+    assert {f: f.stat().st_mtime_ns for f in painted} == painted
+
+    output = tmp_path / "reports"
+    output.mkdir()
+    shutil.copy(flops_csv, output / "flops.csv")
+    capsys.readouterr()
+    where = [f"rows={tmp_path / 'eval'}", f"adaptors={tmp_path / 'adaptors'}", f"output={output}"]
+    run(monkeypatch, "report", "figure=4", *ONE, *where)
+    assert sorted(f.name for f in output.iterdir()) == [f"figure-4-miniature.{e}" for e in ("csv", "md", "tex")] + [
+        "flops.csv"
+    ]
+    with (output / "figure-4-miniature.csv").open(encoding="utf-8") as stream:
+        lines = {line["row"]: line for line in csv.DictReader(stream)}
+    assert lines["Efficient UNet, 6 steps"]["gflops_miniature"] != "–"
+    assert lines["Efficient UNet + Clockwork, 6 steps"]["fid_miniature"] == "not measured"
+    assert lines["SD UNet, 8 steps"]["fid_miniature"] == "–"  # no such teacher here
+    assert lines["SD UNet + Clockwork, 8 steps"]["tflops"] == "7.30"
+    text = (output / "figure-4-miniature.md").read_text(encoding="utf-8")
+    assert "Not measured: Efficient UNet + Clockwork, 8 steps" in text
+    assert "\npython scripts/evaluate.py +figure=4 scale=miniature\n" in text
+    assert "adaptor=resnet cut=stage1 schedule=clock2 solver=dpm++ steps=4\n" in text
+
+
+MISTAKES = {
+    "no such table": ("report", ["table=9"], "no table 9: there are 1, 2, 3, 4, 5, 6, 7"),
+    "no such figure": ("report", ["figure=5"], "no figure 5: there are 2, 4, 6"),
+    "no such report": ("report", ["poster"], "no report 'poster'"),
+    "no such table to run": ("evaluate", ["+table=9"], "table/9"),
+    "another script's table": ("evaluate", ["+table=7"], "scripts/edit.py"),
+    "a teacher beside a table": ("evaluate", ["+table=3", "teacher=sd15"], "names its teachers itself"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_and_writes_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script, arguments, expected = MISTAKES[name]
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, script, *arguments, f"output={tmp_path}")
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert stopped.value.code == 2
+    assert len(said) == 1 and expected in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def comparison(miniature: bool) -> dict[str, dict[str, str]]:
+    points = [
+        {"row": "SD UNet", "teacher": "sd15"},
+        {"row": "SD UNet + Clockwork", "teacher": "sd15"},
+        {"row": "SnapFusion", "teacher": None, "published": True},
+    ]
+    spec = {"title": "Title", "columns": ["fid", "clip_score", "tflops"], "points": points}
+    measured = {
+        "fid": 25.0,
+        "clip_score": None,
+        "fid_miniature": 8.125,
+        "clip_score_miniature": 0.9,
+        "tflops_full": 0.002,
+    }
+    printed = PUBLISHED["table 1"]["SD UNet"]["tflops"]
+    lines = [
+        Line("table 1", "SD UNet", "tflops", printed, 10.844, "paper"),
+        Line("table 1", "SD UNet", "tflops", None, 12.852, "full"),
+    ]
+    sheet = Comparison("table 1", spec, miniature, {"SD UNet": measured}, lines).sheet()
+    return {line[0]: dict(zip(sheet.columns, line, strict=True)) for line in sheet.cells}
+
+
+def test_paper_ours_and_difference() -> None:
+    cells = comparison(miniature=False)
+    assert cells["SD UNet"] == {
+        "row": "SD UNet",
+        "fid paper": "24.64",
+        "fid": "25.00",
+        "fid difference": "+0.36",
+        "clip_score paper": "0.300",
+        "clip_score": "not measured",
+        "tflops paper": "10.8",
+        "tflops": "10.84",
+        "tflops difference": "+0.4%",
+        "tflops full": "12.85",
+    }
+    assert cells["SD UNet + Clockwork"]["fid"] == "not measured"
+    assert cells["SnapFusion"]["fid"] == "–" and cells["SnapFusion"]["fid paper"] == "24.20"
+
+
+def test_the_miniature_is_never_compared_but_in_flops() -> None:
+    cells = comparison(miniature=True)["SD UNet"]
+    assert cells["fid_miniature"] == "8.12" and cells["gflops_miniature"] == "2.000"
+    assert [name for name in cells if name.endswith("difference")] == ["tflops difference"]
+    assert "fid" not in cells
+
+
+def test_latex_and_csv_escape_what_they_must(tmp_path: Path) -> None:
+    sheet = Sheet("50% of {a}", ["row", "r_in, t_emb"], [["Clock {2,4}", "32 × 32 & –"]], ["a note"])
+    sheet.write(tmp_path / "t")
+    tex = (tmp_path / "t.tex").read_text()
+    assert r"\caption{50\% of \{a\}}" in tex and r"Clock \{2,4\} & 32 $\times$ 32 \& -- \\" in tex
+    with (tmp_path / "t.csv").open() as stream:
+        assert list(csv.reader(stream)) == [list(sheet.columns), list(sheet.cells[0])]
+    assert (tmp_path / "t.md").read_text().endswith("| Clock {2,4} | 32 × 32 & – |\n\na note\n")
+
+
+@pytest.mark.parametrize("draw", ["quality_against_flops", "quality_against_steps"])
+def test_figures_are_drawn_from_what_was_measured(draw: str, tmp_path: Path) -> None:
+    def row(steps: int, fid: float | None) -> dict[str, Any]:
+        return {"steps": steps, "tflops_paper": 1.2 * steps, "fid": fid, "clip_score": None}
+
+    rows = {f"SD UNet{also}, {n} steps": row(n, 30 - n) for also in ("", " + Clockwork") for n in (4, 6, 8)}
+    assert getattr(paper_figures, draw)(rows, False, tmp_path / "figure")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert not getattr(paper_figures, draw)({"SD UNet, 8 steps": row(8, None)}, False, tmp_path / "none")
+    assert not list(tmp_path.glob("none*"))
+
+
+def test_printed_digits_are_kept() -> None:
+    assert str(PUBLISHED["table 1"]["SnapFusion"]["fid"]) == "24.20"
+    assert PUBLISHED["table 6"]["SD UNet + Clockwork"]["latency_v100"] == Decimal(360)
+    assert "clip_score" not in PUBLISHED["table 2"]["InstaFlow (1 step)"]
+
+
+@pytest.mark.full
+def test_tables_end_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flops_csv: Path) -> None:
+    """Trains the adaptor that Table 6 lacks, measures its rows, writes the report; a second run does nothing."""
+    (tmp_path / "reports").mkdir()
+    shutil.copy(flops_csv, tmp_path / "reports" / "flops.csv")
+    train = 'train=["epochs=1","prompts_per_epoch=2","passes=1","samples_every=9","trainer.accelerator=cpu"]'
+    folders = [f"adaptors={tmp_path / 'adaptors'}", f"rows={tmp_path / 'eval'}", f"output={tmp_path / 'reports'}"]
+    words = ["tables=[6]", "figures=[]", *ONE, train, 'evaluate=["prompts.count=1","metrics=none"]', *folders]
+    run(monkeypatch, "tables", *words)
+    (adaptor,) = tmp_path.rglob("adaptor.safetensors")
+    before = adaptor.stat().st_mtime_ns, (tmp_path / "eval" / "rows.jsonl").read_text()
+    run(monkeypatch, "tables", *words)
+    assert (adaptor.stat().st_mtime_ns, (tmp_path / "eval" / "rows.jsonl").read_text()) == before
+    with (tmp_path / "reports" / "table-6-miniature.csv").open(encoding="utf-8") as stream:
+        lines = {line["row"]: line for line in csv.DictReader(stream)}
+    assert float(lines["Efficient UNet + Clockwork"]["latency_ms_miniature"]) > 0
