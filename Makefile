@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval flops tables editing test test-full bench lint miniature chain clean
+.PHONY: install demo eval flops tables editing analysis notebooks test test-full bench lint miniature chain clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -43,6 +43,18 @@ list = '$(1)=[$(subst $(space),$(comma),$(strip $(2)))]'
 tables: install
 	@$(RUN) scripts/tables.py $(call list,tables,$(TABLES)) $(call list,figures,$(FIGURES)) \
 	  'train=["epochs=$(EPOCHS)"]' 'evaluate=["prompts.count=$(COUNT)"]'
+
+# What the idea rests on: every layer of the miniature disturbed from some step on, and how features drift.
+analysis: install
+	@for layers in up down bottleneck conv_in; do $(RUN) scripts/perturb.py layers=$$layers || exit; done
+	@$(RUN) scripts/drift.py
+
+# Every notebook from top to bottom; what they show lies in outputs/notebooks.
+notebooks: install
+	@mkdir -p outputs/notebooks
+	@for book in $(notdir $(wildcard notebooks/*.ipynb)); do \
+	  $(BIN)/jupyter-execute --timeout=600 --output=../outputs/notebooks/$$book notebooks/$$book || exit; \
+	done
 
 test: install
 	$(RUN) -m pytest

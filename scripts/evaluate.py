@@ -1,5 +1,7 @@
 """Measures operating points: `python scripts/evaluate.py adaptor=identity schedule=clock2`, a sweep, or `+table=3`."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from _command import command
@@ -13,7 +15,9 @@ def measure(cfg: DictConfig) -> list[str]:
 
     from clockwork import processes
     from clockwork.evaluation.evaluate import Evaluation
+    from clockwork.reports.adaptors import trained
     from clockwork.reports.figures import pareto, pictures_side_by_side
+    from clockwork.reports.html import write_report
     from clockwork.reports.loggers import log_rows
     from clockwork.reports.tables import table
     from clockwork.rows import read_rows
@@ -27,7 +31,8 @@ def measure(cfg: DictConfig) -> list[str]:
     output = Path(cfg.output)
     with processes.one_by_one():  # the first makes the reference's statistics, the others read them
         metrics = instantiate(cfg.metrics)
-    evaluation = Evaluation(instantiate(cfg.prompts), metrics, output, cfg.seed, cfg.batch_size)
+    made_by = shlex.join(["python", *sys.argv])
+    evaluation = Evaluation(instantiate(cfg.prompts), metrics, output, cfg.seed, cfg.batch_size, made_by)
     for number, setup in enumerate(setups, 1):
         print(
             f"[{number}/{len(setups)}] {setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps"
@@ -43,7 +48,8 @@ def measure(cfg: DictConfig) -> list[str]:
     if len(rows) > 1:
         pareto(rows, output / "pareto.png")
         pictures_side_by_side(rows, evaluation.prompts, output)
-    log_rows(cfg.logger, rows, output)
+        print(f"report in {write_report(output, Path(cfg.adaptors))}")
+    log_rows(cfg.logger, rows, output, trained(Path(cfg.adaptors), rows))
     return asked
 
 

@@ -1,4 +1,4 @@
-"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, or `python scripts/report.py flops`."""
+"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, `flops`, or `html`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +53,18 @@ def _asked(cfg: DictConfig) -> Iterator[Any]:
             yield Table.load(kind, each, cfg.scale.name, given)
 
 
+def html(cfg: DictConfig) -> None:
+    """One page of a folder of rows, with the tables of which something was measured there."""
+    from clockwork.reports.flops import read_flops
+    from clockwork.reports.html import write_report
+
+    begun = [table for table in _asked(cfg) if _measured(cfg, table)]
+    file = Path(cfg.output) / "flops.csv"
+    lines = read_flops(file if file.is_file() else flops(cfg)) if begun else []
+    sheets = [_sheet(cfg, table, lines) for table in begun]
+    print(f"report in {write_report(Path(cfg.rows), Path(cfg.adaptors), sheets)}")
+
+
 def _measured(cfg: DictConfig, table: Any) -> Any:
     from clockwork.reports.index import edited, measured
 
@@ -80,7 +92,7 @@ def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
         print(f"figure in {stem}.png" if drawn else "no figure: nothing of it has been measured")
 
 
-WHAT = {"tables": tables, "flops": flops}
+WHAT = {"tables": tables, "flops": flops, "html": html}
 
 
 @command("report", word="what")

@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> None:
     folders = [f"rows={cfg.rows}", f"adaptors={cfg.adaptors}", f"output={cfg.output}", *scale]
     for table in tables:
         failed += _failed("report", [f"{table.kind}={table.number}", *folders])
+    failed += _failed("report", ["html", *folders])
     if failed:
         raise RuntimeError(
             f"{len(failed)} of the commands above did not go through; mend what they say and run this again"
