@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
@@ -85,96 +86,132 @@ def test_a_copied_unet_in_another_pipeline(clocked: Tensor) -> None:
     assert torch.equal(paint(other), full)
 
 
-OFFLOADING: dict[str, Callable[[Any], None]] = {
-    "model": lambda pipe: pipe.enable_model_cpu_offload(device="cpu"),
-    "sequential": lambda pipe: pipe.enable_sequential_cpu_offload(device="cpu"),
+OFFLOADING: dict[str, Callable[[Any], Any]] = {  # what diffusers calls, with the CPU in the accelerator's place
+    "model": lambda unet: accelerate.cpu_offload_with_hook(unet, torch.device("cpu")),
+    "sequential": lambda unet: accelerate.cpu_offload(unet, torch.device("cpu"), offload_buffers=True),
 }
 
 
 @pytest.mark.parametrize("kind", OFFLOADING)
 @pytest.mark.parametrize("first", ["Clockwork", "offloading"])
 def test_offloading(kind: str, first: str, plain: Tensor, clocked: Tensor) -> None:
-    """accelerate's hooks with the CPU in the accelerator's place: in both orders, several calls, off and on."""
+    """In both orders, several calls, off and on."""
     pipe, _ = make()
     if first == "Clockwork":
         clockwork.enable(pipe)
-    OFFLOADING[kind](pipe)
-    clockwork.enable(pipe)
-    moved = []
-    before = pipe.unet._hf_hook.pre_forward
-    pipe.unet._hf_hook.pre_forward = lambda *args, **kwargs: moved.append(1) or before(*args, **kwargs)
+        OFFLOADING[kind](pipe.unet)
+    else:
+        OFFLOADING[kind](pipe.unet)
+        clockwork.enable(pipe)
+    hook, moved = pipe.unet._hf_hook, []
+    before = hook.pre_forward
+    hook.pre_forward = lambda *args, **kwargs: moved.append(1) or before(*args, **kwargs)
     assert torch.equal(paint(pipe), clocked)
-    assert len(moved) == 4  # adaptor steps too bring the weights to their place
+    assert len(moved) == 4  # adaptor steps too have the weights brought
     assert torch.equal(paint(pipe), clocked) and not reasons(pipe)
     assert clockwork.summary(pipe).flops.full > 0
     clockwork.disable(pipe)
     assert torch.equal(paint(pipe), plain)
-    pipe.remove_all_hooks()
+    accelerate.hooks.remove_hook_from_module(pipe.unet, recurse=True)
     assert torch.equal(paint(pipe), plain)
 
 
-def test_group_offloading_comes_after(clocked: Tensor) -> None:
+@pytest.mark.parametrize("first", ["Clockwork", "offloading"])
+def test_group_offloading(first: str, clocked: Tensor) -> None:
+    """Leaf by leaf; block by block is refused, as a chain passes blocks by."""
     pipe, _ = make()
-    pipe.unet.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
-    with pytest.raises(ValueError, match="enable Clockwork first"):
+    if first == "Clockwork":
         clockwork.enable(pipe)
-    pipe, _ = fresh()
     pipe.unet.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    clockwork.enable(pipe)
     assert torch.equal(paint(pipe), clocked)
+    pipe, _ = make()
+    if first == "Clockwork":
+        clockwork.enable(pipe)
+    pipe.unet.enable_group_offload(torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1)
+    with pytest.raises(ValueError, match="leaf_level"):
+        clockwork.enable(pipe) if first == "offloading" else paint(pipe)
 
 
 def test_to(clocked: Tensor) -> None:
     pipe, _ = fresh()
-    pipe.to(torch.float64)
-    assert torch.allclose(paint(pipe).float(), clocked, atol=1e-2)
+    paint(pipe)
+    other, _ = make()
+    other.to(torch.float64)
+    clockwork.enable(other)
+    assert torch.equal(paint(pipe.to(torch.float64)), paint(other))
     assert not reasons(pipe)
     pipe.to("cpu", torch.float32)
     assert torch.equal(paint(pipe), clocked)
 
 
 @pytest.fixture
-def graphs() -> Any:
-    """A backend that runs what it is given as it is, and counts."""
+def backend() -> Any:
+    """Runs what it is given as it is, and counts."""
     made: list[int] = []
 
-    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
-        made.append(sum(node.op != "placeholder" for node in graph.graph.nodes))
+    def run(graph: torch.fx.GraphModule, _: Any) -> Any:
+        made.append(len(graph.graph.nodes))
         return graph.forward
 
     torch._dynamo.reset()
-    yield backend, made
+    yield run, made
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("how", ["torch.compile", "unet.compile"])
-@pytest.mark.parametrize("first", ["Clockwork", "compiled", "compiled and called"])
-def test_compiling(how: str, first: str, graphs: Any, plain: Tensor, clocked: Tensor) -> None:
-    """Two kinds of step are two sets of graphs; the choice between them stays outside, and nothing compiles again."""
-    backend, made = graphs
+def test_compiled_blocks(backend: Any, plain: Tensor, clocked: Tensor) -> None:
+    """Of both kinds of step; nothing is compiled again."""
+    run, made = backend
     pipe, _ = make()
-    if first == "Clockwork":
-        clockwork.enable(pipe)
-    if how == "torch.compile":
-        pipe.unet = torch.compile(pipe.unet, backend=backend)
-    else:
-        pipe.unet.compile(backend=backend)
-    if first == "compiled and called":
-        assert torch.equal(paint(pipe), plain)
-        assert made
+    pipe.unet.compile_repeated_blocks(backend=run)
     clockwork.enable(pipe)
-    del made[:]
     assert torch.equal(paint(pipe), clocked)
-    assert steps(pipe) == "FaFa" and not reasons(pipe)
-    assert sum(made) > 100  # the layers are in graphs
+    assert made
     del made[:]
-    assert torch.equal(paint(pipe), clocked)
-    assert not made
+    assert torch.equal(paint(pipe), clocked) and not made
     clockwork.disable(pipe)
     assert torch.equal(paint(pipe), plain)
 
 
-def test_compiling_into_one_graph_is_refused(graphs: Any) -> None:
+@pytest.mark.parametrize("how", ["torch.compile", "unet.compile"])
+@pytest.mark.parametrize("first", ["Clockwork", "compiling"])
+def test_compiled_as_a_whole(how: str, first: str, backend: Any, clocked: Tensor) -> None:
+    """Right, but not compiled: `enable` says so."""
+    pipe, _ = make()
+    if first == "Clockwork":
+        clockwork.enable(pipe)
+    if how == "torch.compile":
+        pipe.unet = torch.compile(pipe.unet, backend=backend[0])
+    else:
+        pipe.unet.compile(backend=backend[0])
+    if first == "compiling":
+        with pytest.warns(UserWarning, match="compile its blocks instead"):
+            clockwork.enable(pipe)
+    assert torch.equal(paint(pipe), clocked)
+    assert steps(pipe) == "FaFa" and not reasons(pipe)
+    assert torch.equal(paint(pipe), clocked)
+
+
+def test_one_graph_of_the_whole_unet_is_refused(backend: Any) -> None:
     pipe, _ = fresh()
-    pipe.unet = torch.compile(pipe.unet, backend=graphs[0], fullgraph=True)
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="compile without fullgraph"):
+    pipe.unet = torch.compile(pipe.unet, backend=backend[0], fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="compile_repeated_blocks"):
         paint(pipe)
+
+
+@pytest.mark.full
+def test_enabling_on_a_compiled_unet_that_was_called(backend: Any, plain: Tensor, clocked: Tensor) -> None:
+    """What was compiled without the hook is not run with it."""
+    pipe, _ = make("StableDiffusionPipeline")
+    pipe.unet = torch.compile(pipe.unet, backend=backend[0])
+    with torch._dynamo.config.patch(recompile_limit=8):
+        text = torch.zeros(1, 4, 16)
+        with torch.no_grad():
+            before = pipe.unet(torch.ones(1, 4, 16, 16), 3, text, return_dict=False)[0]
+            with pytest.warns(UserWarning):
+                clockwork.enable(pipe)
+            after = pipe.unet(torch.ones(1, 4, 16, 16), 3, text, return_dict=False)[0]
+    assert torch.equal(before, after)
+    assert reasons(pipe) == [UNKNOWN]
+    clockwork.disable(pipe)
+    assert torch.equal(paint(pipe), plain)
