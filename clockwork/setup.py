@@ -1,6 +1,7 @@
 """A setup: an operating point with the live parts that run it. What is trained, evaluated and edited with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ class Setup:
     guidance: float
     adaptor: Adaptor | None = None
     adaptor_name: str = "none"
+    folder: Path | None = None  # the adaptor's
 
     def __post_init__(self) -> None:
         self.schedule.adaptor_steps(self.calls)  # refuses a schedule longer than the steps

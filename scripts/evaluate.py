@@ -12,6 +12,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from clockwork import processes
+    from clockwork.adaptors import add_row
     from clockwork.evaluation.evaluate import Evaluation
     from clockwork.evaluation.rows import read_rows
     from clockwork.reports.figures import pareto, pictures_side_by_side
@@ -39,6 +40,9 @@ def main(cfg: DictConfig) -> None:
     asked = [evaluation.digest(setup) for setup in setups]
     rows = [row for row in read_rows(evaluation.rows) if row["digest"] in asked]
     rows.sort(key=lambda row: asked.index(row["digest"]))
+    for setup in setups:  # an adaptor's folder tells what was measured with it
+        if setup.folder is not None:
+            add_row(setup.folder, next(row for row in rows if row["digest"] == evaluation.digest(setup)))
     print(table(rows))
     if len(rows) > 1:
         pareto(rows, output / "pareto.png")

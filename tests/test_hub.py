@@ -33,7 +33,7 @@ class Hub(BaseHTTPRequestHandler):
 
     files: dict[str, dict[str, bytes]]
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         name = self.path.split("/api/models/")[-1].split("/preupload")[0].split("/commit")[0]
         if self.path == "/api/repos/create":
@@ -43,7 +43,9 @@ class Hub(BaseHTTPRequestHandler):
             self._answer({"url": f"http://{self.headers['Host']}/{name}", "id": name})
         elif "/preupload/" in self.path:
             asked = json.loads(body)["files"]
-            self._answer({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]})
+            self._answer(
+                {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
+            )
         elif "/commit/" in self.path:
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
@@ -53,7 +55,7 @@ class Hub(BaseHTTPRequestHandler):
         else:
             self._answer({}, 200)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/.+", self.path.split("?")[0]):
             if found[1] not in self.files:
                 self._answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
@@ -93,9 +95,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, d
     address = f"http://127.0.0.1:{server.server_port}"
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "hf_none")

@@ -64,12 +64,10 @@ def test_at_its_own_point_it_is_silent_and_the_rollout(teacher: Teacher, trained
         ours = paint(pipe, **GIVEN, prompt=captions, latents=noise)
     assert steps(pipe) == "FaFa" and not reasons(pipe)
     adaptor, point = clockwork.load_adaptor(trained)
-    denoiser = clockwork.Clocked(
-        clockwork.SplitUNet(teacher.unet), adaptor, clockwork.Schedule.parse(point.schedule)
-    )
+    denoiser = clockwork.Clocked(clockwork.SplitUNet(teacher.unet), adaptor, clockwork.Schedule.parse(point.schedule))
     made = make_solver("dpm++", teacher.noise_schedule)
     *_, last = rollout(denoiser, made, 4, noise, teacher.encode(captions), teacher.encode([""]), 3.0)
-    assert torch.equal(last.latents, ours)
+    assert torch.allclose(last.latents, ours, atol=1e-4)  # the text is embedded in another batch: its last bit
     told = clockwork.summary(pipe)
     assert told.trained == point == told.ran and told.differences == []
 
@@ -134,7 +132,7 @@ def test_text_follows_the_prompt(teacher: Teacher, trained: Path) -> None:
     assert hook is not None
     tokens = pipe.encode_prompt(["a green star", PROMPT], torch.device("cpu"), 1, False)[0]
     expected = OpenCLIP.miniature().encode_text(["a green star", PROMPT])
-    assert torch.equal(hook.pooled(tokens, tokens), expected)
+    assert torch.allclose(hook.pooled(tokens, tokens), expected, atol=1e-6)
     assert not torch.equal(*expected.chunk(2))
 
 
@@ -166,7 +164,7 @@ def test_text_of_two_encoders() -> None:
     hook = PromptHook(pipe.tokenizer, clip)
     attach(pipe.text_encoder, hook)
     tokens, negative, *_ = pipe.encode_prompt(PROMPT)
-    assert torch.equal(hook.pooled(torch.cat([negative, tokens]), tokens), clip.encode_text(["", PROMPT]))
+    assert torch.allclose(hook.pooled(torch.cat([negative, tokens]), tokens), clip.encode_text(["", PROMPT]), atol=1e-6)
 
 
 def test_a_copy_and_offloading_keep_the_text(teacher: Teacher, trained: Path) -> None:
