@@ -46,7 +46,7 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) 
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
     setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if from_elsewhere else name)
     check_point(trained, setup.point)
-    return setup
+    return setup if is_hub_name(name) else replace(setup, folder=folder)
 
 
 def trained_folder(cfg: DictConfig, name: str) -> Path:
