@@ -1,5 +1,6 @@
 """OpenCLIP models: the pooled text that adaptors read, and the features that metrics look through."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,18 @@ class OpenCLIP:
     @classmethod
     def miniature(cls) -> "OpenCLIP":
         return cls(f"local-dir:{WEIGHTS / 'clip'}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, str | None]) -> "OpenCLIP":
+        """From what `config` gave."""
+        name = config["name"]
+        return cls.miniature() if name in (None, "miniature") else cls(str(name), config.get("tag"))
+
+    @property
+    def config(self) -> dict[str, str | None]:
+        """What an adaptor's folder says of it: the same on every machine."""
+        shipped = self.name == self.miniature().name
+        return {"name": "miniature" if shipped else self.name, "tag": self.tag}
 
     @property
     def label(self) -> str:

@@ -40,7 +40,7 @@ class RealSize:
     def __init__(self, adaptors: Mapping[str, MakeAdaptor]) -> None:
         self.adaptors = adaptors
         self._unet = cache(meta_unet)
-        self._full = cache(lambda architecture: full_pass(self.split(architecture), LATENT))
+        self._full = cache(self._count_full_pass)
         self._widths = cache(lambda architecture, cut: cut_widths(self.split(architecture, cut), LATENT, TEXT_WIDTH))
         self._adaptor_pass = cache(self._count_adaptor_pass)
 
@@ -58,9 +58,14 @@ class RealSize:
         """One full and one adaptor pass at batch 1."""
         return self._full(architecture), self._adaptor_pass(architecture, cut, adaptor)
 
+    def _count_full_pass(self, architecture: str) -> Flops:
+        split = self.split(architecture)
+        return full_pass(split, meta_call(split.unet, LATENT))
+
     def _count_adaptor_pass(self, architecture: str, cut: str, name: str) -> Flops:
         adaptor = self.adaptor(name, architecture, cut)
-        return Flops() if adaptor is None else adaptor_pass(self.split(architecture, cut), adaptor, LATENT)
+        split = self.split(architecture, cut)
+        return Flops() if adaptor is None else adaptor_pass(split, adaptor, meta_call(split.unet, LATENT))
 
     def image(self, point: RealPoint) -> Flops:
         """All passes of one image."""

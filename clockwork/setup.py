@@ -1,6 +1,8 @@
 """A setup: an operating point with the live parts that run it. What is trained, evaluated and edited with."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from clockwork.adaptors import Adaptor, Widths
 from clockwork.chain import Cut
 from clockwork.denoise import Clocked, Denoiser, Full
 from clockwork.operating_point import OperatingPoint
-from clockwork.rollout import rollout
+from clockwork.rollout import StepRecord, rollout
 from clockwork.schedule import Schedule
 from clockwork.solvers import make_solver, timesteps
 from clockwork.split import SplitUNet
@@ -30,6 +32,7 @@ class Setup:
     guidance: float
     adaptor: Adaptor | None = None
     adaptor_name: str = "none"
+    folder: Path | None = None  # the adaptor's
 
     def __post_init__(self) -> None:
         self.schedule.adaptor_steps(self.calls)  # refuses a schedule longer than the steps
@@ -58,12 +61,16 @@ class Setup:
     def denoiser(self) -> Denoiser:
         return Full(self.split) if self.adaptor is None else Clocked(self.split, self.adaptor, self.schedule)
 
-    def latents(self, captions: list[str], noise: Tensor) -> Tensor:
-        """The roll-out's last latents, `batch × channels × height × width`."""
+    def rollout(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Iterator[StepRecord]:
+        """A record a step; by another denoiser than the setup's own, if one is given."""
         reads_text = self.adaptor is not None and "text_emb" in self.adaptor.inputs
         condition, negative = self.teacher.conditions(captions, self.guidance, reads_text)
         solver = make_solver(self.solver, self.teacher.noise_schedule)
-        *_, last = rollout(self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
+        return rollout(denoiser or self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
+
+    def latents(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Tensor:
+        """The roll-out's last latents, `batch × channels × height × width`."""
+        *_, last = self.rollout(captions, noise, denoiser)
         return last.latents
 
 

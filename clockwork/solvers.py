@@ -36,3 +36,11 @@ def timesteps(name: str, noise_schedule: Mapping[str, Any], steps: int) -> int:
     solver = make_solver(name, noise_schedule)
     solver.set_timesteps(steps)
     return len(solver.timesteps)
+
+
+def solver_name(solver: SchedulerMixin) -> str:
+    """What we call it, or its class's name where it is none of ours."""
+    for name, (kind, options) in SOLVERS.items():
+        if type(solver) is kind and all(solver.config.get(k) == v for k, v in options.items()):
+            return name
+    return type(solver).__name__

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, load_adaptor
+from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, fetch, is_hub_name, load_adaptor
 from clockwork.editing.edit import Editor
 from clockwork.metrics.editing_flops import generation_steps
 from clockwork.schedule import Schedule
@@ -40,22 +40,27 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) 
         return make_setup(cfg, teacher)
     if name == "identity":
         return make_setup(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
-    folder = Path(name)
-    if not folder.is_dir():
-        folder = adaptor_folder(cfg, name, cfg.adaptors) / "adaptor"
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"no adaptor {name!r} trained at this point: run `python scripts/train.py adaptor={name} "
-                f"teacher.path={cfg.teacher.path} cut={cfg.cut} schedule={cfg.schedule} solver={cfg.solver} "
-                f"steps={cfg.steps}`, or name a folder"
-            )
+    folder = trained_folder(cfg, name)
     adaptor, trained = load_adaptor(folder)
     kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
-    setup = make_setup(
-        cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if folder == Path(name) else name
-    )
+    from_elsewhere = Path(name).is_dir() or is_hub_name(name)
+    setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if from_elsewhere else name)
     check_point(trained, setup.point)
-    return setup
+    return setup if is_hub_name(name) else replace(setup, folder=folder)
+
+
+def trained_folder(cfg: DictConfig, name: str) -> Path:
+    """Of an adaptor by its config's name, as trained at the config's point, by its folder or its name on the hub."""
+    if Path(name).is_dir() or is_hub_name(name):
+        return fetch(name)
+    folder = adaptor_folder(cfg, name, cfg.adaptors) / "adaptor"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no adaptor {name!r} trained at this point: run `python scripts/train.py adaptor={name} "
+            f"teacher.path={cfg.teacher.path} cut={cfg.cut} schedule={cfg.schedule} solver={cfg.solver} "
+            f"steps={cfg.steps}`, or name a folder"
+        )
+    return folder
 
 
 def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) -> Editor:

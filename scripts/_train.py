@@ -1,6 +1,7 @@
 """The two things that are trained: an adaptor against a teacher, and a UNet to be a teacher."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from clockwork.adaptors import save_adaptor
 from clockwork.prompts import Prompt, miniature
-from clockwork.reports.loggers import make_logger
+from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
 from clockwork.split import SplitUNet
@@ -38,7 +39,9 @@ def train_adaptor(cfg: DictConfig) -> None:
     trainer = _fit(cfg, module, output, data, beside_teacher(setup), items)
     if trainer.is_global_zero:
         figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        save_adaptor(output / "adaptor", adaptor, setup.point, training=figures)
+        about = {"training": figures, "openclip": teacher.pooled and teacher.pooled.config}
+        save_adaptor(output / "adaptor", adaptor, setup.point, base_model=teacher.hub_name, **about)
+        log_adaptor(trainer.loggers, output / "adaptor", asdict(setup.point))
         print(f"adaptor in {output / 'adaptor'}")
 
 
@@ -50,7 +53,8 @@ def train_teacher(cfg: DictConfig) -> None:
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
     scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
-    begun = objective.func.begin(teacher)  # before anything is written: not every UNet is fit for every objective
+    # Before anything is written: not every UNet is fit for every objective, cut and solver.
+    begun, _ = objective.func.begin(teacher), _full(cfg, teacher, stages[0])
     output = Path(cfg.output) / name
     claim(output, cfg)
     for steps in stages:

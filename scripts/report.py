@@ -1,4 +1,4 @@
-"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, or `python scripts/report.py flops`."""
+"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, `flops`, or `html`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,27 +53,46 @@ def _asked(cfg: DictConfig) -> Iterator[Any]:
             yield Table.load(kind, each, cfg.scale.name, given)
 
 
+def html(cfg: DictConfig) -> None:
+    """One page of a folder of rows, with the tables of which something was measured there."""
+    from clockwork.reports.flops import read_flops
+    from clockwork.reports.html import write_report
+
+    begun = [table for table in _asked(cfg) if _measured(cfg, table)]
+    file = Path(cfg.output) / "flops.csv"
+    lines = read_flops(file if file.is_file() else flops(cfg)) if begun else []
+    sheets = [_sheet(cfg, table, lines) for table in begun]
+    print(f"report in {write_report(Path(cfg.rows), Path(cfg.adaptors), sheets)}")
+
+
+def _measured(cfg: DictConfig, table: Any) -> Any:
+    from clockwork.reports.index import edited, measured
+
+    if "inversion_steps" in table.spec:
+        return edited(Path(cfg.edits), table.spec)
+    return measured(Path(cfg.rows), table.name, cfg.scale.name)
+
+
+def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:
+    from clockwork.reports.comparison import Comparison, settings_sheet
+
+    comparison = Comparison(table.name, table.spec, cfg.scale.name == "miniature", _measured(cfg, table), lines)
+    notes = table.lacking(comparison.unmeasured())
+    return comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
+
+
 def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
     from clockwork.reports import paper_figures
-    from clockwork.reports.comparison import Comparison, settings_sheet
-    from clockwork.reports.index import measured
 
     stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
-    rows, miniature = (
-        measured(Path(table.spec.get("rows", cfg.rows)), table.name, cfg.scale.name),
-        cfg.scale.name == "miniature",
-    )
-    comparison = Comparison(table.name, table.spec, miniature, rows, lines)
-    notes = table.lacking(comparison.unmeasured())
-    sheet = comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
-    sheet.write(stem)
+    _sheet(cfg, table, lines).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text()}")
     if draw := table.spec.get("draw"):
-        drawn = getattr(paper_figures, draw)(rows, miniature, stem)
+        drawn = getattr(paper_figures, draw)(_measured(cfg, table), cfg.scale.name == "miniature", stem)
         print(f"figure in {stem}.png" if drawn else "no figure: nothing of it has been measured")
 
 
-WHAT = {"tables": tables, "flops": flops}
+WHAT = {"tables": tables, "flops": flops, "html": html}
 
 
 @command("report", word="what")

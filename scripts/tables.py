@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> None:
     folders = [f"rows={cfg.rows}", f"adaptors={cfg.adaptors}", f"output={cfg.output}", *scale]
     for table in tables:
         failed += _failed("report", [f"{table.kind}={table.number}", *folders])
+    failed += _failed("report", ["html", *folders])
     if failed:
         raise RuntimeError(
             f"{len(failed)} of the commands above did not go through; mend what they say and run this again"
@@ -44,7 +45,7 @@ def _train(tables: list[Any], cfg: DictConfig) -> list[str]:
             except MissingConfigException:
                 continue
             lacking = [point for point in points if table.untrained(point, here)]
-            missing |= dict.fromkeys(tuple(table.training(point)) for point in lacking)
+            missing |= dict.fromkeys(tuple(table.training(point, here)) for point in lacking)
     failed = []
     for number, words in enumerate(missing, 1):
         print(f"\n== adaptor {number} of {len(missing)}", flush=True)

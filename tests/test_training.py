@@ -8,6 +8,7 @@ from pytorch_lightning import seed_everything
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, ResNet
+from clockwork.metrics.similarity import distance
 from clockwork.prompts import miniature
 from clockwork.rollout import guide
 from clockwork.schedule import Schedule
@@ -15,7 +16,7 @@ from clockwork.setup import Setup, widths
 from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.batches import Sets, _Passes
-from clockwork.training.distillation import Distillation, distance, guided_distance
+from clockwork.training.distillation import Distillation, guided_distance
 from clockwork.training.fit import fit
 from clockwork.training.trajectories import Unrolled, unroll
 

@@ -1,7 +1,18 @@
-"""The modules that stand in for the low-res path, one a file, and their folder on disk."""
+"""The modules that stand in for the low-res path, one a file, and their folder on disk and on the hub."""
 
 from clockwork.adaptors.base import INPUTS, Adaptor, Widths
-from clockwork.adaptors.folder import KINDS, adaptor_hash, check_point, load_adaptor, save_adaptor
+from clockwork.adaptors.folder import (
+    KINDS,
+    adaptor_hash,
+    add_row,
+    away,
+    check_point,
+    check_teacher,
+    load_adaptor,
+    read_config,
+    save_adaptor,
+)
+from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
@@ -15,7 +26,14 @@ __all__ = [
     "UNet",
     "Widths",
     "adaptor_hash",
+    "add_row",
+    "away",
     "check_point",
+    "check_teacher",
+    "fetch",
+    "is_hub_name",
     "load_adaptor",
+    "push_to_hub",
+    "read_config",
     "save_adaptor",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from clockwork.adaptors.base import Adaptor, Widths
+from clockwork.adaptors.card import card
+from clockwork.adaptors.hub import fetch
 from clockwork.adaptors.identity import Identity
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
@@ -19,25 +22,49 @@ KINDS: dict[str, type[Adaptor]] = {"identity": Identity, "resnet": ResNet, "unet
 
 
 def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **about: Any) -> None:
-    """Writes the weights and then the config; `about` is whatever else the config should tell (training, row)."""
+    """Writes the weights, then the config and its model card.
+
+    `about` is whatever else the config should tell: `openclip`, the model of its text; `base_model`, the teacher's
+    name on the hub; `row`, the row it was measured with; `training`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().contiguous().cpu() for name, weight in adaptor.state_dict().items()}
     save_file(weights, folder / "adaptor.partial")
     (folder / "adaptor.partial").replace(folder / "adaptor.safetensors")
     kind = next(name for name, cls in KINDS.items() if type(adaptor) is cls)
-    config = {"kind": kind, "adaptor": adaptor.config(), "operating_point": asdict(point), **about}
-    (folder / "config.partial").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "config.partial").replace(folder / "config.json")
+    _write_config(folder, {"kind": kind, "adaptor": adaptor.config(), "operating_point": asdict(point), **about})
 
 
-def load_adaptor(folder: str | Path) -> tuple[Adaptor, OperatingPoint]:
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
+def add_row(folder: str | Path, row: Mapping[str, Any]) -> None:
+    """Puts a row into the config and the card, if it was measured at the adaptor's operating point and on no fewer
+    images than the one that is there."""
+    config = read_config(folder)
+    at_home = all(row[name] == value for name, value in config["operating_point"].items())
+    if at_home and row["images"] >= (config.get("row") or {"images": 0})["images"]:
+        _write_config(Path(folder), {**config, "row": dict(row)})
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    for name, text in (("README.md", card(config)), ("config.json", json.dumps(config, indent=2) + "\n")):
+        partial = folder / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / name)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    file = Path(folder) / "config.json"
+    if not file.is_file():
         raise FileNotFoundError(
             f"{folder} is no adaptor folder: it has no config.json; train one with scripts/train.py"
         )
-    config = json.loads((folder / "config.json").read_text())
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
+    """From a folder, or by its name on the hub."""
+    folder = fetch(source)
+    config = read_config(folder)
     if config.get("kind") not in KINDS:
         raise ValueError(
             f"{folder} holds an adaptor of kind {config.get('kind')!r}: this version knows {', '.join(KINDS)}"
@@ -53,18 +80,24 @@ def load_adaptor(folder: str | Path) -> tuple[Adaptor, OperatingPoint]:
     return adaptor.eval().requires_grad_(False), OperatingPoint(**config["operating_point"])
 
 
-def check_point(trained: OperatingPoint, wanted: OperatingPoint) -> None:
-    """An adaptor belongs to one operating point (paper, Section 6): another one warns, another teacher refuses."""
-    if trained.teacher_hash != wanted.teacher_hash or trained.cut != wanted.cut:
+def check_teacher(trained: OperatingPoint, teacher: str, teacher_hash: str, cut: str) -> None:
+    if trained.teacher_hash != teacher_hash or trained.cut != cut:
         raise ValueError(
             f"this adaptor was trained for teacher {trained.teacher} ({trained.teacher_hash}) at cut {trained.cut}, "
-            f"not {wanted.teacher} ({wanted.teacher_hash}) at cut {wanted.cut}: "
-            "train one for it, or use adaptor=identity"
+            f"not {teacher} ({teacher_hash}) at cut {cut}: train one for it, or use the identity adaptor"
         )
+
+
+def check_point(trained: OperatingPoint, wanted: OperatingPoint) -> None:
+    """An adaptor belongs to one operating point (paper, Section 6): another one warns, another teacher refuses."""
+    check_teacher(trained, wanted.teacher, wanted.teacher_hash, wanted.cut)
     if differences := wanted.differences(trained):
-        warnings.warn(
-            f"adaptor used away from the operating point it was trained for: {'; '.join(differences)}", stacklevel=2
-        )
+        warnings.warn(away(differences), stacklevel=2)
+
+
+def away(differences: list[str]) -> str:
+    """The warning."""
+    return f"adaptor used away from the operating point it was trained for: {'; '.join(differences)}"
 
 
 def adaptor_hash(adaptor: Adaptor | None) -> str | None:

@@ -1,5 +1,6 @@
 """One operating point → one row."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ class Evaluation:
     folder: Path
     seed: int = 0
     batch_size: int = 32
+    command: str | None = None  # what rows say they were made by
 
     @property
     def rows(self) -> Path:
@@ -76,8 +78,18 @@ class Evaluation:
             self.pictures(painter)
         processes.wait()
         if processes.rank() == 0:
+            self._keep_prompts()
             append_row(self.rows, self.measure(setup))
         processes.wait()
+
+    def _keep_prompts(self) -> None:
+        """`prompts/<hash>.json` beside the rows, which hold the hash alone: ids and texts."""
+        file = self.folder / "prompts" / f"{prompts_hash(self.prompts)}.json"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial")
+            partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
+            partial.replace(file)
 
     def _nearness(self, setup: Setup, folder: Path) -> tuple[float | None, float | None]:
         """PSNR and SSIM to the full teacher's pictures at the same steps; of the teacher itself, None."""
@@ -128,6 +140,8 @@ class Evaluation:
             device=str(setup.teacher.device),
             commit=commit(),
             versions=versions(),
+            teacher_digest=self.digest(_teacher_of(setup)),
+            command=self.command,
         )
 
 

@@ -1,6 +1,6 @@
 """Pictures on disk, one file a prompt: a killed run goes on with the first that is missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -8,21 +8,34 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clockwork import processes
+from clockwork.denoise import Denoiser
 from clockwork.pictures import read_image, write_image
 from clockwork.prompts import Prompt, chunks
 from clockwork.setup import Setup
 
 
-def generate(setup: Setup, prompts: Sequence[Prompt], folder: Path, seed: int = 0, batch_size: int = 32) -> None:
-    """One PNG a prompt, named by its id; those already there are kept. Several processes take turns at the prompts."""
+def generate(
+    setup: Setup,
+    prompts: Sequence[Prompt],
+    folder: Path,
+    seed: int = 0,
+    batch_size: int = 32,
+    wrap: Callable[[Denoiser, list[int]], Denoiser] | None = None,
+    label: str | None = None,
+) -> None:
+    """One PNG a prompt, named by its id; those already there are kept. Several processes take turns at the prompts.
+
+    `wrap` puts another denoiser around the setup's, given the ids of a batch's prompts; `label` is the progress bar's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     mine = prompts[processes.rank() :: processes.ranks()]
     missing = [p for p in mine if not _file(folder, p).is_file()]
-    label, done = f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps", len(mine) - len(missing)
+    label, done = label or f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps", len(mine) - len(missing)
     with tqdm(total=len(mine), initial=done, desc=label, unit="image", disable=processes.rank() > 0) as bar:
         for batch in chunks(missing, batch_size):
-            noise = setup.teacher.noise([p.id for p in batch], seed)
-            latents = setup.latents([p.text for p in batch], noise)
+            ids = [p.id for p in batch]
+            denoiser = setup.denoiser if wrap is None else wrap(setup.denoiser, ids)
+            latents = setup.latents([p.text for p in batch], setup.teacher.noise(ids, seed), denoiser)
             for prompt, image in zip(batch, setup.teacher.decode(latents), strict=True):
                 write_image(_file(folder, prompt), image)
             bar.update(len(batch))

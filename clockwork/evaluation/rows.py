@@ -37,3 +37,5 @@ class Row:
     device: str
     commit: str | None
     versions: str
+    teacher_digest: str | None = None  # of the full teacher at the same steps, whose pictures psnr and ssim look at
+    command: str | None = None  # that measured it

@@ -1,4 +1,4 @@
-"""How near a picture is to the full teacher's of the same prompt and seed."""
+"""How near features or pictures are to the teacher's of the same prompt and seed."""
 
 from collections.abc import Iterable
 
@@ -16,3 +16,8 @@ def psnr_and_ssim(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]
         ssim += float(structural_similarity_index_measure(a, b, data_range=255.0, reduction="sum"))
         count += len(a)
     return psnr / count, ssim / count
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """‖a − b‖₂ of each example, by the root of its size so that it means the same at every size: `batch`."""
+    return (a - b).flatten(1).square().mean(1).sqrt()

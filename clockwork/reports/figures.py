@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from clockwork.pictures import read_image, write_grid
-from clockwork.reports.tables import Row, label
-
-QUALITY = ("fid", "clip_score", "fid_miniature", "clip_score_miniature", "psnr")
+from clockwork.pictures import read_images, write_grid
+from clockwork.reports.plots import QUALITY, present
+from clockwork.reports.tables import Row, flops_unit, label
 
 
 class _Prompt(Protocol):
@@ -23,12 +22,12 @@ def pareto(rows: Sequence[Row], file: Path, quality: Sequence[str] = QUALITY) ->
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = [name for name in quality if any(row.get(name) is not None for row in rows)]
+    shown = present(rows, quality)
     if not shown:
         return
     figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")
     colour = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(label, rows)))}  # the same in every panel
-    unit, per = ("TFLOPs", 1.0) if max(row["tflops_full"] for row in rows) > 0.1 else ("GFLOPs", 1000.0)
+    unit, per = flops_unit(rows)
     ordered = sorted(rows, key=lambda row: (row["adaptor"], row["schedule"], row["tflops_full"]))
     for axis, name in zip(axes[0], shown, strict=True):
         for curve, points in groupby(ordered, key=label):
@@ -61,10 +60,8 @@ def pareto(rows: Sequence[Row], file: Path, quality: Sequence[str] = QUALITY) ->
 
 def pictures_side_by_side(rows: Sequence[Row], prompts: Sequence[_Prompt], folder: Path, count: int = 10) -> None:
     """`grid.png`: the same prompts and seeds, an operating point a line."""
-    import torch
-
-    lines: dict[str, Any] = {}
+    lines = {}
     for row in rows:
         files = [folder / "pictures" / row["digest"] / f"{p.id}.png" for p in prompts[:count]]
-        lines[f"{label(row)}, {row['steps']} steps"] = torch.stack([read_image(file) for file in files])
+        lines[f"{label(row)}, {row['steps']} steps"] = read_images(files)
     write_grid(folder / "grid.png", lines, side=64)

@@ -1,22 +1,28 @@
-"""Where training curves go: nowhere, a csv file, or Weights & Biases."""
+"""Where training curves, rows and pictures go: nowhere, a csv file, or Weights & Biases beside it."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from clockwork.reports import plots
+from clockwork.reports.adaptors import Trained
+from clockwork.reports.tables import Row
+
 
 def make_logger(config: Mapping[str, Any], output: Path) -> Any:
-    """A Lightning logger, or False. Without a key wandb writes offline, into the output folder."""
+    """Lightning loggers, or False. wandb comes beside the csv file, so that no figure is in wandb alone; without a key
+    it writes offline, into the output folder."""
     if config["name"] == "none":
         return False
-    if config["name"] == "csv":
-        from pytorch_lightning.loggers import CSVLogger
+    from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-        return CSVLogger(output, name="log", version="")
-    from pytorch_lightning.loggers import WandbLogger
-
-    return WandbLogger(project=config["project"], group=config["group"], save_dir=output, offline=offline())
+    loggers: list[Any] = [CSVLogger(output, name="log", version="")]
+    if config["name"] == "wandb":
+        group = config["group"] or output.parent.name
+        loggers.append(WandbLogger(project=config["project"], group=group, save_dir=output, offline=offline()))
+    return loggers
 
 
 def offline() -> bool:
@@ -26,17 +32,48 @@ def offline() -> bool:
     return not known and os.environ.get("WANDB_MODE", "offline") == "offline"
 
 
-def log_rows(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """The same rows as a wandb table, with the figures beside them."""
+def log_adaptor(loggers: Sequence[Any], folder: Path, about: Mapping[str, Any]) -> None:
+    """A trained adaptor's folder as an artifact, of those loggers that keep any; named by the run's folder."""
+    for logger in loggers:
+        if hasattr(logger, "log_image"):  # Weights & Biases
+            logger.experiment.log_artifact(_artifact(folder.parent.name, "adaptor", [folder], about))
+
+
+def log_rows(
+    config: Mapping[str, Any], rows: Sequence[Row], output: Path, adaptors: Sequence[Trained] = (), pictures: int = 6
+) -> None:
+    """A sweep as one run, in a group with the output folder's name: rows as a table, Pareto plots, pictures by
+    operating point, the report and the adaptors' folders as artifacts."""
     if config["name"] != "wandb":
         return
     import wandb
 
     mode: Literal["offline", "online"] = "offline" if offline() else "online"
-    with wandb.init(
-        project=config["project"], group=config["group"], dir=output, mode=mode, job_type="evaluate"
-    ) as run:
+    group = config["group"] or output.name
+    with wandb.init(project=config["project"], group=group, dir=output, mode=mode, job_type="evaluate") as run:
         columns = list(rows[0])
-        run.log({"rows": wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])})
-        figures = {name: output / f"{name}.png" for name in ("pareto", "grid")}
-        run.log({name: wandb.Image(str(file)) for name, file in figures.items() if file.is_file()})
+        run.log({"rows": wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])})
+        for quality in plots.present(rows, plots.QUALITY):
+            for cost in plots.present(rows, plots.COSTS):
+                run.log({f"pareto/{quality}-{cost}": plots.pareto(rows, quality, cost)})
+        for name, row in zip(plots.curve_names(rows), rows, strict=True):
+            files = sorted((output / "pictures" / row["digest"]).glob("*.png"), key=lambda f: int(f.stem))[:pictures]
+            shown = [wandb.Image(str(file), caption=f"prompt {file.stem}") for file in files]
+            if shown:
+                run.log({f"pictures/{name}, {row['steps']} steps": shown})
+        if (grid := output / "grid.png").is_file():
+            run.log({"grid": wandb.Image(str(grid))})
+        made = [file for name in ("report.html", "rows.jsonl") if (file := output / name).is_file()]
+        if made:
+            run.log_artifact(_artifact(f"report-{output.name}", "report", made, {}))
+        for adaptor in adaptors:
+            run.log_artifact(_artifact(adaptor.name, "adaptor", [adaptor.folder], adaptor.config))
+
+
+def _artifact(name: str, kind: str, paths: Sequence[Path], about: Mapping[str, Any]) -> Any:
+    import wandb
+
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", name), kind, metadata=dict(about))
+    for path in paths:
+        (artifact.add_dir if path.is_dir() else artifact.add_file)(str(path))
+    return artifact

@@ -13,6 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from clockwork.adaptors import is_hub_name
 from clockwork.openclip import OpenCLIP
 from clockwork.teachers.condition import Condition
 from clockwork.weights import weights_hash
@@ -68,6 +69,12 @@ class Teacher:
     def text_width(self) -> int:
         """Width of the pooled text that adaptors read; 0 without such a model."""
         return 0 if self.pooled is None else self.pooled.encode_text([""]).shape[-1]
+
+    @property
+    def hub_name(self) -> str | None:
+        """Where it came from the hub: what a model card calls its base model."""
+        source = str(self.pipe.name_or_path)
+        return source if is_hub_name(source) else None
 
     @cached_property
     def hash(self) -> str:

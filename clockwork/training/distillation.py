@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor
+from clockwork.metrics.similarity import distance
 from clockwork.training.fit import adam
 from clockwork.training.trajectories import AdaptorExample
 
@@ -63,8 +64,3 @@ def guided_distance(error: Tensor, guidance: float) -> Tensor:
     """The distance that guidance makes of two halves' errors: `2n × …` → `n`, negative halves first."""
     negative, positive = error.chunk(2)
     return distance(negative + guidance * (positive - negative), torch.zeros_like(positive))
-
-
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """‖a − b‖₂ of each example, by the root of its size so that it means the same at every cut: `batch`."""
-    return (a - b).flatten(1).square().mean(1).sqrt()

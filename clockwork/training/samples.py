@@ -14,7 +14,8 @@ from clockwork.setup import Setup
 
 
 class Samples(Callback):
-    """Writes `epoch*.png` into the folder every few epochs and after the last, a line a setup; `every` 0: never."""
+    """Writes `epoch*.png` into the folder every few epochs and after the last, a line a setup, for loggers that keep
+    pictures too; `every` 0: never."""
 
     def __init__(self, setups: Mapping[str, Setup], prompts: Sequence[Prompt], folder: Path, every: int = 10) -> None:
         self.setups, self.prompts, self.folder, self.every = setups, prompts, folder, every
@@ -27,7 +28,11 @@ class Samples(Callback):
             for name, setup in self.setups.items():
                 noise = setup.teacher.noise([p.id for p in self.prompts])
                 rows[name] = setup.teacher.decode(setup.latents([p.text for p in self.prompts], noise))
-            write_grid(self.folder / f"epoch{epoch:04d}.png", rows)
+            file = self.folder / f"epoch{epoch:04d}.png"
+            write_grid(file, rows)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):  # those that keep pictures
+                    logger.log_image("samples", [str(file)], step=trainer.global_step)
 
 
 def beside_teacher(setup: Setup) -> dict[str, Setup]:

@@ -1,0 +1,69 @@
+"""The model card of an adaptor: the page that it has on the hub, all of it from its `config.json`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+METRICS = {
+    "fid": "FID",
+    "clip_score": "CLIP score",
+    "fid_miniature": "FID (miniature)",
+    "clip_score_miniature": "CLIP score (miniature)",
+    "psnr": "PSNR to the full teacher",
+    "ssim": "SSIM to the full teacher",
+    "tflops_paper": "TFLOPs an image (paper)",
+    "tflops_full": "TFLOPs an image (full)",
+    "latency_ms": "latency (ms)",
+}
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """Markdown under a YAML header; with the row's figures where the adaptor has been measured."""
+    point, row = config["operating_point"], config.get("row") or {}
+    measured = {name: row[name] for name in METRICS if row.get(name) is not None}
+    title = f"Clockwork {config['kind']} adaptor for {point['teacher']}"
+    header = ModelCardData(
+        library_name="clockwork",
+        pipeline_tag="text-to-image",
+        tags=["clockwork", "diffusers", "arxiv:2312.08128"],
+        base_model=config.get("base_model"),
+        model_name=title,
+        eval_results=_results(row, measured) or None,
+        ignore_metadata_errors=False,
+    )
+    parts = [f"---\n{header.to_yaml()}\n---", f"# {title}", _ABOUT, _table("operating point", point)]
+    if measured:
+        where = f"Measured with {row['images']} images, seed {row['seed']}, on {row['device']} ({row['versions']})."
+        parts += [where, _table("measured", {METRICS[name]: f"{value:.6g}" for name, value in measured.items()})]
+    return "\n\n".join(parts) + "\n"
+
+
+_ABOUT = """On most sampling steps this small module stands in for the low-resolution path of the teacher's UNet
+([Clockwork Diffusion](https://arxiv.org/abs/2312.08128)). It belongs to the operating point below; at another one it
+warns, and another teacher it refuses.
+
+```python
+import clockwork
+
+clockwork.enable(pipe, adaptor="<this repository's name, or a folder>")
+```"""
+
+
+def _results(row: Mapping[str, Any], measured: Mapping[str, float]) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="text-to-image",
+            dataset_type="prompts",
+            dataset_name=f"{row['images']} prompts ({row['prompts']})",
+            metric_type=name,
+            metric_name=METRICS[name],
+            metric_value=value,
+        )
+        for name, value in measured.items()
+    ]
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    lines = [f"| {title} | |", "|---|---|"]
+    return "\n".join(lines + [f"| {name} | {value} |" for name, value in values.items()])

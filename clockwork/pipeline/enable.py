@@ -1,0 +1,159 @@
+"""`enable`, `disable`: Clockwork on and off on a diffusers pipeline."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from diffusers import UNet2DConditionModel
+from diffusers.utils.torch_utils import is_compiled_module
+from torch import nn
+
+from clockwork.adaptors import Adaptor, Identity, Widths, check_teacher, fetch, load_adaptor, read_config
+from clockwork.chain import Cut
+from clockwork.denoise import Clocked
+from clockwork.openclip import OpenCLIP
+from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
+from clockwork.pipeline.hook import ClockHook, hook_of
+from clockwork.pipeline.prompts import PromptHook
+from clockwork.schedule import Schedule
+from clockwork.split import SplitUNet
+from clockwork.weights import weights_hash
+
+
+def enable(
+    pipe: Any,
+    schedule: str | Schedule | None = None,
+    adaptor: str | Path | Adaptor | None = None,
+    cut: str | Cut | None = None,
+    force: bool = False,
+) -> None:
+    """From now on the pipeline's UNet runs in full only on the schedule's steps, with the adaptor on the others.
+
+    `adaptor`: a folder, a name on the hub, or a module; without one the identity, which needs no training. `schedule`
+    and `cut` are a trained adaptor's own unless said, else `clock2` and `stage1`. `force` takes an adaptor that was
+    trained for another teacher. Enabling again replaces; every other pipeline with this UNet is clocked with it.
+
+    Raises ValueError for a UNet that cannot be split, a cut that does not fit and an adaptor of another teacher.
+    """
+    unet = unet_of(pipe)
+    config: dict[str, Any] = {}
+    trained: OperatingPoint | None = None
+    if isinstance(adaptor, (str, Path)):
+        folder = fetch(adaptor)
+        config, (adaptor, trained) = read_config(folder), load_adaptor(folder)
+    split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
+    clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
+    adaptor = Identity(Widths(0, 0, 0, 0)) if adaptor is None else adaptor.eval().requires_grad_(False)
+    if "r_out_prev" in adaptor.inputs and not clock.is_full(1):
+        raise ValueError(f"schedule {clock} has no full step, and this adaptor reads the step before: say clock2")
+    teacher = (str(getattr(pipe, "name_or_path", "") or type(pipe).__name__), "")
+    if trained is not None:
+        teacher = _teacher(teacher[0], unet, trained)
+        _check(trained, teacher, str(split.cut), force)
+    prompts = _prompts(pipe, config) if "text_emb" in adaptor.inputs else None
+    _look_at_hooks(unet, unet is not pipe.unet or unet._compiled_call_impl is not None)
+    disable(pipe)
+    _attach(ClockHook(pipe, Clocked(split, adaptor, clock), teacher, trained, prompts))
+
+
+def disable(pipe: Any) -> None:
+    """The pipeline as it was, bit for bit; nothing to do where Clockwork is not enabled."""
+    for module in (unet_of(pipe), _text_encoder(pipe)[0]):
+        if module is not None:
+            detach(module)
+
+
+@contextmanager
+def disabled(pipe: Any) -> Iterator[None]:
+    """For a while, then as before."""
+    hook = enabled(pipe)
+    disable(pipe)
+    try:
+        yield
+    finally:
+        _attach(hook)
+
+
+def _attach(hook: ClockHook) -> None:
+    attach(unet_of(hook.pipe), hook)
+    encoder = _text_encoder(hook.pipe)[0]
+    if hook.prompts is not None and encoder is not None:
+        attach(encoder, hook.prompts)
+
+
+def enabled(pipe: Any) -> ClockHook:
+    hook = hook_of(unet_of(pipe))
+    if hook is None:
+        raise ValueError("Clockwork is not enabled on this pipeline: call clockwork.enable(pipe) first")
+    return hook
+
+
+def unet_of(pipe: Any) -> UNet2DConditionModel:
+    """The pipeline's UNet, itself where it was compiled."""
+    unet = _itself(getattr(pipe, "unet", None))
+    if unet is None:
+        raise ValueError(f"{type(pipe).__name__} has no UNet: Clockwork is for pipelines around a UNet2DConditionModel")
+    if type(unet).forward is not UNet2DConditionModel.forward:
+        raise ValueError(
+            f"cannot clock the {type(unet).__name__} of {type(pipe).__name__}: its blocks are not known, "
+            "only those of a UNet2DConditionModel"
+        )
+    return cast(UNet2DConditionModel, unet)
+
+
+def _itself(module: Any) -> Any:
+    return module._orig_mod if is_compiled_module(module) else module
+
+
+def _text_encoder(pipe: Any) -> tuple[nn.Module | None, Any]:
+    """The first text encoder and its tokenizer: SDXL's refiner has only the second."""
+    for number in ("", "_2"):
+        encoder = _itself(getattr(pipe, f"text_encoder{number}", None))
+        if encoder is not None:
+            return encoder, getattr(pipe, f"tokenizer{number}")
+    return None, None
+
+
+def _teacher(name: str, unet: UNet2DConditionModel, trained: OperatingPoint) -> tuple[str, str]:
+    if any(weight.is_meta for weight in unet.parameters()):
+        raise ValueError(
+            "the UNet's weights are offloaded, and a trained adaptor is checked against them: "
+            "enable Clockwork before enable_sequential_cpu_offload"
+        )
+    found = weights_hash(unet)
+    return trained.teacher if found == trained.teacher_hash else name, found
+
+
+def _check(trained: OperatingPoint, teacher: tuple[str, str], cut: str, force: bool) -> None:
+    try:
+        check_teacher(trained, teacher[0], trained.teacher_hash if force else teacher[1], cut)
+    except ValueError as error:
+        forced = "; force=True takes it all the same" if cut == trained.cut else ""
+        raise ValueError(f"{error}{forced}") from None
+
+
+def _prompts(pipe: Any, config: dict[str, Any]) -> PromptHook:
+    if config.get("openclip") is None:
+        raise ValueError(
+            "this adaptor reads text, and nothing says which OpenCLIP model's: give its folder, whose config.json "
+            "names it, or train one without text_emb"
+        )
+    return PromptHook(_text_encoder(pipe)[1], OpenCLIP.from_config(config["openclip"]))
+
+
+def _look_at_hooks(unet: UNet2DConditionModel, compiled: bool) -> None:
+    refuse_hooks_on_blocks(unet)
+    if names := other_hooks(unet):
+        raise ValueError(
+            f"the UNet has the hook {', '.join(names)} of diffusers already, and Clockwork's has to be nearer to it: "
+            "enable Clockwork first"
+        )
+    if compiled:
+        warnings.warn(
+            "the UNet is compiled as a whole, and Clockwork runs it in parts and uncompiled: compile its blocks instead, "
+            "with pipe.unet.compile_repeated_blocks()",
+            stacklevel=3,
+        )

@@ -1,0 +1,87 @@
+"""What the last call of a pipeline did, and what it cost."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from clockwork.cost import pass_flops
+from clockwork.metrics.flops import Flops
+from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.enable import enabled
+
+
+@dataclass(frozen=True)
+class Summary:
+    """FLOPs are of the UNet and the adaptor, all steps and the whole batch."""
+
+    cut: str
+    schedule: str
+    adaptor: str
+    full_steps: int
+    adaptor_steps: int
+    unplanned: dict[str, int]  # full steps that the schedule did not ask for, by their reason
+    flops: Flops
+    flops_without: Flops  # every step in full
+    trained: OperatingPoint | None  # the adaptor's operating point
+    ran: OperatingPoint | None  # None where no step's place was known
+    differences: list[str]  # "steps 6, not 8": of what ran from the adaptor's operating point
+
+    def __str__(self) -> str:
+        lines = [
+            f"Clockwork: {self.adaptor}, schedule {self.schedule}, cut {self.cut}",
+            f"last call: {self.full_steps} full and {self.adaptor_steps} adaptor steps",
+            *(f"  {count} of the full: {why}" for why, count in self.unplanned.items()),
+        ]
+        for name in ("paper", "full"):
+            with_it, without = getattr(self.flops, name), getattr(self.flops_without, name)
+            if without:
+                saved = 1 - with_it / without
+                lines.append(f"GFLOPs ({name}): {with_it / 1e9:.6g}, without {without / 1e9:.6g} ({-saved:+.1%})")
+        if self.trained is not None:
+            lines.append(f"adaptor trained for: {_told(self.trained)}")
+        if self.ran is not None:
+            lines.append(f"ran: {_told(self.ran)}")
+        if self.trained is not None and self.ran is not None:
+            lines.append(f"differs: {'; '.join(self.differences) or 'in nothing'}")
+        return "\n".join(lines)
+
+
+def summary(pipe: Any) -> Summary:
+    """Prints what the last call did, and hands it over."""
+    told = summarise(pipe)
+    print(told)
+    return told
+
+
+def summarise(pipe: Any) -> Summary:
+    """The last call in figures. FLOPs are counted on shapes now, so the call itself pays nothing for them."""
+    hook = enabled(pipe)
+    log, clocked = hook.log, hook.clocked
+    spent, without = Flops(), Flops()
+    costs: dict[str, tuple[Flops, Flops]] = {}
+    for step in log.steps:
+        form = str(step.call)
+        if form not in costs:
+            costs[form] = pass_flops(clocked.split, clocked.adaptor, step.call)
+        full, adaptor = costs[form]
+        spent, without = spent + (full if step.full else adaptor), without + full
+    return Summary(
+        cut=str(clocked.split.cut),
+        schedule=str(clocked.schedule),
+        adaptor=type(clocked.adaptor).__name__,
+        full_steps=sum(step.full for step in log.steps),
+        adaptor_steps=sum(not step.full for step in log.steps),
+        unplanned=dict(Counter(step.why for step in log.steps if step.why is not None)),
+        flops=spent,
+        flops_without=without,
+        trained=hook.trained,
+        ran=log.ran,
+        differences=log.differences,
+    )
+
+
+def _told(point: OperatingPoint) -> str:
+    return (
+        f"{point.teacher}, schedule {point.schedule}, {point.solver}, {point.steps} steps, "
+        f"guidance {point.guidance:g}, {point.resolution} pixels"
+    )

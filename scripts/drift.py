@@ -1,0 +1,32 @@
+"""How much `r_out` changes from step to step at every cut: `python scripts/drift.py`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from _command import command
+from omegaconf import DictConfig
+
+
+@command("drift")
+def main(cfg: DictConfig) -> None:
+    from _compose import make_setup
+    from hydra.utils import instantiate
+
+    from clockwork.analysis.drift import drift
+    from clockwork.reports.analysis import curves, summary, write_csv
+
+    setup = make_setup(cfg, instantiate(cfg.teacher))
+    found = drift(setup, instantiate(cfg.prompts)[: cfg.count], list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
+    rows, output = [asdict(row) for row in found], Path(cfg.output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, output / "drift.csv")
+    measures = {"relative_l2": "relative L2 to the step before", "cosine": "cosine to the step before"}
+    curves(rows, "cut", "step", measures, output / "drift.png", f"step of {cfg.steps}")
+    for name in measures:
+        for cut, points in summary(rows, "cut", "step", name).items():
+            print(f"{name:12} {cut:8} " + " ".join(f"{mean:.3f}" for mean, *_ in points.values()))
+    print(f"figure and rows in {output}")
+
+
+if __name__ == "__main__":
+    main()

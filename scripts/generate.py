@@ -1,0 +1,44 @@
+"""One prompt without and with Clockwork: `python scripts/generate.py prompt="…" adaptor=identity schedule=clock2`."""
+
+import json
+from pathlib import Path
+
+from _command import command
+from omegaconf import DictConfig
+
+
+@command("generate")
+def main(cfg: DictConfig) -> None:
+    from _compose import trained_folder
+    from hydra.utils import instantiate
+
+    import clockwork
+    from clockwork.pictures import write_grid
+    from clockwork.pipeline.compare import compare
+    from clockwork.solvers import make_solver
+
+    if cfg.adaptor_name == "none":
+        raise ValueError("adaptor=none is the picture without Clockwork: say adaptor=identity, or a trained one")
+    teacher = instantiate(cfg.teacher)
+    teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
+    name = str(cfg.adaptor.path) if cfg.adaptor_name == "folder" else cfg.adaptor_name
+    adaptor = None if name == "identity" else trained_folder(cfg, name)
+    clockwork.enable(teacher.pipe, str(cfg.schedule), adaptor, str(cfg.cut))
+    seeds = list(range(cfg.seed, cfg.seed + cfg.count))
+    size = {"height": teacher.resolution, "width": teacher.resolution}
+    call = {"num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance, **size}
+    pairs = [compare(teacher.pipe, cfg.prompt, seed, call) for seed in seeds]
+    output = Path(cfg.output)
+    write_grid(output, {f"seed {pair.seed}": pair.pictures for pair in pairs})
+    told = [pair.told() for pair in pairs]
+    output.with_suffix(".json").write_text(json.dumps(told, indent=2) + "\n")
+    for pair in told:
+        print(
+            f"seed {pair['seed']}: {pair['seconds_without']:.3g} s without, {pair['seconds_with']:.3g} s with Clockwork"
+        )
+    clockwork.summary(teacher.pipe)
+    print(f"{output} (left without, right with Clockwork), figures in {output.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    main()

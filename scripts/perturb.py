@@ -1,0 +1,50 @@
+"""Disturbs layers of the UNet from some step on: `python scripts/perturb.py layers=up alpha=0.3` (Figures 2, 10–13)."""
+
+from pathlib import Path
+
+from _command import command
+from omegaconf import DictConfig
+
+
+@command("perturb")
+def main(cfg: DictConfig) -> None:
+    from _compose import claim, make_setup
+    from hydra.utils import instantiate
+
+    from clockwork.analysis.perturbation import Perturbation
+    from clockwork.evaluation.generate import generate, pictures
+    from clockwork.pictures import read_images, write_grid
+    from clockwork.reports.analysis import curves, summary, write_csv
+
+    setup, prompts, output = (
+        make_setup(cfg, instantiate(cfg.teacher)),
+        instantiate(cfg.prompts)[: cfg.count],
+        Path(cfg.output),
+    )
+    perturbations = Perturbation.each(setup, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
+    claim(output, cfg)
+    rows, shown = [], {}
+    untouched = output / "pictures" / "untouched"
+    generate(setup, prompts, untouched, cfg.seed, cfg.batch_size, label="untouched")
+    for number, one in enumerate(perturbations, 1):
+        folder, label = output / "pictures" / one.name, f"[{number}/{len(perturbations)}] {one.name}"
+        generate(setup, prompts, folder, cfg.seed, cfg.batch_size, one.around, label)
+        rows += one.effects(prompts, pictures(folder, prompts), pictures(untouched, prompts))
+        shown.setdefault(one.layer, []).append(folder)
+    write_csv(rows, output / "perturbation.csv")
+    curves(rows, "layer", "from_step", {"distance": "L2 to the untouched picture"}, output / "perturbation.png",
+           f"disturbed from step … of {cfg.steps}")  # fmt: skip
+    for prompt in prompts[: cfg.grids]:
+        lines = {
+            layer: read_images([f / f"{prompt.id}.png" for f in [*folders, untouched]])
+            for layer, folders in shown.items()
+        }
+        write_grid(output / f"grid-{prompt.id}.png", lines, columns=[*map(str, cfg.from_steps), "untouched"])
+    print(f"L2 to the untouched picture, disturbed from step {list(cfg.from_steps)} on")
+    for layer, points in summary(rows, "layer", "from_step", "distance").items():
+        print(f"{layer:10} " + " ".join(f"{mean:.4f}" for mean, *_ in points.values()))
+    print(f"figure, grids and rows in {output}")
+
+
+if __name__ == "__main__":
+    main()
