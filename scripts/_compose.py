@@ -72,7 +72,10 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any])
     ]
     generation = chosen_setup(cfg, teacher, {**own[1], "steps": most})
     inversion = generation if own[0] == own[1] else chosen_setup(cfg, teacher, {**own[0], "steps": most})
+    looked_for = inversion.point
     inversion = replace(inversion, solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
+    if inversion.adaptor_name not in ("none", "identity"):
+        check_point(looked_for, inversion.point)  # warns
     settings = {name: cfg[name] for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
     return Editor(inversion, generation, **settings)
 
