@@ -13,7 +13,7 @@ def make_logger(config: Mapping[str, Any], output: Path) -> Any:
     if config["name"] == "csv":
         from pytorch_lightning.loggers import CSVLogger
 
-        return CSVLogger(output, name="log", version="")
+        return CSVLogger(output, name="log")  # a version a run: a resumed one keeps the log of the one before
     from pytorch_lightning.loggers import WandbLogger
 
     return WandbLogger(project=config["project"], group=config["group"], save_dir=output, offline=offline())
