@@ -10,6 +10,7 @@ from torch import Tensor
 from clockwork.adaptors import Adaptor, ResNet
 from clockwork.metrics.similarity import distance
 from clockwork.prompts import miniature
+from clockwork.reports.loggers import make_logger
 from clockwork.rollout import guide
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
@@ -103,3 +104,12 @@ def test_training_repeats_itself_and_resumes(teacher: Teacher, tmp_path: Path) -
 def test_a_schedule_without_adaptor_steps_cannot_be_trained_on(teacher: Teacher) -> None:
     with pytest.raises(ValueError, match="no adaptor steps"):
         Unrolled(setup(teacher, "full"))
+
+
+def test_a_resumed_run_keeps_the_log_of_the_one_before(tmp_path: Path) -> None:
+    for loss in (2.0, 1.0):
+        logger = make_logger({"name": "csv"}, tmp_path)
+        logger.log_metrics({"loss": loss}, step=0)
+        logger.save()
+    logs = sorted((tmp_path / "log").rglob("metrics.csv"))
+    assert [log.read_text().splitlines()[1].split(",")[0] for log in logs] == ["2.0", "1.0"]

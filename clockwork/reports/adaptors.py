@@ -26,7 +26,7 @@ def trained(under: Path, rows: Sequence[Row]) -> list[Trained]:
     for file in sorted(under.glob("**/adaptor/config.json")):
         config, run = json.loads(file.read_text()), file.parent.parent
         if any(_used(config, run.name, row) for row in rows):
-            found.append(Trained(run.name, file.parent, config, curves(run / "log" / "metrics.csv")))
+            found.append(Trained(run.name, file.parent, config, curves(run / "log")))
     return found
 
 
@@ -36,10 +36,10 @@ def _used(config: dict[str, Any], name: str, row: Row) -> bool:
 
 
 def curves(log: Path) -> dict[str, list[float]]:
-    """`loss` and `identity` by epoch, from Lightning's csv; nothing without it."""
+    """`loss` and `identity` by epoch, from Lightning's csv files of a run and of those that went on from it."""
     found: dict[str, list[float]] = {}
-    if log.is_file():
-        with log.open(newline="") as stream:
+    for file in sorted(log.rglob("metrics.csv"), key=lambda file: (len(file.parent.name), file.parent.name)):
+        with file.open(newline="") as stream:
             for line in csv.DictReader(stream):
                 for name, column in (("loss", "loss_epoch"), ("identity", "identity")):
                     if line.get(column):

@@ -18,7 +18,7 @@ def make_logger(config: Mapping[str, Any], output: Path) -> Any:
         return False
     from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-    loggers: list[Any] = [CSVLogger(output, name="log", version="")]
+    loggers: list[Any] = [CSVLogger(output, name="log")]  # a version a run: a resumed one keeps the log before it
     if config["name"] == "wandb":
         group = config["group"] or output.parent.name
         loggers.append(WandbLogger(project=config["project"], group=group, save_dir=output, offline=offline()))

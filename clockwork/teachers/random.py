@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from clockwork.miniature import models
 from clockwork.teachers.architectures import architecture
@@ -55,8 +56,7 @@ def pipeline_around(
     scheduler: SchedulerMixin | None = None,
 ) -> Pipeline:
     """A pipeline whose other parts are new: text encoders and autoencoder by their configs; two texts make an XL."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = models.tokenizer(Path(folder), captions=500, length=77)
+    words = _tokenizer()
     ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
     configs = [
         CLIPTextConfig(**{"intermediate_size": 4 * text["hidden_size"], **text}, vocab_size=vocabulary, **ids)
@@ -70,6 +70,12 @@ def pipeline_around(
     encoders = CLIPTextModel(configs[0]), CLIPTextModelWithProjection(configs[1])
     euler = scheduler or EulerDiscreteScheduler(**_BETAS)
     return StableDiffusionXLPipeline(decoder, *encoders, words, words, unet, euler, add_watermarker=False)
+
+
+@cache
+def _tokenizer() -> CLIPTokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        return models.tokenizer(Path(folder), captions=500, length=77)
 
 
 def _scheduler(unet: UNet2DConditionModel) -> SchedulerMixin:
