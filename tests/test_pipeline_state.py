@@ -30,7 +30,7 @@ def reasons(pipe: Any) -> list[str]:
     return [step.why for step in enabled(pipe).log.steps if step.why]
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -38,10 +38,10 @@ def stop_after(step: int, **arguments: Any) -> Callable[[Any], None]:
     def happen(pipe: Any) -> None:
         def end(_: Any, i: int, __: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
             if i + 1 == step:
-                raise Stopped
+                raise StoppedError
             return kwargs
 
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             paint(pipe, seed=5, prompt="a green star", callback_on_step_end=end, **arguments)
 
     return happen
@@ -60,10 +60,10 @@ def failing_layer(pipe: Any) -> None:
 
     def fail(*_: Any) -> None:
         if len(enabled(pipe).log.steps) in (2, 3):
-            raise Stopped
+            raise StoppedError
 
     hook = pipe.unet.conv_out.register_forward_hook(fail)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         paint(pipe, seed=5)
     hook.remove()
 
@@ -141,7 +141,7 @@ TWO_CALLS = {"HeunDiscreteScheduler": 2, "KDPM2DiscreteScheduler": 2, "PNDMSched
 
 @pytest.mark.parametrize("kind", [*TWO_CALLS, "EulerDiscreteScheduler", "DDIMScheduler", "LCMScheduler"])
 def test_solvers(kind: str) -> None:
-    """The clock counts calls: 2 n − 1 for n steps of a solver with two a step, one more for PNDM's repeated timestep."""
+    """The clock counts calls: 2 n − 1 for n steps of a solver with two a step, one more for PNDM."""
     options = {"skip_prk_steps": True} if kind == "PNDMScheduler" else {}
     made = solver(getattr(diffusers, kind), **options)
     pipe, _ = make(given_solver=made)

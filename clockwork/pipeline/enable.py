@@ -49,7 +49,7 @@ def enable(
     adaptor = Identity(Widths(0, 0, 0, 0)) if adaptor is None else adaptor.eval().requires_grad_(False)
     if "r_out_prev" in adaptor.inputs and not clock.is_full(1):
         raise ValueError(f"schedule {clock} has no full step, and this adaptor reads the step before: say clock2")
-    teacher = (str(getattr(pipe, "name_or_path", "") or type(pipe).__name__), "")
+    teacher = (_name(pipe), "")
     if trained is not None:
         teacher = _teacher(teacher[0], unet, trained)
         _check(trained, teacher, str(split.cut), force)
@@ -117,6 +117,12 @@ def _text_encoder(pipe: Any) -> tuple[nn.Module | None, Any]:
     return None, None
 
 
+def _name(pipe: Any) -> str:
+    """On the hub, or of its folder; a folder's path is nobody's business."""
+    source = str(getattr(pipe, "name_or_path", ""))
+    return (Path(source).name if Path(source).is_dir() else source) or type(pipe).__name__
+
+
 def _teacher(name: str, unet: UNet2DConditionModel, trained: OperatingPoint) -> tuple[str, str]:
     if any(weight.is_meta for weight in unet.parameters()):
         raise ValueError(
@@ -153,7 +159,7 @@ def _look_at_hooks(unet: UNet2DConditionModel, compiled: bool) -> None:
         )
     if compiled:
         warnings.warn(
-            "the UNet is compiled as a whole, and Clockwork runs it in parts and uncompiled: compile its blocks instead, "
-            "with pipe.unet.compile_repeated_blocks()",
+            "the UNet is compiled as a whole, and Clockwork runs it in parts and uncompiled: compile its blocks "
+            "instead, with pipe.unet.compile_repeated_blocks()",
             stacklevel=3,
         )

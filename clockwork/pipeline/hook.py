@@ -100,7 +100,7 @@ class ClockHook(ModelHook):
         return denoised.output
 
     def _here(self, call: dict[str, Any]) -> Call | None:
-        timesteps = getattr(self.pipe.scheduler, "timesteps", None)
+        timesteps: Any = getattr(self.pipe.scheduler, "timesteps", None)
         place, sample = position(call["timestep"], timesteps), call["sample"]
         if place is None:
             return None

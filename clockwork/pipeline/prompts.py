@@ -41,7 +41,8 @@ class PromptHook(ModelHook):
         if isinstance(ids, Tensor):
             features = [output.last_hidden_state, *(getattr(output, "hidden_states", None) or ())]
             # not self: a copied encoder's forward still names the first one's hook
-            hook = module._diffusers_hook.get_hook(NAME)
+            registry: Any = module._diffusers_hook
+            hook = registry.get_hook(NAME)
             hook._encoded.append((ids.detach().cpu(), [feature.detach() for feature in features]))
         return output
 

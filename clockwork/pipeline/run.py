@@ -21,7 +21,7 @@ def position(t: Any, timesteps: Any) -> int | None:
         return None
     if t.dtype != timesteps.dtype or t.untyped_storage().data_ptr() != timesteps.untyped_storage().data_ptr():
         return None
-    place, rest = divmod(t.storage_offset() - timesteps.storage_offset(), timesteps.stride(0) or 1)
+    place, rest = divmod(int(t.storage_offset()) - int(timesteps.storage_offset()), timesteps.stride(0) or 1)
     return place if rest == 0 and 0 <= place < len(timesteps) else None
 
 
