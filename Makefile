@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval flops tables editing analysis notebooks test test-full bench lint miniature chain clean
+.PHONY: install demo eval flops tables editing analysis notebooks test test-full test-compat bench lint miniature chain clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -74,6 +74,20 @@ editing: install
 # What the parts cost against each other.
 bench: install
 	$(RUN) scripts/bench.py
+
+# The contract (chain equals unet.forward) and a pipeline with the hook, with the oldest diffusers that pyproject allows
+# and with the newest; each in a folder of its own that is thrown away.
+test-compat: install
+	@oldest=$$(sed -n 's/.*"diffusers>=\(.*\)".*/\1/p' pyproject.toml); \
+	for version in "==$$oldest" ""; do \
+	  folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  $(BIN)/pip install --quiet --no-deps --target "$$folder" "diffusers$$version" && \
+	  PYTHONPATH="$$folder:." $(RUN) -c 'import diffusers; print("diffusers", diffusers.__version__)' && \
+	  PYTHONPATH="$$folder:." $(RUN) -m pytest tests/test_split.py \
+	    "tests/test_pipeline.py::test_pipeline[StableDiffusionPipeline]" \
+	    "tests/test_pipeline.py::test_pipeline[StableDiffusionXLPipeline]" || exit; \
+	  rm -rf "$$folder"; \
+	done
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Setup:
     guidance: float
     adaptor: Adaptor | None = None
     adaptor_name: str = "none"
+    folder: Path | None = None  # the adaptor's
 
     def __post_init__(self) -> None:
         self.schedule.adaptor_steps(self.calls)  # refuses a schedule longer than the steps

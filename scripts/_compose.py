@@ -50,7 +50,7 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) 
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
     setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if from_elsewhere else name)
     check_point(trained, setup.point)
-    return setup
+    return setup if is_hub_name(name) else replace(setup, folder=folder)
 
 
 def trained_folder(cfg: DictConfig, name: str) -> Path:
@@ -71,14 +71,14 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any])
     """The config's editor with a sweep's difference, of `adaptor` and `schedule`, in both phases unless they have their
     own. Adaptors are looked for at the generation's point: inversion has none of its own."""
     most = cfg.generation.steps or generation_steps(cfg.inversion.steps)
-
-    def phase(name: str) -> Setup:
-        own = {key: difference.get(key, cfg[name][key]) for key in ("adaptor", "schedule")}
-        return chosen_setup(cfg, teacher, {**own, "steps": most})
-
-    inversion = replace(phase("inversion"), solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
+    own = [
+        {key: difference.get(key, cfg[p][key]) for key in ("adaptor", "schedule")} for p in ("inversion", "generation")
+    ]
+    generation = chosen_setup(cfg, teacher, {**own[1], "steps": most})
+    inversion = generation if own[0] == own[1] else chosen_setup(cfg, teacher, {**own[0], "steps": most})
+    inversion = replace(inversion, solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
     settings = {name: cfg[name] for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
-    return Editor(inversion, phase("generation"), **settings)
+    return Editor(inversion, generation, **settings)
 
 
 def claim(output: Path, cfg: DictConfig) -> None:

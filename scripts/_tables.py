@@ -20,7 +20,7 @@ def numbers(kind: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """A table or figure at a scale; every point has its defaults filled in."""
+    """A table or figure at a scale. What a point does not say is its teacher's own."""
 
     kind: str
     number: str
@@ -37,7 +37,7 @@ class Table:
         scaled = [override for override in overrides if override.startswith("scale.")]
         cfg = compose("evaluate", [f"+{kind}='{number}'", f"scale={scale}", *scaled])
         spec: Any = OmegaConf.to_container(cfg[kind], resolve=True)
-        common = {"teacher": spec.get("teacher"), "adaptor": "none", **{name: cfg[name] for name in TRAINED_AT}}
+        common = {"teacher": spec.get("teacher"), "adaptor": "none"}
         spec["points"] = [{**common, **point} for point in spec.get("points", [])]
         own: Any = OmegaConf.to_container(cfg.scale, resolve=True)
         chosen = (*scaled, f"{kind}=", "scale=")
@@ -65,7 +65,7 @@ class Table:
     def commands(self) -> list[str]:
         """What makes it."""
         evaluation = f"python scripts/evaluate.py +{self.kind}={self.number} scale={self.scale['name']}"
-        return self.spec.get("made_by", [evaluation])
+        return list(dict.fromkeys(self.spec.get("made_by", [evaluation])))
 
     def by_teacher(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """The points that scripts/evaluate.py can run at this scale."""
@@ -86,11 +86,12 @@ class Table:
         path = self.scale.get("paths", {}).get(name)
         return [f"teacher={name}", *([f"teacher.path={path}"] if path else [])]
 
-    def training(self, point: dict[str, Any]) -> list[str]:
-        """The overrides of scripts/train.py that make a point's adaptor."""
+    def training(self, point: dict[str, Any], cfg: DictConfig) -> list[str]:
+        """The overrides of scripts/train.py that make a point's adaptor; `cfg` is its teacher's."""
         name = point["adaptor"]
         kind = [*point["train"], f"adaptor_name={name}"] if "train" in point else [f"adaptor={name}"]
-        where = [f"{key}='{point[key]}'" if "," in str(point[key]) else f"{key}={point[key]}" for key in TRAINED_AT]
+        at = _trained_at(point, cfg)
+        where = [f"{key}='{value}'" if "," in str(value) else f"{key}={value}" for key, value in at.items()]
         return [*self.scale["train"], *self._teacher(point["teacher"]), *kind, *where]
 
     def untrained(self, point: dict[str, Any], cfg: DictConfig) -> bool:
@@ -99,7 +100,7 @@ class Table:
 
         if point["adaptor"] in ("none", "identity"):
             return False
-        here = cast(DictConfig, OmegaConf.merge(cfg, {name: point[name] for name in TRAINED_AT}))
+        here = cast(DictConfig, OmegaConf.merge(cfg, _trained_at(point, cfg)))
         return not (adaptor_folder(here, point["adaptor"], cfg.adaptors) / "adaptor").is_dir()
 
     def lacking(self, rows: list[str]) -> list[str]:
@@ -112,7 +113,7 @@ class Table:
                 cfg = self.config(teacher)
             except MissingConfigException:
                 continue
-            training += [shell("train", self.training(point)) for point in of if self.untrained(point, cfg)]
+            training += [shell("train", self.training(point, cfg)) for point in of if self.untrained(point, cfg)]
         lines = "\n".join(dict.fromkeys([*training, *self.commands]))
         if "made_by" in self.spec and "inversion_steps" not in self.spec:
             return [f"Made by:\n\n```\n{lines}\n```"]
@@ -130,7 +131,7 @@ class Table:
             try:
                 cfg = self.config(teacher)
                 ready = [point for point in points if not self.untrained(point, cfg)]
-                lacking += [shell("train", self.training(point)) for point in points if point not in ready]
+                lacking += [shell("train", self.training(point, cfg)) for point in points if point not in ready]
                 cfg.points = [{name: point[name] for name in DIFFERENCE if name in point} for point in ready]
                 found = measure(cfg) if ready else []
             except (FileNotFoundError, MissingConfigException) as error:
@@ -140,6 +141,10 @@ class Table:
             write_index(Path(cfg.output), self.name, self.scale["name"], digests)
         if lacking:
             raise FileNotFoundError(f"{self.name} is not whole, it lacks: {'; '.join(dict.fromkeys(lacking))}")
+
+
+def _trained_at(point: dict[str, Any], cfg: DictConfig) -> dict[str, Any]:
+    return {name: point.get(name, cfg[name]) for name in TRAINED_AT}
 
 
 def kind(point: dict[str, Any]) -> str:

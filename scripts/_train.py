@@ -53,7 +53,8 @@ def train_teacher(cfg: DictConfig) -> None:
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
     scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
-    begun = objective.func.begin(teacher)  # before anything is written: not every UNet is fit for every objective
+    # Before anything is written: not every UNet is fit for every objective, cut and solver.
+    begun, _ = objective.func.begin(teacher), _full(cfg, teacher, stages[0])
     output = Path(cfg.output) / name
     claim(output, cfg)
     for steps in stages:

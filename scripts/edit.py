@@ -22,9 +22,7 @@ def main(cfg: DictConfig) -> None:
     if benchmark is None:  # before the teacher is loaded, so that a mistake shows at once
         for name in ("image", "source", "target"):
             if not cfg[name]:
-                raise ValueError(
-                    f"{name}=… is missing: say image=<file> source=<prompt> target=<prompt>, or +benchmark=…"
-                )
+                raise ValueError(f"no {name}: say image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
         if not Path(cfg.image).is_file():
             raise FileNotFoundError(f"no picture at {cfg.image}: give image=<a file>")
     teacher = instantiate(cfg.teacher)

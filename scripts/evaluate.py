@@ -14,6 +14,7 @@ def measure(cfg: DictConfig) -> list[str]:
     from hydra.utils import instantiate
 
     from clockwork import processes
+    from clockwork.adaptors import add_row
     from clockwork.evaluation.evaluate import Evaluation
     from clockwork.reports.adaptors import trained
     from clockwork.reports.figures import pareto, pictures_side_by_side
@@ -44,6 +45,9 @@ def measure(cfg: DictConfig) -> list[str]:
         return asked
     rows = [row for row in read_rows(evaluation.rows) if row["digest"] in asked]
     rows.sort(key=lambda row: asked.index(row["digest"]))
+    for setup in setups:  # an adaptor's folder tells what was measured with it
+        if setup.folder is not None:
+            add_row(setup.folder, next(row for row in rows if row["digest"] == evaluation.digest(setup)))
     print(table(rows))
     if len(rows) > 1:
         pareto(rows, output / "pareto.png")

@@ -66,9 +66,11 @@ def html(cfg: DictConfig) -> None:
 
 
 def _measured(cfg: DictConfig, table: Any) -> Any:
-    from clockwork.reports.index import measured
+    from clockwork.reports.index import edited, measured
 
-    return measured(Path(table.spec.get("rows", cfg.rows)), table.name, cfg.scale.name)
+    if "inversion_steps" in table.spec:
+        return edited(Path(cfg.edits), table.spec)
+    return measured(Path(cfg.rows), table.name, cfg.scale.name)
 
 
 def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:

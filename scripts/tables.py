@@ -45,7 +45,7 @@ def _train(tables: list[Any], cfg: DictConfig) -> list[str]:
             except MissingConfigException:
                 continue
             lacking = [point for point in points if table.untrained(point, here)]
-            missing |= dict.fromkeys(tuple(table.training(point)) for point in lacking)
+            missing |= dict.fromkeys(tuple(table.training(point, here)) for point in lacking)
     failed = []
     for number, words in enumerate(missing, 1):
         print(f"\n== adaptor {number} of {len(missing)}", flush=True)

@@ -12,10 +12,12 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from clockwork.adaptors import Identity, Widths
+from clockwork.cost import step_flops
 from clockwork.denoise import Clocked, Denoised, Full
 from clockwork.editing.edit import Editor
 from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, save_latents, timesteps
 from clockwork.editing.plug_and_play import Injection, PlugAndPlay, injecting, places, recording
+from clockwork.metrics.editing_flops import editing
 from clockwork.metrics.flops import count_flops
 from clockwork.miniature import scenes
 from clockwork.rollout import rollout
@@ -254,7 +256,9 @@ def test_flops_are_those_of_what_ran(teacher: Teacher, settings: dict[str, bool]
     ours = editor(teacher, 6, 3, "clock2", tau_f=0.34, tau_a=0.34, **settings)
     latent = teacher.encode_images(PICTURE[None])
     latents = invert(ours.inversion, latent, SOURCE.caption)
-    texts = count_flops(lambda: teacher.encode([TARGET])).macs  # with guidance each is read beside the empty one
+    texts = count_flops(
+        lambda: teacher.encode([TARGET], pooled=False)
+    ).macs  # with guidance each is read beside the empty one
     ran = count_flops(lambda: invert(ours.inversion, latent, SOURCE.caption)).macs - texts
     ran += count_flops(lambda: ours.edit(latents, TARGET)).macs - 6 * texts
     ran -= count_flops(lambda: teacher.decode(latent)).macs
@@ -264,13 +268,9 @@ def test_flops_are_those_of_what_ran(teacher: Teacher, settings: dict[str, bool]
 
 
 def test_equations_of_the_paper(teacher: Teacher) -> None:
-    """With neither saving, equation 6 as `editing_flops` has it."""
-    from clockwork.cost import step_flops
-    from clockwork.metrics.editing_flops import editing
-
-    for clock, number in (("full", 1), ("clock2", 2), ("clock4", 4)):
-        ours = editor(teacher, 20, 20, clock)
-        assert ours.flops() == editing(20, number, *step_flops(ours.generation))
+    """With neither saving, equation 6 as `editing_flops` has it, for a clock that does not divide the steps."""
+    ours = editor(teacher, 10, 10, "clock4")
+    assert ours.flops() == editing(10, 4, *step_flops(ours.generation))
 
 
 def test_a_decoder_without_attention_is_refused() -> None:

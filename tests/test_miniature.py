@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from clockwork.metrics.fid import FID
 from clockwork.metrics.similarity import psnr_and_ssim
-from clockwork.miniature import WEIGHTS, scenes
+from clockwork.miniature import WEIGHTS, models, scenes
 from clockwork.openclip import OpenCLIP
 from clockwork.training.miniature import Recipe
 
@@ -81,6 +81,12 @@ def test_psnr_is_its_formula() -> None:
     psnr, ssim = psnr_and_ssim([(a, a + 5)])
     assert psnr == pytest.approx(20 * np.log10(255 / 5), abs=1e-4)
     assert psnr_and_ssim([(a, a)]) == (100.0, pytest.approx(1.0)) and ssim < 1
+
+
+def test_a_tokenizer_made_twice_is_the_same(tmp_path: Path) -> None:
+    one, two = (models.tokenizer(tmp_path / name, 200) for name in ("one", "two"))
+    assert one.get_vocab() == two.get_vocab()
+    assert one("a small red circle").input_ids == two("a small red circle").input_ids
 
 
 def test_the_whole_recipe_from_nothing(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
     tune(small, tmp_path / "stopped", 1)
     resumed = tune(small, tmp_path / "stopped", 2)
     assert all(torch.equal(weight, resumed[name]) for name, weight in once.items())
-    assert not torch.equal(once["time_embedding.cond_proj.weight"], torch.zeros(8, 256)[:, :256].sum() * 0)
+    assert once["time_embedding.cond_proj.weight"].any()  # it has learnt to hear the scale
 
 
 TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "samples_every=0", "logger=none"]
@@ -289,20 +289,14 @@ def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:
 
 
 ABLATIONS = {
-    "r_in and time": ["adaptor.inputs=[r_in,t_emb]"],
-    "r_out and time": ["adaptor.inputs=[r_out_prev,t_emb]"],
-    "no text": ["adaptor.inputs=[r_in,r_out_prev,t_emb]"],
+    "r_in and time; DPM": ["adaptor.inputs=[r_in,t_emb]", "solver=dpm"],
+    "r_out and time; DDIM, unrolled at 6": ["adaptor.inputs=[r_out_prev,t_emb]", "solver=ddim", "steps=6"],
     "model distillation": ["schedule=always", "adaptor.inputs=[r_in,t_emb,text_emb]"],
-    "unet": ["adaptor=unet"],
-    "unet light": ["adaptor=unet_light"],
+    "UNet without text": ["adaptor=unet", "adaptor.inputs=[r_in,r_out_prev,t_emb]"],
+    "UNet-light at stage 2": ["adaptor=unet_light", "cut=stage2"],
     "clock 5,6,7,8": ["schedule='5,6,7,8'", "steps=8"],
-    "stage 2": ["cut=stage2"],
-    "dpm": ["solver=dpm"],
-    "pndm": ["solver=pndm"],
-    "ddim": ["solver=ddim"],
-    "unrolled at 6": ["steps=6"],
     "noised at 4": ["data=noised", "steps=4"],
-    "noised at 16, pndm": ["data=noised", "steps=16", "solver=pndm"],
+    "noised at 16, PNDM": ["data=noised", "steps=16", "solver=pndm"],
 }
 
 
@@ -312,6 +306,7 @@ def test_an_ablation_composes_and_trains_a_step(name: str, tmp_path: Path) -> No
     adaptor, point = load_adaptor(next(tmp_path.rglob("adaptor")))
     asked = dict(override.split("=", 1) for override in ABLATIONS[name])
     assert point.steps == int(asked.get("steps", 4)) and point.schedule == asked.get("schedule", "clock2").strip("'")
+    assert point.solver == asked.get("solver", "dpm++")
     assert "adaptor.inputs" not in asked or f"[{','.join(adaptor.inputs)}]" == asked["adaptor.inputs"]
 
 

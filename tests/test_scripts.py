@@ -53,8 +53,12 @@ MISTAKES = {
         ["image=docs/grid.png", "source=a", "target=b", "resize=false"],
         "say resize=true",
     ),
-    "generation past inversion": ("edit", ["+benchmark=scenes", "generation.steps=30"], "30 steps of generation"),
-    "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2"], "0 … 1"),
+    "generation past inversion": (
+        "edit",
+        ["+benchmark=scenes", "generation.steps=30", "points=[{}]"],
+        "30 steps of generation",
+    ),
+    "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2", "points=[{}]"], "0 … 1"),
     "no benchmark": ("edit", ["+benchmark=imagenetr_ti2i", "benchmark.images=nowhere", "points=[{}]"], "nowhere"),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
@@ -119,14 +123,13 @@ def test_a_picture_and_a_set_are_edited(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """One picture side by side; a set at several inversion steps by `-m`, a second time without work."""
-    quick = ["inversion.steps=2", "generation.steps=2", f"output={tmp_path}"]
+    quick = ["edit_metrics=none", "inversion.steps=2", "generation.steps=2", f"output={tmp_path}"]
     run(monkeypatch, "edit", "image=docs/grid.png", "source=a circle", "target=a blue circle", *quick)
     assert {f.name for f in tmp_path.iterdir()} == {"edit.png", "source.png", "no-clock.png", "identity-clock2.png"}
-    points = "points=[{adaptor: none, schedule: full}, {schedule: clock2}]"
-    sweep = ["+benchmark=scenes", "benchmark.count=2", "generation.steps=2", points, f"output={tmp_path}"]
+    sweep = ["+benchmark=scenes", "benchmark.count=1", "points=[{schedule: clock2}]", *quick]
     for _ in range(2):
         run(monkeypatch, "edit", *sweep, "inversion.steps=2,4", "-m")
-        assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
+        assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
     assert "| identity | clock2   | 4 " in capsys.readouterr().out
     assert (tmp_path / "figure6.png").is_file() and (tmp_path / "pictures-scenes-4.png").is_file()
 

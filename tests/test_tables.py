@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from _tables import Table, numbers
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from test_scripts import ROOT, run
 
 from clockwork.reports import paper_figures
 from clockwork.reports.comparison import Comparison
 from clockwork.reports.flops import Line
 from clockwork.reports.formats import Sheet
+from clockwork.reports.index import edited
 from clockwork.reports.published import PLUG_AND_PLAY, PUBLISHED
 
 ONE = ["scale.teachers.sd=null", "scale.teachers.distilled=null"]  # the Efficient UNet's rows alone
@@ -54,20 +55,40 @@ def test_roles_are_teachers_of_the_scale() -> None:
     assert [p["row"] for p in real["efficient"]] == ["Efficient UNet", "Efficient UNet + Clockwork"]
 
 
-def test_settings_of_plug_and_play() -> None:
-    assert load("table", "7", "paper").spec["settings"] == PLUG_AND_PLAY
+def test_settings_of_plug_and_play_are_those_of_the_benchmark() -> None:
+    settings = load("table", "7", "paper").spec["settings"]
+    assert settings == PLUG_AND_PLAY
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        used = compose("edit", ["+benchmark=imagenetr_ti2i", "teacher=sd15"])
+    assert (used.solver, used.guidance, used.negative) == ("ddim", settings["guidance"], settings["negative_prompt"])
+    assert (used.tau_a, used.tau_f) == (settings["tau_a"], settings["tau_f"])
+
+
+def test_editing_rows_are_joined_by_clock_and_inversion_steps(tmp_path: Path) -> None:
+    spec = load("figure", "6", "miniature").spec
+    clocked = {f"{phase}_{key}": value for phase in ("inversion", "generation") for key, value in
+               (("adaptor", "identity"), ("schedule", "clock2"))}  # fmt: skip
+    row = {"digest": "a", "benchmark": "scenes", "teacher": "miniature_sd", "inversion_steps": 20, **clocked}
+    rows = [row, {**row, "digest": "b", "inversion_schedule": "full"}, {**row, "digest": "c", "teacher": "sd15"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert edited(tmp_path, spec) == {"Identity, clock 2, 20 inversion steps": row}
 
 
 def test_training_makes_the_adaptor_that_a_point_needs() -> None:
-    table = load("figure", "7", "miniature")
-    noised = next(p for p in table.spec["points"] if p["row"] == "Regular distillation, 16 steps")
-    words = table.training(noised)
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        table = Table.load("figure", "7", "miniature")
+        noised = next(p for p in table.spec["points"] if p["row"] == "Regular distillation, 16 steps")
+        words = table.training(noised, table.config("miniature"))
+        clocks = Table.load("table", "3", "paper")
+        clock = next(p for p in clocks.spec["points"] if p["row"] == "Clock {5,6,7,8}")
+        others = clocks.training(clock, clocks.config("efficient"))
+        distilled = Table.load("table", "5", "paper")
+        last = distilled.training(distilled.spec["points"][-1], distilled.config("distilled"))
     assert {"teacher=miniature", "adaptor=resnet", "data=noised", "adaptor_name=resnet_noised", "steps=16"} <= set(
         words
     )
-    clocks = load("table", "3", "paper")
-    words = clocks.training(next(p for p in clocks.spec["points"] if p["row"] == "Clock {5,6,7,8}"))
-    assert {"+experiment=paper", "teacher=efficient", "schedule='5,6,7,8'"} <= set(words)
+    assert {"+experiment=paper", "teacher=efficient", "schedule='5,6,7,8'", "solver=dpm++"} <= set(others)
+    assert {"adaptor=resnet_no_prev", "schedule=always", "solver=ddim"} <= set(last)  # that teacher's own solver
 
 
 def test_a_table_runs_what_is_missing_and_only_that(

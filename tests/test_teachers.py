@@ -176,7 +176,7 @@ def test_solvers_and_flows_do_not_mix() -> None:
 # --- folders ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["sdxl", "guided"])
+@pytest.mark.parametrize("form", ["sdxl", "guided", "bk_sdm_tiny"])
 def test_a_saved_teacher_is_loaded_again(form: str, tmp_path: Path) -> None:
     teacher = small_teacher(form)
     teacher.save(tmp_path / "made")

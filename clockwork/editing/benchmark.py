@@ -106,7 +106,7 @@ def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_promp
         source = source or _derived(file) or source_prompt
         if source is None:
             raise ValueError("no source_prompt, and the file's name tells none: add it, or say benchmark.source_prompt")
-        picture = partial(read_picture, file, teacher.resolution)
+        picture = cache(partial(read_picture, file, teacher.resolution))  # once, and so is its notice
     return [Pair(f"{number}-{i}", number, source, target, picture) for i, target in enumerate(targets, 1)]
 
 

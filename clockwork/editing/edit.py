@@ -142,7 +142,7 @@ class Editor:
         edit, as in the paper; what `replay` records is shared by all the picture's edits.
         """
         inversion = step_flops(self.inversion)
-        same = self.inversion.adaptor is self.generation.adaptor and self.inversion.split is self.generation.split
+        same = self.inversion.adaptor is self.generation.adaptor
         generation = inversion if same else step_flops(self.generation)
         clock, calls = self.generation.schedule, self.generation.calls
         cost = _passes(inversion, self.inversion.schedule, self.inversion.calls)

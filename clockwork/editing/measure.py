@@ -21,6 +21,7 @@ from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import digest
 from clockwork.pictures import read_image, write_image
 from clockwork.rows import append_row, commit, read_rows, versions
+from clockwork.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -106,38 +107,44 @@ class Measurement:
         for pair in self.pairs:
             yield pair, read_image(folder / f"{pair.id}.png")[None]
 
-    def _row(self, editor: Editor, name: str, folder: Path) -> Row:
-        metrics, small = self.metrics, self.metrics.miniature
-        score = distance = unedited = autoencoder = None
+    def _scores(self, folder: Path) -> dict[str, float | None]:
+        """What the metrics say of the edits; the small CLIP's are named so."""
+        metrics, score, distance = self.metrics, None, None
         if metrics.clip is not None:
             score = clip_score(metrics.clip, ((image, [pair.target]) for pair, image in self._edited(folder)))
         if metrics.structure is not None:
             distance = metrics.structure((image, pair.picture()[None]) for pair, image in self._edited(folder))
+        real, small = ((None, None), (score, distance)) if metrics.miniature else ((score, distance), (None, None))
+        names = ("clip_score", "dino_distance", "clip_score_miniature", "structure_miniature")
+        return dict(zip(names, (*real, *small), strict=True))
+
+    def _nearness(self, teacher: Teacher, folder: Path) -> dict[str, float | None]:
+        """PSNRs: to the right answer where it is known, and of the reconstruction."""
+        unedited = again = autoencoder = None
         if all(pair.right is not None for pair in self.pairs):
             unedited = psnr_and_ssim((p.picture()[None], p.right()[None]) for p in self.pairs if p.right)[0]
-        if metrics.reconstruction:
-            teacher = editor.generation.teacher
-            once = ((teacher.decode(teacher.encode_images(p.picture()[None])), p.picture()[None]) for p in self.pairs)
-            autoencoder = psnr_and_ssim(once)[0]
-        pictures = len({pair.picture_id for pair in self.pairs})
-        flops = editor.flops(len(self.pairs) // pictures)
+        if self.metrics.reconstruction:
+            again = self._psnr(folder, "{0.picture_id}-reconstruction.png", "picture")
+            sources = (pair.picture()[None] for pair in self.pairs)
+            autoencoder = psnr_and_ssim((teacher.decode(teacher.encode_images(p)), p) for p in sources)[0]
+        return {
+            "psnr_right": self._psnr(folder, "{0.id}.png", "right"),
+            "psnr_unedited": unedited,
+            "psnr_reconstruction": again,
+            "psnr_autoencoder": autoencoder,
+        }
+
+    def _row(self, editor: Editor, name: str, folder: Path) -> Row:
+        flops = editor.flops(len(self.pairs) // len({pair.picture_id for pair in self.pairs}))
         return Row(
             digest=name,
             benchmark=self.benchmark,
             pairs=len(self.pairs),
             pairs_hash=pairs_hash(self.pairs),
             **editor.columns(),
-            clip_score=None if small else score,
-            dino_distance=None if small else distance,
-            clip_score_miniature=score if small else None,
-            structure_miniature=distance if small else None,
-            psnr_right=self._psnr(folder, "{0.id}.png", "right"),
-            psnr_unedited=unedited,
-            psnr_reconstruction=self._psnr(folder, "{0.picture_id}-reconstruction.png", "picture")
-            if metrics.reconstruction
-            else None,
-            psnr_autoencoder=autoencoder,
-            metrics=metrics.label,
+            **self._scores(folder),
+            **self._nearness(editor.generation.teacher, folder),
+            metrics=self.metrics.label,
             tflops_paper=flops.paper / 1e12,
             tflops_full=flops.full / 1e12,
             gmacs=flops.macs / 1e9,

@@ -35,8 +35,11 @@ def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> C
     characters = string.ascii_lowercase + string.digits + string.punctuation  # so that any English can be read
     bpe.train_from_iterator([*characters, *(scene("train", i).caption for i in range(captions))], trainer)
     learned = json.loads(bpe.to_str())["model"]
-    # CLIP's special tokens come last: its text models pool at the highest id, which must be the end token.
-    words = [*sorted(learned["vocab"], key=learned["vocab"].get), "<|startoftext|>", "<|endoftext|>"]
+    # Characters come in another order every time, merges do not. CLIP's special tokens come last: its text models pool
+    # at the highest id, which must be the end token.
+    single = sorted(word for word in learned["vocab"] if len(word.removesuffix("</w>")) == 1)
+    merged = [word for word in sorted(learned["vocab"], key=learned["vocab"].get) if word not in single]
+    words = [*single, *merged, "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     merges = [" ".join(pair) for pair in learned["merges"]]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from diffusers import UNet2DConditionModel
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
 
@@ -21,6 +22,21 @@ def detach(module: nn.Module) -> None:
     if registry is not None and registry.get_hook(NAME) is not None:
         with _beneath_offloading(module):
             registry.remove_hook(NAME, recurse=False)
+
+
+def refuse_hooks_on_blocks(unet: UNet2DConditionModel) -> None:
+    """A chain calls what blocks are made of, not the blocks: a hook on one would be passed by."""
+    for block in (*unet.down_blocks, *unet.up_blocks):
+        if names := other_hooks(block):
+            raise ValueError(
+                f"a {type(block).__name__} has diffusers' hook {', '.join(names)}, which Clockwork would pass by: take "
+                'it off (group offloading works with offload_type="leaf_level")'
+            )
+
+
+def other_hooks(module: nn.Module) -> list[str]:
+    registry = getattr(module, "_diffusers_hook", None)
+    return [] if registry is None else sorted(set(registry.hooks) - {NAME})
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`enable`, `disable`: Clockwork on and off on a diffusers pipeline."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from clockwork.chain import Cut
 from clockwork.denoise import Clocked
 from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import OperatingPoint
-from clockwork.pipeline.attach import NAME, attach, detach
+from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
 from clockwork.pipeline.hook import ClockHook, hook_of
 from clockwork.pipeline.prompts import PromptHook
 from clockwork.schedule import Schedule
@@ -53,7 +54,7 @@ def enable(
         teacher = _teacher(teacher[0], unet, trained)
         _check(trained, teacher, str(split.cut), force)
     prompts = _prompts(pipe, config) if "text_emb" in adaptor.inputs else None
-    _refuse_other_hooks(unet)
+    _look_at_hooks(unet, unet is not pipe.unet or unet._compiled_call_impl is not None)
     disable(pipe)
     _attach(ClockHook(pipe, Clocked(split, adaptor, clock), teacher, trained, prompts))
 
@@ -143,10 +144,16 @@ def _prompts(pipe: Any, config: dict[str, Any]) -> PromptHook:
     return PromptHook(_text_encoder(pipe)[1], OpenCLIP.from_config(config["openclip"]))
 
 
-def _refuse_other_hooks(unet: UNet2DConditionModel) -> None:
-    others = set(getattr(getattr(unet, "_diffusers_hook", None), "hooks", ())) - {NAME}
-    if others:
+def _look_at_hooks(unet: UNet2DConditionModel, compiled: bool) -> None:
+    refuse_hooks_on_blocks(unet)
+    if names := other_hooks(unet):
         raise ValueError(
-            f"the UNet has the hook {', '.join(sorted(others))} of diffusers already, and Clockwork's has to be nearer "
-            "to it: enable Clockwork first"
+            f"the UNet has the hook {', '.join(names)} of diffusers already, and Clockwork's has to be nearer to it: "
+            "enable Clockwork first"
+        )
+    if compiled:
+        warnings.warn(
+            "the UNet is compiled as a whole, and Clockwork runs it in parts and uncompiled: compile its blocks instead, "
+            "with pipe.unet.compile_repeated_blocks()",
+            stacklevel=3,
         )

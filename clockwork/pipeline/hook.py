@@ -17,7 +17,7 @@ from clockwork.adaptors import Identity, away
 from clockwork.cost import shapes
 from clockwork.denoise import Clocked, Denoised, Full
 from clockwork.operating_point import OperatingPoint
-from clockwork.pipeline.attach import NAME
+from clockwork.pipeline.attach import NAME, refuse_hooks_on_blocks
 from clockwork.pipeline.prompts import PromptHook
 from clockwork.pipeline.run import UNKNOWN, Call, Place, Run, position
 from clockwork.solvers import solver_name
@@ -74,7 +74,7 @@ class ClockHook(ModelHook):
         # hook. So the module that is called is handed on, and tells whose turn it is.
         return (module, *args), kwargs
 
-    @torch.compiler.disable(recursive=False, reason="Clockwork chooses between two graphs: compile without fullgraph")
+    @torch.compiler.disable(reason="Clockwork: say pipe.unet.compile_repeated_blocks(), not a graph of the whole UNet")
     def new_forward(self, _: nn.Module, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         hook = hook_of(module)
         assert hook is not None
@@ -108,6 +108,7 @@ class ClockHook(ModelHook):
 
     def _begin(self, here: Call) -> None:
         """An image's first step: refuses a schedule that is too long, and says where the adaptor is not at home."""
+        refuse_hooks_on_blocks(self.clocked.split.unet)
         calls = len(here.timesteps) - here.position
         self.clocked.schedule.adaptor_steps(calls)
         self.log = Log(here.timesteps, ran=self._point(here, calls))

@@ -11,6 +11,7 @@ from clockwork.reports.published import PLUG_AND_PLAY, PUBLISHED, convention
 
 NONE, UNMEASURED = "–", "not measured"
 QUALITY = {"fid": ".2f", "clip_score": ".3f", "dino_distance": ".4f"}
+SMALL = {"dino_distance": "structure_miniature"}  # not DINO's: named as what it is
 COUNTED = {"tflops": ".2f", "gflops": ".1f", "gflops_of_two": ".1f", "saving": ".1f", "parameters": ".2f"}
 MEASURED = {"latency_ms": ".1f", "device": ""}
 MINIATURE = (
@@ -77,7 +78,7 @@ class Comparison:
 
     def _quality(self, point: Spec, column: str) -> dict[str, str]:
         printed = self._printed(point["row"], column)
-        name = f"{column}_miniature" if self.miniature else column
+        name = SMALL.get(column, f"{column}_miniature") if self.miniature else column
         cells = {f"{column} paper": _text(printed), name: self._ours(point, name, QUALITY[column])}
         if not self.miniature:
             measured = self.rows.get(point["row"], {}).get(column)

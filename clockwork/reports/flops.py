@@ -68,15 +68,9 @@ def flops_lines(specs: Mapping[str, Spec], sizes: RealSize) -> Iterator[Line]:
 
 
 def real_point(point: Spec) -> RealPoint:
-    return RealPoint(
-        point.get("architecture") or point["teacher"],
-        point["adaptor"],
-        point["schedule"],
-        point["cut"],
-        point["solver"],
-        point["steps"],
-        point.get("guidance") != 1,
-    )
+    """What a point does not say is the paper's default, whatever its teacher is made for: 8 steps, clock 2, stage 1."""
+    said = {name: point[name] for name in ("adaptor", "schedule", "cut", "solver", "steps") if name in point}
+    return RealPoint(point.get("architecture") or point["teacher"], guided=point.get("guidance") != 1, **said)
 
 
 def _lines(figure: str, row: str, quantity: str, flops: Flops) -> Iterator[Line]:
@@ -120,7 +114,7 @@ def _point(figure: str, spec: Spec, columns: Sequence[str], sizes: RealSize) -> 
 def _editing(figure: str, spec: Spec, sizes: RealSize) -> Iterator[Line]:
     """Figures 6 and 15, as they are meant and run, then equations 4 to 6 in every reading."""
     for point in spec["points"]:
-        full, adaptor = sizes.passes("sd15", point["cut"], point["adaptor"])
+        full, adaptor = sizes.passes("sd15", adaptor=point["adaptor"])
         clock = Schedule.parse(point["schedule"]).period if point["adaptor"] != "none" else 1
         for steps in spec["inversion_steps"]:
             row = f"{point['row']}, {steps} inversion steps"

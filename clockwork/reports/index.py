@@ -29,3 +29,18 @@ def measured(folder: Path, name: str, scale: str) -> dict[str, dict[str, Any]]:
     rows = {row["digest"]: row for row in read_rows(folder / "rows.jsonl")}
     index = json.loads(file.read_text(encoding="utf-8"))
     return {name: rows[digest] for name, digest in index.items() if digest in rows}
+
+
+def edited(folder: Path, spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of an editing figure, by row name and number of inversion steps; with the same clock in both phases."""
+    found = {}
+    for row in read_rows(folder / "rows.jsonl"):
+        for point in spec["points"]:
+            clock = [point["adaptor"], point.get("schedule", "full")]
+            phases = [
+                [row[f"{phase}_{key}"] for key in ("adaptor", "schedule")] for phase in ("inversion", "generation")
+            ]
+            here = (row["benchmark"], row["teacher"]) == (spec["benchmark"], point["teacher"])
+            if here and phases == [clock, clock]:
+                found[f"{point['row']}, {row['inversion_steps']} inversion steps"] = row
+    return found

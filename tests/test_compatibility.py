@@ -1,0 +1,32 @@
+"""The compatibility page: every line names a test, and the test is there."""
+
+import re
+from pathlib import Path
+
+import test_pipeline
+import test_pipeline_adaptor
+import test_pipeline_modules
+import test_pipeline_state
+import test_split
+from pipelines import KINDS
+
+ROOT = Path(__file__).parent.parent
+MODULES = (test_pipeline, test_pipeline_adaptor, test_pipeline_modules, test_pipeline_state, test_split)
+CASES = {"test_pipeline": KINDS, "test_feature": test_pipeline.FEATURES}
+
+
+def test_every_line_names_a_test_that_is_there() -> None:
+    page = (ROOT / "docs" / "compatibility.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("| ") and "test |" not in line]
+    assert len(lines) > 40
+    assert all("`test_" in line for line in lines)
+    for name, case in re.findall(r"`(test_\w+)(?:\[(.+?)\])?`", page):
+        assert any(hasattr(module, name) for module in MODULES), name
+        assert not case or case in CASES[name], case
+
+
+def test_every_pipeline_and_feature_has_its_line() -> None:
+    page = (ROOT / "docs" / "compatibility.md").read_text()
+    for name, cases in CASES.items():
+        for case in cases:
+            assert f"`{name}[{case}]`" in page
