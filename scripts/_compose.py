@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from _command import CONFIGS
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, fetch, is_hub_name, load_adaptor
@@ -41,6 +43,8 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) 
     if name == "identity":
         return make_setup(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
     folder = trained_folder(cfg, name)
+    if (own := CONFIGS / "adaptor" / f"{name}.yaml").is_file():
+        get_class(OmegaConf.load(own)["_target_"])  # imports the file that defines it: then its kind is known
     adaptor, trained = load_adaptor(folder)
     kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)

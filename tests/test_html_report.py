@@ -11,6 +11,7 @@ from browser import CHROMIUM, opened
 
 from clockwork.pictures import write_image
 from clockwork.reports.adaptors import trained
+from clockwork.reports.formats import Sheet
 from clockwork.reports.html import write_report
 from clockwork.reports.plots import BASELINE, curve_names, pareto
 
@@ -66,6 +67,17 @@ def test_the_report_is_one_file(sweep: Path) -> None:
     assert (
         ours.count("image/webp") == 6 and ours.count("image/png;base64") == 6
     )  # four points, and two teachers beneath them
+
+
+def test_the_papers_figures_stand_beside_ours(sweep: Path) -> None:
+    """What was not measured sorts by nothing, a difference by its number."""
+    cells = [["ResNet", "23.21", "not measured", "–"], ["Identity", "24.36", "24.10", "-1.1%"]]
+    sheet = Sheet("Table 3", ["row", "fid paper", "fid", "fid difference"], cells, ["```\nmake tables\n```"])
+    page = write_report(sweep, None, [sheet]).read_text()
+    lines = re.findall(r'<td data-value="([^"]*)">([^<]*)</td>', page)[:8]
+    assert [shown for _, shown in lines] == cells[0] + cells[1]
+    assert [order for order, _ in lines] == ["ResNet", "23.21", "", "", "Identity", "24.36", "24.1", "-1.1"]
+    assert "make tables" in page
 
 
 def test_figures_hold_what_rows_say() -> None:

@@ -1,8 +1,7 @@
 """The modules that stand in for the low-res path, one a file, and their folder on disk and on the hub."""
 
-from clockwork.adaptors.base import INPUTS, Adaptor, Widths
+from clockwork.adaptors.base import INPUTS, KINDS, Adaptor, Widths
 from clockwork.adaptors.folder import (
-    KINDS,
     adaptor_hash,
     add_row,
     away,

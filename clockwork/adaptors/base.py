@@ -22,11 +22,21 @@ class Widths:
     upscale: int = 1  # r_out's resolution over r_in's: 2 where an upsampler lies between them
 
 
+KINDS: dict[str, "type[Adaptor]"] = {}  # by the name of the file that defines it, as soon as that is imported
+
+
 class Adaptor(nn.Module):
     """Stands in for the low-res path: `r_out_hat = phi(r_in, r_out_prev, t_emb, text_emb)`.
 
-    `inputs` are those it reads, the others are ignored and may be None. Subclasses are final.
+    `inputs` are those it reads, the others are ignored and may be None. Subclasses are final, one a file.
     """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        kind = cls.__module__.rpartition(".")[2]
+        if kind in KINDS and KINDS[kind].__module__ != cls.__module__:
+            raise ValueError(f"there is an adaptor {kind!r} already, in {KINDS[kind].__module__}: rename the file")
+        KINDS[kind] = cls
 
     def __init__(self, widths: Widths, inputs: tuple[str, ...]) -> None:
         super().__init__()

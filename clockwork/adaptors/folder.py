@@ -9,16 +9,11 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from clockwork.adaptors.base import Adaptor, Widths
+from clockwork.adaptors.base import KINDS, Adaptor, Widths
 from clockwork.adaptors.card import card
 from clockwork.adaptors.hub import fetch
-from clockwork.adaptors.identity import Identity
-from clockwork.adaptors.resnet import ResNet
-from clockwork.adaptors.unet import UNet
 from clockwork.operating_point import OperatingPoint
 from clockwork.weights import weights_hash
-
-KINDS: dict[str, type[Adaptor]] = {"identity": Identity, "resnet": ResNet, "unet": UNet}
 
 
 def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **about: Any) -> None:
@@ -66,8 +61,10 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
     folder = fetch(source)
     config = read_config(folder)
     if config.get("kind") not in KINDS:
+        known = ", ".join(KINDS)
         raise ValueError(
-            f"{folder} holds an adaptor of kind {config.get('kind')!r}: this version knows {', '.join(KINDS)}"
+            f"{folder} holds an adaptor of kind {config.get('kind')!r}: known are {known}; "
+            "import the file that defines another first"
         )
     arguments = dict(config["adaptor"])
     arguments["widths"] = Widths(**arguments["widths"])

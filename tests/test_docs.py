@@ -1,0 +1,100 @@
+"""What README, docs and notebooks name exists: scripts, make targets, overrides; and the code on extending runs."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import _command
+import _compose
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from test_scripts import ROOT, run
+
+import clockwork
+from clockwork.adaptors import KINDS
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [
+    (page.name, command.split("  #")[0].strip())
+    for page in PAGES
+    for command in re.findall(
+        r"(?:^|`)((?:python scripts/|make )[^`\n]*)", re.sub(r"\\\n *", "", page.read_text()), re.MULTILINE
+    )
+]
+OWN = {"blend", "mine"}  # configs that docs/extending.md adds
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_every_command_in_the_docs_exists(page: str, command: str) -> None:
+    """A make target that is there; a script that is there, with overrides that compose."""
+    first, *words = shlex.split(re.sub(r"<[^>]*>|…", "something", command))
+    if first == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        named = [word for word in words if "=" not in word]
+        assert named and set(named) <= set(targets), page
+        return
+    script, *overrides = words
+    assert (ROOT / script).is_file(), page
+    if any(override.partition("=")[2] in OWN for override in overrides):
+        return
+    if "-m" in overrides:  # a value of each of Hydra's lists is enough
+        overrides = [re.sub(r"=(\w+),.*", r"=\1", override) for override in overrides]
+    overrides = [_command.spelled(o) for o in overrides if "=" in o or o.startswith("~")]
+    config = re.search(r'@command\("(\w+)"', (ROOT / script).read_text())
+    assert config is not None
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        assert compose(config[1], overrides) is not None
+
+
+def test_docs_name_commands() -> None:
+    """The pattern finds them."""
+    assert ("results.md", "make analysis") in COMMANDS and ("results.md", "python scripts/drift.py") in COMMANDS
+
+
+@pytest.fixture
+def extended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with the files of docs/extending.md, beside the project's own configs."""
+    for file in (ROOT / "configs").rglob("*.yaml"):
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(file.read_text())
+    for name, text in re.findall(r"```\w+ file=(\S+)\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL):
+        (tmp_path / name).write_text(text)
+    for module in (_command, _compose):
+        monkeypatch.setattr(module, "CONFIGS", tmp_path / "configs")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_a_new_adaptor_is_one_file_and_one_yaml(
+    extended: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained, saved, found by its name and measured; and without its file a folder of its kind is refused."""
+    adaptors, output = extended / "adaptors", extended / "outputs" / "eval"
+    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "samples_every=0", "logger=none", "trainer.accelerator=cpu"]
+    run(monkeypatch, "train", "adaptor=blend", *quick, "steps=2", f"output={adaptors}")
+    small = ["steps=2", "prompts.count=2", "metrics=none", "metrics.latency=false", f"adaptors={adaptors}"]
+    run(monkeypatch, "evaluate", "adaptor=blend", *small, f"output={output}")
+    assert "| blend " in capsys.readouterr().out
+    (folder,) = adaptors.rglob("adaptor")
+    monkeypatch.delitem(KINDS, "blend")
+    with pytest.raises(ValueError, match="kind 'blend'"):
+        clockwork.load_adaptor(folder)
+    monkeypatch.chdir(extended)  # the metric looks at outputs/eval
+    exec(compile((extended / "metric.py").read_text(), "metric.py", "exec"), {})
+    name, schedule, contrast = capsys.readouterr().out.split()[-3:]
+    assert (name, schedule) == ("blend", "clock2") and 5 < float(contrast) < 120
+    sys.modules.pop("blend", None)
+
+
+def test_a_new_teacher_is_one_yaml(extended: Path) -> None:
+    made = clockwork.load_teacher("miniature")
+    made.pipe.save_pretrained(extended / "mine")
+    with initialize_config_dir(str(extended / "configs"), version_base="1.3"):
+        config = compose("evaluate", ["teacher=mine", f"teacher.path={extended / 'mine'}"])
+    teacher = instantiate(config.teacher)
+    assert (teacher.name, teacher.guidance, teacher.hash) == ("mine", 5.0, made.hash)
+    assert torch.equal(teacher.noise([3]), made.noise([3])) and config.guidance == 5.0
