@@ -103,7 +103,7 @@ def test_another_teacher_is_refused_unless_forced(teacher: Teacher, trained: Pat
     pipe = pipeline(teacher)
     with torch.no_grad():
         pipe.unet.conv_in.weight.mul_(1.5)
-    with pytest.raises(ValueError, match="trained for teacher miniature.*force=True"):
+    with pytest.raises(ValueError, match=r"trained for teacher miniature.*force=True"):
         clockwork.enable(pipe, adaptor=trained)
     clockwork.enable(pipe, adaptor=trained, force=True)
     with pytest.warns(UserWarning, match=f"teacher_hash {weights_hash(pipe.unet)}, not"):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ class Measurement:
         for pair in self.pairs:
             yield pair, read_image(folder / f"{pair.id}.png")[None]
 
-    def _scores(self, folder: Path) -> dict[str, float | None]:
+    def _scores(self, folder: Path) -> dict[str, Any]:
         """What the metrics say of the edits; the small CLIP's are named so."""
         metrics, score, distance = self.metrics, None, None
         if metrics.clip is not None:
@@ -118,7 +119,7 @@ class Measurement:
         names = ("clip_score", "dino_distance", "clip_score_miniature", "structure_miniature")
         return dict(zip(names, (*real, *small), strict=True))
 
-    def _nearness(self, teacher: Teacher, folder: Path) -> dict[str, float | None]:
+    def _nearness(self, teacher: Teacher, folder: Path) -> dict[str, Any]:
         """PSNRs: to the right answer where it is known, and of the reconstruction."""
         unedited = again = autoencoder = None
         if all(pair.right is not None for pair in self.pairs):
