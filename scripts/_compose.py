@@ -84,9 +84,10 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any])
     return Editor(inversion, generation, **settings)
 
 
-def claim(output: Path, cfg: DictConfig) -> None:
-    """Marks an output folder with its config, and refuses one that another config has begun."""
-    wanted: Any = OmegaConf.to_container(cfg, resolve=True)
+def claim(output: Path, cfg: DictConfig, teacher: Teacher) -> None:
+    """Marks an output folder with its config and teacher, and refuses one that was begun with others."""
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    wanted = {**settings, "teacher_hash": teacher.hash}
     marker = output / "config.json"
     if marker.is_file() and (begun := json.loads(marker.read_text())) != wanted:
         other = sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))

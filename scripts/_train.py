@@ -33,7 +33,7 @@ def train_adaptor(cfg: DictConfig) -> None:
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
     data = _sets(cfg, instantiate(cfg.data.examples)(setup), items)
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
-    claim(output, cfg)
+    claim(output, cfg, teacher)
     pushed = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
     module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay, pushed, cfg.guided)
     trainer = _fit(cfg, module, output, data, beside_teacher(setup), items)
@@ -56,7 +56,7 @@ def train_teacher(cfg: DictConfig) -> None:
     # Before anything is written: not every UNet is fit for every objective, cut and solver.
     begun, _ = objective.func.begin(teacher), _full(cfg, teacher, stages[0])
     output = Path(cfg.output) / name
-    claim(output, cfg)
+    claim(output, cfg, teacher)
     for steps in stages:
         student = teacher.having(name, unet=begun)
         module = objective(teacher, student.unet, steps, learning_rate=cfg.learning_rate, epochs=cfg.epochs)

@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
         Path(cfg.output),
     )
     perturbations = Perturbation.each(setup, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
-    claim(output, cfg)
+    claim(output, cfg, setup.teacher)
     rows, shown = [], {}
     untouched = output / "pictures" / "untouched"
     generate(setup, prompts, untouched, cfg.seed, cfg.batch_size, label="untouched")
