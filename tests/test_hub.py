@@ -62,6 +62,10 @@ class Hub(BaseHTTPRequestHandler):
                 return
             siblings = [{"rfilename": name} for name in self.files[found[1]]]
             self._answer({"id": found[1], "sha": COMMIT, "siblings": siblings})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/.+", self.path.split("?")[0]):
+            files = self.files[found[1]].items()
+            listed = [{"type": "file", "path": f, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for f, c in files]
+            self._answer(listed)
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path):
             self._send(self.files[found[1]][found[2]])
         else:

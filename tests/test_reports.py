@@ -120,7 +120,8 @@ def test_training_keeps_figures_pictures_and_the_adaptor(offline: Path, monkeypa
     assert next(r.run.run_group for r in kept if r.HasField("run")) == "miniature"
     artifacts = [r.artifact for r in kept if r.HasField("artifact")]
     (adaptor,) = (a for a in artifacts if a.type == "adaptor")
-    assert sorted(entry.path for entry in adaptor.manifest.contents) == ["adaptor.safetensors", "config.json"]
+    files = sorted(entry.path for entry in adaptor.manifest.contents)
+    assert files == ["README.md", "adaptor.safetensors", "config.json"]
 
 
 def test_loggers_by_name(tmp_path: Path) -> None:

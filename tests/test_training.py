@@ -108,7 +108,7 @@ def test_a_schedule_without_adaptor_steps_cannot_be_trained_on(teacher: Teacher)
 
 def test_a_resumed_run_keeps_the_log_of_the_one_before(tmp_path: Path) -> None:
     for loss in (2.0, 1.0):
-        logger = make_logger({"name": "csv"}, tmp_path)
+        logger = make_logger({"name": "csv"}, tmp_path)[0]
         logger.log_metrics({"loss": loss}, step=0)
         logger.save()
     logs = sorted((tmp_path / "log").rglob("metrics.csv"))

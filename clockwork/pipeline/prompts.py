@@ -68,5 +68,6 @@ class PromptHook(ModelHook):
                 for i, found in enumerate(feature.to(row)):
                     width = found.shape[-1]
                     if found.shape[0] == row.shape[0] and torch.equal(found, row[:, :width]):
-                        return str(self.tokenizer.decode(ids[i], skip_special_tokens=True))
+                        text = str(self.tokenizer.decode(ids[i], skip_special_tokens=True))
+                        return text.replace("</w>", " ").strip()  # which a copied CLIP tokenizer forgets to do
         return None
