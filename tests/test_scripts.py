@@ -142,6 +142,7 @@ def test_help_does_not_wait_for_torch() -> None:
         "edit",
         "miniature",
         "bench",
+        "generate",
         "random_teacher",
         "perturb",
         "drift",
