@@ -64,6 +64,13 @@ MISTAKES = {
 }
 
 
+def answers_in_one_sentence(status: object, capsys: pytest.CaptureFixture[str], expected: str, output: Path) -> None:
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert status == 2
+    assert len(said) == 1 and expected in said[0]
+    assert not list(output.iterdir())  # nothing half-written
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_sentence_and_exit_status_2(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -71,10 +78,7 @@ def test_a_mistake_is_one_sentence_and_exit_status_2(
     script, arguments, expected = MISTAKES[name]
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, script, *arguments, f"output={tmp_path}")
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert stopped.value.code == 2
-    assert len(said) == 1 and expected in said[0]
-    assert not list(tmp_path.iterdir())  # nothing half-written
+    answers_in_one_sentence(stopped.value.code, capsys, expected, tmp_path)
 
 
 def test_an_adaptor_of_another_teacher_is_refused(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from _tables import Table, numbers
 from hydra import compose, initialize_config_dir
-from test_scripts import ROOT, run
+from test_scripts import ROOT, answers_in_one_sentence, run
 
 from clockwork.reports import paper_figures
 from clockwork.reports.comparison import Comparison
@@ -146,10 +146,7 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     script, arguments, expected = MISTAKES[name]
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, script, *arguments, f"output={tmp_path}")
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert stopped.value.code == 2
-    assert len(said) == 1 and expected in said[0]
-    assert not list(tmp_path.iterdir())
+    answers_in_one_sentence(stopped.value.code, capsys, expected, tmp_path)
 
 
 def comparison(miniature: bool) -> dict[str, dict[str, str]]:

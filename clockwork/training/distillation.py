@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor
 from clockwork.metrics.similarity import distance
+from clockwork.rollout import guide
 from clockwork.training.fit import adam
 from clockwork.training.trajectories import AdaptorExample
 
@@ -62,5 +63,5 @@ class Distillation(LightningModule):
 
 def guided_distance(error: Tensor, guidance: float) -> Tensor:
     """The distance that guidance makes of two halves' errors: `2n × …` → `n`, negative halves first."""
-    negative, positive = error.chunk(2)
-    return distance(negative + guidance * (positive - negative), torch.zeros_like(positive))
+    guided = guide(error, guidance)
+    return distance(guided, torch.zeros_like(guided))
