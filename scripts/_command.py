@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 # Not ours to mend, and nothing a user can act on.
 for message in (r".*(LeafSpec|treespec).*", r".*does not have many workers.*", r".*Checkpoint directory .* exists.*"):
@@ -64,4 +64,6 @@ def sentence(mistake: BaseException) -> str:
     """The innermost reason, on one line."""
     while mistake.__cause__ is not None and isinstance(mistake, HydraException):
         mistake = mistake.__cause__
+    if isinstance(mistake, MissingMandatoryValue):
+        return f"{mistake.full_key} has no default: say {mistake.full_key}=…"
     return " ".join(str(mistake).split())

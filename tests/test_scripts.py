@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+
+from clockwork.prompts import miniature
+from clockwork.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,6 +64,7 @@ MISTAKES = {
     ),
     "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2", "points=[{}]"], "0 … 1"),
     "no benchmark": ("edit", ["+benchmark=imagenetr_ti2i", "benchmark.images=nowhere", "points=[{}]"], "nowhere"),
+    "a value without default": ("train", ["data=noised", "images=folder"], "say images.path="),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
 
@@ -97,6 +102,23 @@ def test_an_adaptor_of_another_teacher_is_refused(
     with pytest.raises(SystemExit):  # the same folder with another config
         run(monkeypatch, "train", *quick, "steps=2", "learning_rate=1", f"output={tmp_path}")
     assert "begun with other learning_rate" in capsys.readouterr().err
+
+
+def test_pictures_from_elsewhere_are_scored_as_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """An evaluation's pictures, handed in as a folder of captioned ones, score what the row says."""
+    small = ["metrics.reference=200", f"+metrics.cache={tmp_path}"]
+    run(monkeypatch, "evaluate", "prompts.count=70", "steps=1", *small, "metrics.latency=false", f"output={tmp_path}")
+    (row,) = read_rows(tmp_path / "rows.jsonl")
+    folder = tmp_path / "pictures" / row["digest"]
+    for prompt in miniature("test", 70):
+        (folder / f"{prompt.id}.txt").write_text(prompt.text)
+    run(monkeypatch, "score", f"images.path={folder}", *small, "metrics.latency=false")
+    said = dict(re.findall(r"^(\w+_miniature) (\S+)$", capsys.readouterr().out, re.MULTILINE))
+    assert {name: float(value) for name, value in said.items()} == pytest.approx(
+        {name: row[name] for name in ("fid_miniature", "clip_score_miniature")}, abs=1e-4
+    )
 
 
 TRAINING = ("adaptor", "experiment", "data", "images", "objective")

@@ -112,7 +112,8 @@ class Measurement:
         """What the metrics say of the edits; the small CLIP's are named so."""
         metrics, score, distance = self.metrics, None, None
         if metrics.clip is not None:
-            score = clip_score(metrics.clip, ((image, [pair.target]) for pair, image in self._edited(folder)))
+            targets = [pair.target for pair in self.pairs]
+            score = clip_score(metrics.clip, (image for _, image in self._edited(folder)), targets)
         if metrics.structure is not None:
             distance = metrics.structure((image, pair.picture()[None]) for pair, image in self._edited(folder))
         real, small = ((None, None), (score, distance)) if metrics.miniature else ((score, distance), (None, None))

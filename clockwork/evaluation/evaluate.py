@@ -1,7 +1,7 @@
 """One operating point → one row."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.openclip import OpenCLIP
 from clockwork.operating_point import digest
 from clockwork.pictures import squared
-from clockwork.prompts import Prompt, chunks, prompts_hash
+from clockwork.prompts import Prompt, prompts_hash
 from clockwork.rows import append_row, commit, read_rows, versions
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup
@@ -42,6 +42,13 @@ class Metrics:
         fid = [] if self.fid is None else [f"FID {self.fid.label}"]
         clip = [] if self.clip is None else [f"CLIP {self.clip.label}"]
         return "; ".join(fid + clip) or "none"
+
+    def scores(
+        self, batches: Callable[[], Iterable[Tensor]], captions: Sequence[str]
+    ) -> tuple[float | None, float | None]:
+        """FID and CLIP score of 8-bit batches in their captions' order; None where not measured."""
+        fid = None if self.fid is None else self.fid(batches())
+        return fid, None if self.clip is None else clip_score(self.clip, batches(), captions)
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,7 @@ class Evaluation:
 
     def measure(self, setup: Setup) -> Row:
         metrics, folder = self.metrics, self.pictures(setup)
-        fid = None if metrics.fid is None else metrics.fid(self._rated(folder))
-        score = None
-        if metrics.clip is not None:
-            captions = ([p.text for p in batch] for batch in chunks(self.prompts, 64))
-            score = clip_score(metrics.clip, zip(self._rated(folder), captions, strict=True))
+        fid, score = metrics.scores(lambda: self._rated(folder), [p.text for p in self.prompts])
         psnr, ssim = self._nearness(setup, folder)
         flops, small = image_flops(setup), metrics.miniature
         first = self.prompts[0]

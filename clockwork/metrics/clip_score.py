@@ -1,6 +1,6 @@
 """CLIP score: the mean cosine of pictures and their captions (not × 100, as in the paper)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,11 +8,14 @@ from torch import Tensor
 from clockwork.openclip import OpenCLIP
 
 
-def clip_score(clip: OpenCLIP, batches: Iterable[tuple[Tensor, list[str]]]) -> float:
-    """`batches` of 8-bit images `batch × 3 × height × width` and their captions."""
+def clip_score(clip: OpenCLIP, batches: Iterable[Tensor], captions: Sequence[str]) -> float:
+    """`batches` of 8-bit images `batch × 3 × height × width`, in the order of their captions; ValueError if they are
+    not as many."""
     total, count = 0.0, 0
-    for images, captions in batches:
-        seen, read = F.normalize(clip.encode_image(images), dim=-1), clip.encode_text(captions)
-        total += float((seen * read).sum())
-        count += len(captions)
+    for images in batches:
+        read = clip.encode_text(list(captions[count : count + len(images)]))
+        total += float((F.normalize(clip.encode_image(images), dim=-1) * read).sum())
+        count += len(images)
+    if count != len(captions):
+        raise ValueError(f"{count} pictures and {len(captions)} captions: every picture needs its own")
     return total / count
