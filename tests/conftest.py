@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from clockwork.teachers import Teacher
+from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.random import pipeline_around
 
 CROSS, DOWN, UP_CROSS, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
@@ -79,6 +79,12 @@ def small_teacher(shape: str, **options: Any) -> Teacher:
     pipe = pipeline_around(unet, texts, vae, vocabulary=1000)
     pipe.set_progress_bar_config(disable=True)
     return Teacher(f"small_{shape}", pipe, **options)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    """`miniature_sd`, but in files that have their own."""
+    return load_teacher("miniature_sd", guidance=3.0, device="cpu")
 
 
 @pytest.fixture(params=list(SHAPES))

@@ -5,13 +5,21 @@ from pathlib import Path
 
 import test_pipeline
 import test_pipeline_adaptor
+import test_pipeline_loops
 import test_pipeline_modules
 import test_pipeline_state
 import test_split
 from pipelines import KINDS
 
 ROOT = Path(__file__).parent.parent
-MODULES = (test_pipeline, test_pipeline_adaptor, test_pipeline_modules, test_pipeline_state, test_split)
+MODULES = (
+    test_pipeline,
+    test_pipeline_adaptor,
+    test_pipeline_loops,
+    test_pipeline_modules,
+    test_pipeline_state,
+    test_split,
+)
 CASES = {"test_pipeline": KINDS, "test_feature": test_pipeline.FEATURES}
 
 

@@ -20,14 +20,9 @@ from clockwork.pictures import read_image, squared, write_image
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
 from clockwork.reports.tables import table
 from clockwork.rows import read_rows
-from clockwork.teachers import Teacher, load_teacher
+from clockwork.teachers import Teacher
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenetr-ti2i"
-
-
-@pytest.fixture(scope="module")
-def teacher() -> Teacher:
-    return load_teacher("miniature_sd", guidance=3.0)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="ImageNet-R-TI2I is not here")

@@ -7,14 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from _train import train_adaptor, train_teacher
 from conftest import small_teacher
 from diffusers import DDIMScheduler
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
-from torch import Tensor
 
-from clockwork.adaptors import ResNet, load_adaptor
+from clockwork.adaptors import ResNet
 from clockwork.denoise import Full
 from clockwork.images import miniature as scenes
 from clockwork.prompts import miniature
@@ -25,9 +21,7 @@ from clockwork.solvers import make_solver
 from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.surgery import without_top_attention
-from clockwork.training.batches import Sets
 from clockwork.training.ddim import DDIM
-from clockwork.training.fit import fit
 from clockwork.training.guidance import Guidance
 from clockwork.training.noised import NoisedPairs, noised
 from clockwork.training.progressive import Progressive, halvings
@@ -38,11 +32,6 @@ from clockwork.training.tuning import answer, mean_square
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = miniature("train", 3)
-
-
-@pytest.fixture(scope="module")
-def teacher() -> Teacher:
-    return load_teacher("miniature_sd", guidance=3.0, device="cpu")
 
 
 def setup(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str = "full") -> Setup:
@@ -232,85 +221,3 @@ def test_what_an_objective_cannot_begin_with_is_refused(teacher: Teacher) -> Non
         Guidance.prepare(small_teacher("guided"))
     with pytest.raises(ValueError, match="no transformer blocks"):
         Recover.begin(load_teacher("miniature", device="cpu"))
-
-
-# --- training -----------------------------------------------------------------------------------------------
-
-
-def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
-    module = Guidance(teacher, Guidance.begin(teacher), 2, learning_rate=1e-3, epochs=2)
-    data = Sets(UnrolledStates(setup(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
-    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
-    fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"unet"}  # the trained UNet alone
-    return module.unet.state_dict()
-
-
-def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None:
-    small = small_teacher("sd15", guidance=3.0)
-    once = tune(small, tmp_path / "once", 2)
-    tune(small, tmp_path / "stopped", 1)
-    resumed = tune(small, tmp_path / "stopped", 2)
-    assert all(torch.equal(weight, resumed[name]) for name, weight in once.items())
-    assert once["time_embedding.cond_proj.weight"].any()  # it has learnt to hear the scale
-
-
-TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "samples_every=0", "logger=none"]
-QUIET = ["trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "teacher.device=cpu"]
-
-
-def config(folder: Path, *overrides: str) -> DictConfig:
-    places = [f"output={folder}/training", f"teachers={folder}/teachers"]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        composed = compose("train", [*TINY, *QUIET, *places, *overrides], return_hydra_config=True)
-    from hydra.core.hydra_config import HydraConfig
-
-    HydraConfig.instance().set_config(composed)
-    return composed
-
-
-def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:
-    """`make chain` with tiny values: surgery and recover → guidance → progressive → Clockwork on top."""
-    made = tmp_path / "teachers"
-    train_teacher(config(tmp_path, "objective=recover", "teacher=miniature_sd", "name=light", "step_counts=[2,3]"))
-    light = ["teacher=miniature_sd", f"teacher.path={made / 'light'}"]
-    train_teacher(config(tmp_path, "objective=guidance", *light, "name=guided", "step_counts=[2,3]"))
-    guided = ["teacher=miniature_sd", f"teacher.path={made / 'guided'}"]
-    train_teacher(config(tmp_path, "objective=progressive", *guided, "name=fast", "start=8", "end=2"))
-    fast = load_teacher(str(made / "fast"), guidance=3.0, openclip="miniature", device="cpu")
-    assert fast.unet.config.down_block_types[0] == "DownBlock2D" and fast.unet.config.time_cond_proj_dim == 256
-    assert fast.passes(3.0) == 1 and fast.noise_schedule["timestep_spacing"] == "trailing"
-    on_top = ["teacher=miniature_distilled", f"teacher.path={made / 'fast'}", "steps=4"]
-    train_adaptor(config(tmp_path, *on_top))
-    _, point = load_adaptor(next((tmp_path / "training").rglob("adaptor")))
-    assert (point.teacher, point.teacher_hash, point.solver, point.steps) == ("fast", fast.hash, "ddim", 4)
-    assert not list(made.glob("*.partial"))
-
-
-ABLATIONS = {
-    "r_in and time; DPM": ["adaptor.inputs=[r_in,t_emb]", "solver=dpm"],
-    "r_out and time; DDIM, unrolled at 6": ["adaptor.inputs=[r_out_prev,t_emb]", "solver=ddim", "steps=6"],
-    "model distillation": ["schedule=always", "adaptor.inputs=[r_in,t_emb,text_emb]"],
-    "UNet without text": ["adaptor=unet", "adaptor.inputs=[r_in,r_out_prev,t_emb]"],
-    "UNet-light at stage 2": ["adaptor=unet_light", "cut=stage2"],
-    "clock 5,6,7,8": ["schedule='5,6,7,8'", "steps=8"],
-    "noised at 4": ["data=noised", "steps=4"],
-    "noised at 16, PNDM": ["data=noised", "steps=16", "solver=pndm"],
-}
-
-
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_composes_and_trains_a_step(name: str, tmp_path: Path) -> None:
-    train_adaptor(config(tmp_path, "prompts_per_epoch=1", "steps=4", *ABLATIONS[name]))
-    adaptor, point = load_adaptor(next(tmp_path.rglob("adaptor")))
-    asked = dict(override.split("=", 1) for override in ABLATIONS[name])
-    assert point.steps == int(asked.get("steps", 4)) and point.schedule == asked.get("schedule", "clock2").strip("'")
-    assert point.solver == asked.get("solver", "dpm++")
-    assert "adaptor.inputs" not in asked or f"[{','.join(adaptor.inputs)}]" == asked["adaptor.inputs"]
-
-
-def test_recovering_from_pictures(tmp_path: Path) -> None:
-    small = ["objective=recover", "teacher=miniature_sd", "data=noised", "name=light", "step_counts=[2,2]"]
-    train_teacher(config(tmp_path, *small))
-    assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").passes(3.0) == 2
