@@ -1,7 +1,7 @@
 """Running the chain in two parts, bit for bit `unet(...)` (paper, Section 4.1)."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,21 +83,8 @@ class SplitUNet:
             encoder_hidden_states=given["encoder_hidden_states"], added_cond_kwargs=added
         )
         attention, lora_scale = self._attention(given, sample.dtype)
-        controlnet, middle = given["down_block_additional_residuals"], given["mid_block_additional_residual"]
-        t2i = given["down_intrablock_additional_residuals"]
-        if t2i is None and middle is None and controlnet is not None:  # T2I-Adapter's older way in
-            t2i, controlnet = controlnet, None
-        return Embedded(
-            sample,
-            t_emb if unet.time_embed_act is None else unet.time_embed_act(t_emb),
-            text,
-            attention,
-            lora_scale,
-            tuple(controlnet or ()) if middle is not None else (),
-            middle if controlnet is not None else None,
-            tuple(t2i or ()),
-            forced,
-        )
+        t_emb = t_emb if unet.time_embed_act is None else unet.time_embed_act(t_emb)
+        return Embedded(sample, t_emb, text, attention, lora_scale, *_residuals(given), forced)
 
     def _attention(self, given: dict[str, Any], dtype: torch.dtype) -> tuple[dict[str, Any], float]:
         """What attentions take besides the text, and LoRA's scale, which is not for them."""
@@ -186,6 +173,17 @@ class SplitUNet:
             yield
         finally:
             unscale_lora_layers(self.unet, e.lora_scale)
+
+
+def _residuals(given: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], Tensor | None, tuple[Tensor, ...]]:
+    """ControlNet's, a skip each and one for the middle, and T2I-Adapter's."""
+    controlnet, middle = given["down_block_additional_residuals"], given["mid_block_additional_residual"]
+    t2i = given["down_intrablock_additional_residuals"]
+    if t2i is None and middle is None and controlnet is not None:  # T2I-Adapter's older way in
+        t2i, controlnet = controlnet, None
+    if controlnet is None or middle is None:
+        controlnet, middle = (), None
+    return tuple(controlnet), middle, tuple(t2i or ())
 
 
 def _bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -1,19 +1,18 @@
 """Times the parts against each other: `python scripts/bench.py`, or `teacher=sd15` on a GPU. `make bench`."""
 
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
 from _command import command
 from omegaconf import DictConfig
 
 
-@command("bench")
-def main(cfg: DictConfig) -> None:
-    from functools import partial
-    from statistics import median
-
+def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
+    """What is timed, and what it stands against."""
     import torch
     from _compose import make_setup
     from hydra.utils import instantiate
-    from torch.utils.benchmark import Timer
-    from tqdm import tqdm
 
     from clockwork.adaptors import Identity
     from clockwork.setup import widths
@@ -27,26 +26,31 @@ def main(cfg: DictConfig) -> None:
     e = full.split.embed(noise, t, tokens)
     high = full.split.high_in(e)
     r_out = full.split.low(high, e)
-
-    def pipeline() -> None:
-        pipe, steps = teacher.pipe, full.steps
-        pipe(captions, latents=noise, num_inference_steps=steps, guidance_scale=cfg.guidance, output_type="latent")
-
-    cases = {  # what is timed, and what it stands against
+    call = {"latents": noise, "num_inference_steps": full.steps, "guidance_scale": cfg.guidance}
+    return {
         "the UNet": (lambda: teacher.unet(noise, t, tokens), None),
         "the UNet in two parts": (lambda: full.split(noise, t, tokens), "the UNet"),
         "an identity step": (lambda: full.split.high_out(r_out, full.split.high_in(e), e), "the UNet"),
-        "diffusers' pipeline": (pipeline, None),
-        "the roll-out": (partial(full.latents, captions, noise), "diffusers' pipeline"),
-        f"the roll-out, identity {clocked.schedule}": (partial(clocked.latents, captions, noise), "the roll-out"),
+        "diffusers' pipeline": (lambda: teacher.pipe(captions, **call, output_type="latent"), None),
+        "the roll-out": (lambda: full.latents(captions, noise), "diffusers' pipeline"),
+        f"the roll-out, identity {clocked.schedule}": (lambda: clocked.latents(captions, noise), "the roll-out"),
     }
-    times: dict[str, list[float]] = {name: [] for name in cases}
+
+
+@command("bench")
+def main(cfg: DictConfig) -> None:
+    import torch
+    from torch.utils.benchmark import Timer
+    from tqdm import tqdm
+
     with torch.no_grad():
+        timed = cases(cfg)
+        times: dict[str, list[float]] = {name: [] for name in timed}
         for _ in tqdm(range(cfg.rounds), "rounds", leave=False):  # in turns, so that a busy spell hits all alike
-            for name, (call, _) in cases.items():
+            for name, (call, _) in timed.items():
                 times[name].append(Timer("call()", globals={"call": call}).timeit(1).mean * 1000)
     print("| what | ms (median) | ratio | to |\n|---|---|---|---|")
-    for name, (_, against) in cases.items():
+    for name, (_, against) in timed.items():
         ratios = [a / b for a, b in zip(times[name], times[against or name], strict=True)]
         print(f"| {name} | {median(times[name]):.1f} | {median(ratios):.3f} | {against or '–'} |")
 

@@ -32,23 +32,11 @@ def pareto(rows: Sequence[Row], file: Path, quality: Sequence[str] = QUALITY) ->
     for axis, name in zip(axes[0], shown, strict=True):
         for curve, points in groupby(ordered, key=label):
             measured = [row for row in points if row.get(name) is not None]
-            if not measured:
-                continue
-            axis.plot(
-                [per * r["tflops_full"] for r in measured],
-                [r[name] for r in measured],
-                "o-",
-                c=colour[curve],
-                label=curve,
-            )
-            for r in measured:
-                axis.annotate(
-                    str(r["steps"]),
-                    (per * r["tflops_full"], r[name]),
-                    xytext=(4, 4),
-                    textcoords="offset points",
-                    fontsize=7,
-                )
+            at = [(per * row["tflops_full"], row[name]) for row in measured]
+            if measured:
+                axis.plot(*zip(*at, strict=True), "o-", c=colour[curve], label=curve)
+            for row, place in zip(measured, at, strict=True):
+                axis.annotate(str(row["steps"]), place, xytext=(4, 4), textcoords="offset points", fontsize=7)
         axis.set(xlabel=f"{unit} an image, attention counted", ylabel=name.replace("_", " "))
         axis.grid(alpha=0.3)
     handles, names = axes[0][0].get_legend_handles_labels()
