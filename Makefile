@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval flops tables editing analysis notebooks test test-full test-compat bench lint miniature chain clean
+.PHONY: install demo eval flops tables editing analysis notebooks test test-full test-compat bench lint miniature distilled chain clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
@@ -94,22 +94,27 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Trains the shipped miniature from nothing: hours on two cores, resumable.
+# Trains the miniature from nothing: hours on two cores, resumable.
 miniature: install
 	@for stage in autoencoder clip draft miniature miniature_sd; do $(RUN) scripts/miniature.py stage=$$stage || exit; done
+	@$(MAKE) distilled SD=outputs/miniature/miniature_sd
 
-# The paper's models at small scale, each made from the one before: Efficient, told the guidance scale, few steps; then
-# Clockwork on top and a row of each.
+# The paper's models at small scale, each made from the one before: Efficient, told the guidance scale, few steps.
+SD ?= miniature_sd
 TUNE := scripts/train.py +experiment=chain teacher=miniature_sd
-chain: install
-	$(RUN) $(TUNE) objective=recover name=miniature_efficient
-	$(RUN) $(TUNE) objective=guidance teacher.path=miniature_efficient name=miniature_guided
-	$(RUN) $(TUNE) objective=progressive teacher.path=miniature_guided start=16 end=8 name=miniature_distilled
-	$(RUN) scripts/train.py +experiment=demo teacher=miniature_distilled output=outputs/adaptors
-	$(RUN) scripts/evaluate.py sweep=chain teacher=miniature_sd prompts.count=500 output=outputs/chain
-	$(RUN) scripts/evaluate.py sweep=chain teacher=miniature_sd teacher.path=miniature_efficient prompts.count=500 output=outputs/chain
-	$(RUN) scripts/evaluate.py sweep=chain teacher=miniature_sd teacher.path=miniature_guided prompts.count=500 output=outputs/chain
-	$(RUN) scripts/evaluate.py sweep=chain_distilled teacher=miniature_distilled prompts.count=500 output=outputs/chain
+distilled: install
+	@$(RUN) $(TUNE) objective=recover teacher.path=$(SD) name=miniature_efficient
+	@$(RUN) $(TUNE) objective=guidance teacher.path=miniature_efficient name=miniature_guided
+	@$(RUN) $(TUNE) objective=progressive teacher.path=miniature_guided start=16 end=8 name=miniature_distilled
+
+# Then Clockwork on top, and a row of each: outputs/chain.
+CHAIN := scripts/evaluate.py prompts.count=500 output=outputs/chain
+chain: distilled
+	@$(RUN) scripts/train.py +experiment=demo teacher=miniature_distilled output=outputs/adaptors
+	@for teacher in $(SD) miniature_efficient miniature_guided; do \
+	  $(RUN) $(CHAIN) sweep=chain teacher=miniature_sd teacher.path=$$teacher || exit; \
+	done
+	@$(RUN) $(CHAIN) sweep=chain_distilled teacher=miniature_distilled
 
 clean:
 	rm -rf .venv outputs
