@@ -31,8 +31,9 @@ eval: install
 flops: install
 	@$(RUN) scripts/report.py flops
 
-# The paper's tables on the miniature, end to end: adaptors, rows, report; run again, it goes on where it stopped. COUNT
-# captions a row, EPOCHS of each adaptor's training; make tables TABLES="1 3" FIGURES= for some of them.
+# The paper's tables on the miniature, end to end: adaptors (in a folder of their own, so that none has been trained longer
+# than another), rows, report; run again, it goes on where it stopped. COUNT captions a row, EPOCHS of each adaptor's
+# training; make tables TABLES="1 3" FIGURES= for some of them.
 TABLES ?= 1 2 3 4 5 6
 FIGURES ?= 4 7
 COUNT ?= 500
@@ -41,7 +42,7 @@ comma := ,
 space := $(subst ,, )
 list = '$(1)=[$(subst $(space),$(comma),$(strip $(2)))]'
 tables: install
-	@$(RUN) scripts/tables.py $(call list,tables,$(TABLES)) $(call list,figures,$(FIGURES)) \
+	@$(RUN) scripts/tables.py $(call list,tables,$(TABLES)) $(call list,figures,$(FIGURES)) adaptors=outputs/tables/adaptors \
 	  'train=["epochs=$(EPOCHS)"]' 'evaluate=["prompts.count=$(COUNT)"]'
 
 # What the idea rests on: every layer of the miniature disturbed from some step on, and how features drift.
