@@ -85,7 +85,7 @@ def styled(figure: Any, x: str, y: str) -> Any:
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 60, "r": 20, "t": 30, "b": 50},
         modebar={"bgcolor": "rgba(0,0,0,0)"},
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         xaxis={"title": {"text": x}, "automargin": True, "zeroline": False},
         yaxis={"title": {"text": y}, "automargin": True, "zeroline": False},
         showlegend=True,
