@@ -105,6 +105,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, d
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     yield handler.files
     server.shutdown()
+    server.server_close()
 
 
 def saved(folder: Path, **about: Any) -> ResNet:
