@@ -21,11 +21,17 @@ def evaluate(output: Path, *more: str, launcher: tuple[str, ...] = ()) -> subpro
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
+def check(process: subprocess.Popen[str]) -> None:
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+
+
 def test_two_processes_paint_what_one_does(tmp_path: Path) -> None:
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     both = evaluate(tmp_path / "two", "prompts.count=4", launcher=torchrun)
     alone = evaluate(tmp_path / "one", "prompts.count=4")
-    assert both.wait(240) == 0 and alone.wait(240) == 0
+    check(both)
+    check(alone)
     two, one = (read_rows(tmp_path / name / "rows.jsonl") for name in ("two", "one"))
     assert len(two) == len(one) == 1 and two[0]["digest"] == one[0]["digest"]
     assert abs(two[0]["psnr"] - one[0]["psnr"]) < 0.2  # rounding of batches only
@@ -43,6 +49,6 @@ def test_ctrl_c_keeps_the_pictures_and_the_same_command_goes_on(tmp_path: Path) 
     assert not list(tmp_path.glob("pictures/*/*.partial"))
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("pictures/*/*.png")}
     assert 0 < len(kept) < 240
-    assert evaluate(tmp_path, "prompts.count=120").wait(240) == 0
+    check(evaluate(tmp_path, "prompts.count=120"))
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert len(read_rows(tmp_path / "rows.jsonl")) == 1 and len(list(tmp_path.glob("pictures/*/*.png"))) == 240
