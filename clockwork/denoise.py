@@ -56,6 +56,12 @@ class Clocked:
     adaptor: Adaptor
     schedule: Schedule
 
+    def __post_init__(self) -> None:
+        if "r_out_prev" in self.adaptor.inputs and not self.schedule.is_full(1):
+            raise ValueError(
+                f"schedule {self.schedule} has no full step, and this adaptor reads the step before: say clock2"
+            )
+
     def __call__(
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
     ) -> Denoised:

@@ -38,6 +38,7 @@ class Setup:
         self.schedule.adaptor_steps(self.calls)  # refuses a schedule longer than the steps
         if self.adaptor is None and self.schedule != Schedule():
             raise ValueError(f"schedule {self.schedule} has adaptor steps: name an adaptor, or say schedule=full")
+        _ = self.denoiser  # refuses an adaptor that the schedule is not for
 
     @property
     def calls(self) -> int:

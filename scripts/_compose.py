@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from _command import CONFIGS
+from hydra import compose
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
@@ -43,8 +44,8 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) 
     if name == "identity":
         return make_setup(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
     folder = trained_folder(cfg, name)
-    if (own := CONFIGS / "adaptor" / f"{name}.yaml").is_file():
-        get_class(OmegaConf.load(own)["_target_"])  # imports the file that defines it: then its kind is known
+    if (CONFIGS / "adaptor" / f"{name}.yaml").is_file():
+        get_class(compose("train", [f"adaptor={name}"]).adaptor._target_)  # imports its file: then its kind is known
     adaptor, trained = load_adaptor(folder)
     kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)

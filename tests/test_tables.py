@@ -129,6 +129,27 @@ def test_a_table_runs_what_is_missing_and_only_that(
     assert "adaptor=resnet cut=stage1 schedule=clock2 solver=dpm++ steps=4\n" in text
 
 
+def test_table_5_is_trained_and_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As its commands say, pictures while training included: the ablations' configs, and a schedule without any full
+    step, where the identity has nothing to repeat."""
+    small = ["scale.teachers.distilled=miniature", "steps=2"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        table = Table.load("table", "5", "miniature", tuple(small))
+        points = [point for point in table.spec["points"] if point["adaptor"] != "none"]
+        training = [table.training(point, table.config("miniature")) for point in points]
+    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "samples_every=1", "logger=none", "trainer.accelerator=cpu"]
+    for words in training:
+        run(monkeypatch, "train", *words, *quick, f"output={tmp_path / 'adaptors'}")
+    once = ["prompts.count=1", "metrics=none", "metrics.latency=false"]
+    run(monkeypatch, "evaluate", "+table=5", *small, *once, f"output={tmp_path}", f"adaptors={tmp_path / 'adaptors'}")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["adaptor"], row["schedule"], row["full_steps"]) for row in rows] == [
+        ("none", "full", 2),
+        *((name, "clock2", 1) for name in ("resnet_r_in", "resnet_r_out", "resnet_no_text", "resnet")),
+        ("resnet_no_prev", "always", 0),
+    ]
+
+
 MISTAKES = {
     "no such table": ("report", ["table=9"], "no table 9: there are 1, 2, 3, 4, 5, 6, 7"),
     "no such figure": ("report", ["figure=5"], "no figure 5: there are 2, 4, 6"),

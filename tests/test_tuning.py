@@ -73,9 +73,8 @@ def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:
 
 
 ABLATIONS = {
-    "r_in and time; DPM": ["adaptor.inputs=[r_in,t_emb]", "solver=dpm"],
-    "r_out and time; DDIM, unrolled at 6": ["adaptor.inputs=[r_out_prev,t_emb]", "solver=ddim", "steps=6"],
-    "model distillation": ["schedule=always", "adaptor.inputs=[r_in,t_emb,text_emb]"],
+    "DPM": ["adaptor.inputs=[r_in,t_emb]", "solver=dpm"],
+    "DDIM, unrolled at 6": ["adaptor.inputs=[r_out_prev,t_emb]", "solver=ddim", "steps=6"],
     "UNet without text": ["adaptor=unet", "adaptor.inputs=[r_in,r_out_prev,t_emb]"],
     "UNet-light at stage 2": ["adaptor=unet_light", "cut=stage2"],
     "clock 5,6,7,8": ["schedule='5,6,7,8'", "steps=8"],

@@ -47,8 +47,7 @@ def enable(
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
     adaptor = Identity(Widths(0, 0, 0, 0)) if adaptor is None else adaptor.eval().requires_grad_(False)
-    if "r_out_prev" in adaptor.inputs and not clock.is_full(1):
-        raise ValueError(f"schedule {clock} has no full step, and this adaptor reads the step before: say clock2")
+    clocked = Clocked(split, adaptor, clock)
     teacher = (_name(pipe), "")
     if trained is not None:
         teacher = _teacher(teacher[0], unet, trained)
@@ -56,7 +55,7 @@ def enable(
     prompts = _prompts(pipe, config) if "text_emb" in adaptor.inputs else None
     _look_at_hooks(unet, unet is not pipe.unet or unet._compiled_call_impl is not None)
     disable(pipe)
-    _attach(ClockHook(pipe, Clocked(split, adaptor, clock), teacher, trained, prompts))
+    _attach(ClockHook(pipe, clocked, teacher, trained, prompts))
 
 
 def disable(pipe: Any) -> None:

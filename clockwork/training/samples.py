@@ -36,10 +36,8 @@ class Samples(Callback):
 
 
 def beside_teacher(setup: Setup) -> dict[str, Setup]:
-    """Teacher, identity and the setup's own adaptor."""
+    """Teacher, identity (where the schedule has a step for it to repeat) and the setup's own adaptor."""
     assert setup.adaptor is not None
-    return {
-        "teacher": replace(setup, adaptor=None, schedule=Schedule()),
-        "identity": replace(setup, adaptor=Identity(setup.adaptor.widths)),
-        setup.adaptor_name: setup,
-    }
+    teacher = {"teacher": replace(setup, adaptor=None, schedule=Schedule())}
+    identity = {"identity": replace(setup, adaptor=Identity(setup.adaptor.widths))} if setup.schedule.is_full(1) else {}
+    return {**teacher, **identity, setup.adaptor_name: setup}
