@@ -98,15 +98,16 @@ lint: install
 # Trains the miniature from nothing: hours on two cores, resumable.
 miniature: install
 	@for stage in autoencoder clip draft miniature miniature_sd; do $(RUN) scripts/miniature.py stage=$$stage || exit; done
-	@$(MAKE) distilled SD=outputs/miniature/miniature_sd
+	@$(MAKE) distilled SD=outputs/miniature/miniature_sd MADE=outputs/miniature
 
 # The paper's models at small scale, each made from the one before: Efficient, told the guidance scale, few steps.
 SD ?= miniature_sd
-TUNE := scripts/train.py +experiment=chain teacher=miniature_sd
+MADE ?= outputs/teachers
+TUNE = scripts/train.py +experiment=chain teacher=miniature_sd teachers=$(MADE) output=$(MADE)/runs
 distilled: install
 	@$(RUN) $(TUNE) objective=recover teacher.path=$(SD) name=miniature_efficient
-	@$(RUN) $(TUNE) objective=guidance teacher.path=miniature_efficient name=miniature_guided
-	@$(RUN) $(TUNE) objective=progressive teacher.path=miniature_guided start=16 end=8 name=miniature_distilled
+	@$(RUN) $(TUNE) objective=guidance teacher.path=$(MADE)/miniature_efficient name=miniature_guided
+	@$(RUN) $(TUNE) objective=progressive teacher.path=$(MADE)/miniature_guided start=16 end=8 name=miniature_distilled
 
 # Then Clockwork on top, and a row of each: outputs/chain.
 CHAIN := scripts/evaluate.py prompts.count=500 output=outputs/chain
