@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from clockwork.files import whole
+
 
 def read_image(file: Path) -> Tensor:
     """8 bits, `3 × height × width`."""
@@ -38,9 +40,8 @@ def squared(image: Tensor, side: int) -> Tensor:
 
 def write_image(file: Path, image: Tensor) -> None:
     """A PNG, whole or not at all."""
-    partial = file.with_suffix(".partial")
-    _pil(image).save(partial, format="PNG")
-    partial.replace(file)
+    with whole(file) as partial:
+        _pil(image).save(partial, format="PNG")
 
 
 def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Sequence[str] = ()) -> None:
@@ -60,10 +61,8 @@ def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Seq
         for c, image in enumerate(images):
             picture = _pil(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
             sheet.paste(picture, (margin + c * cell[0], top + r * cell[1] + gap // 2))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    sheet.save(partial, format="PNG")
-    partial.replace(file)
+    with whole(file) as partial:
+        sheet.save(partial, format="PNG")
 
 
 def read_images(files: Sequence[Path]) -> Tensor:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, fetch, is_hub_name, load_adaptor
 from clockwork.editing.edit import Editor
+from clockwork.files import whole
 from clockwork.metrics.editing_flops import generation_steps
 from clockwork.schedule import Schedule
 from clockwork.setup import Setup, widths
@@ -93,5 +94,5 @@ def claim(output: Path, cfg: DictConfig, teacher: Teacher) -> None:
     if marker.is_file() and (begun := json.loads(marker.read_text())) != wanted:
         other = sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))
         raise ValueError(f"{output} was begun with other {', '.join(other)}: say output=<another folder>, or remove it")
-    output.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(wanted, indent=2) + "\n")
+    with whole(marker) as partial:
+        partial.write_text(json.dumps(wanted, indent=2) + "\n")

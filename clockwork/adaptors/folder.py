@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from clockwork.adaptors.base import KINDS, Adaptor, Widths
 from clockwork.adaptors.card import card
 from clockwork.adaptors.hub import fetch
+from clockwork.files import whole
 from clockwork.operating_point import OperatingPoint
 from clockwork.weights import weights_hash
 
@@ -23,10 +24,9 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **
     name on the hub; `row`, the row it was measured with; `training`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().contiguous().cpu() for name, weight in adaptor.state_dict().items()}
-    save_file(weights, folder / "adaptor.partial")
-    (folder / "adaptor.partial").replace(folder / "adaptor.safetensors")
+    with whole(folder / "adaptor.safetensors") as partial:
+        save_file(weights, partial)
     kind = next(name for name, cls in KINDS.items() if type(adaptor) is cls)
     _write_config(folder, {"kind": kind, "adaptor": adaptor.config(), "operating_point": asdict(point), **about})
 
@@ -42,9 +42,8 @@ def add_row(folder: str | Path, row: Mapping[str, Any]) -> None:
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     for name, text in (("README.md", card(config)), ("config.json", json.dumps(config, indent=2) + "\n")):
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+        with whole(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

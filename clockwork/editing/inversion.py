@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from clockwork.files import whole
 from clockwork.rollout import rollout
 from clockwork.setup import Setup
 from clockwork.solvers import make_solver
@@ -50,10 +51,8 @@ def condition(setup: Setup, prompt: str) -> Condition:
 
 def save_latents(file: Path, latents: Latents) -> None:
     """Safetensors, a tensor a timestep; whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    save_file({str(t): x.contiguous() for t, x in latents.items()}, partial)
-    partial.replace(file)
+    with whole(file) as partial:
+        save_file({str(t): x.contiguous() for t, x in latents.items()}, partial)
 
 
 class LatentsOnDisk(Mapping[int, Tensor]):

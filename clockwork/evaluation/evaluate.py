@@ -13,6 +13,7 @@ from clockwork.adaptors import adaptor_hash
 from clockwork.cost import image_flops
 from clockwork.evaluation.generate import generate, pictures
 from clockwork.evaluation.rows import Row
+from clockwork.files import whole
 from clockwork.metrics.clip_score import clip_score
 from clockwork.metrics.fid import FID
 from clockwork.metrics.latency import latency_ms
@@ -93,10 +94,8 @@ class Evaluation:
         """`prompts/<hash>.json` beside the rows, which hold the hash alone: ids and texts."""
         file = self.folder / "prompts" / f"{prompts_hash(self.prompts)}.json"
         if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
-            partial.replace(file)
+            with whole(file) as partial:
+                partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
 
     def _nearness(self, setup: Setup, folder: Path) -> tuple[float | None, float | None]:
         """PSNR and SSIM to the full teacher's pictures at the same steps; of the teacher itself, None."""

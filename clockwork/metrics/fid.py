@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from clockwork.files import whole
+
 _SUMS = ("features_sum", "features_cov_sum", "features_num_samples")
 
 
@@ -59,11 +61,9 @@ class FID:
         return float(self._metric.compute())
 
     def _keep(self, cache: Path) -> None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
         sums = {name: getattr(self._metric, f"real_{name}").numpy() for name in _SUMS}
-        partial = cache.with_suffix(".partial.npz")
-        np.savez(partial, label=np.array(self.label), **sums)
-        partial.rename(cache)
+        with whole(cache) as partial, partial.open("wb") as stream:
+            np.savez(stream, label=np.array(self.label), **sums)
 
     def _restore(self, cache: Path) -> None:
         with np.load(cache, allow_pickle=False) as kept:

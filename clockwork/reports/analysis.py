@@ -6,15 +6,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from clockwork.files import whole
+
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """One line a row, whole or not at all."""
-    partial = file.with_suffix(".partial")
-    with partial.open("w", newline="") as stream:
+    with whole(file) as partial, partial.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(file)
 
 
 def summary(
@@ -46,5 +46,6 @@ def curves(
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.savefig(file, dpi=130)
+    with whole(file) as partial:
+        figure.savefig(partial, dpi=130, format=file.suffix[1:])
     plt.close(figure)

@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
+from clockwork.files import whole
 from clockwork.pictures import read_images, write_grid
 from clockwork.reports.plots import QUALITY, present
 from clockwork.reports.tables import Row, flops_unit, label
@@ -41,8 +42,8 @@ def pareto(rows: Sequence[Row], file: Path, quality: Sequence[str] = QUALITY) ->
         axis.grid(alpha=0.3)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=130)
+    with whole(file) as partial:
+        figure.savefig(partial, dpi=130, format=file.suffix[1:])
     plt.close(figure)
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from clockwork.files import whole
 from clockwork.metrics import editing_flops
 from clockwork.metrics.flops import Flops
 from clockwork.real_size import RealPoint, RealSize
@@ -180,11 +181,8 @@ def summary(lines: Sequence[Line]) -> str:
 
 def write_flops(lines: Iterable[Line], file: Path) -> None:
     """Whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
+    with whole(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([COLUMNS, *(line.cells() for line in lines)])
-    partial.replace(file)
 
 
 def read_flops(file: Path) -> list[Line]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clockwork.files import whole
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -66,7 +68,5 @@ def _escaped(text: str) -> str:
 
 
 def _write(stem: Path, suffix: str, text: str) -> None:
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    partial = stem.parent / f"{stem.name}{suffix}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(stem.parent / f"{stem.name}{suffix}")
+    with whole(stem.with_name(f"{stem.name}{suffix}")) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clockwork.files import whole
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
 from clockwork.reports.comparison import NONE, UNMEASURED
@@ -74,9 +75,10 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
         unlogged=[log.name for log in logs if not log.curves],
         plotly=get_plotlyjs(),
     )
-    partial = folder / "report.partial"
-    partial.write_text(page, encoding="utf-8")
-    return partial.replace(folder / "report.html")
+    file = folder / "report.html"
+    with whole(file) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return file
 
 
 def _order(text: str) -> str | float:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clockwork.files import whole
 from clockwork.rows import read_rows
 
 
@@ -14,11 +15,8 @@ def _file(folder: Path, name: str, scale: str) -> Path:
 
 def write_index(folder: Path, name: str, scale: str, digests: Mapping[str, str]) -> None:
     """`digests` by the table's row names; whole or not at all."""
-    file = _file(folder, name, scale)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(digests, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
+    with whole(_file(folder, name, scale)) as partial:
+        partial.write_text(json.dumps(digests, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def measured(folder: Path, name: str, scale: str) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from clockwork.files import whole
+
 Row = Mapping[str, Any]
 Curve = tuple[str, list[tuple[float, Row]]]  # its name, and of each point x and row
 
@@ -61,8 +63,8 @@ def _draw(curves: Sequence[Curve], unit: str, miniature: bool, stem: Path) -> bo
         axis.grid(alpha=0.3)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(curves)), fontsize=8)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".png", ".pdf"):
-        figure.savefig(stem.parent / f"{stem.name}{suffix}", dpi=150)
+    for kind in ("png", "pdf"):
+        with whole(stem.with_name(f"{stem.name}.{kind}")) as partial:
+            figure.savefig(partial, dpi=150, format=kind)
     plt.close(figure)
     return True

@@ -1,7 +1,6 @@
 """The teacher, around a diffusers pipeline that holds its parts."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 from torch import Tensor
 
 from clockwork.adaptors import is_hub_name
+from clockwork.files import whole
 from clockwork.openclip import OpenCLIP
 from clockwork.teachers.condition import Condition
 from clockwork.weights import weights_hash
@@ -161,14 +161,11 @@ class Teacher:
 
     def save(self, folder: Path) -> None:
         """A pipeline folder in diffusers' format, whole or not at all: what `teacher.path=` takes."""
-        partial = folder.with_name(f"{folder.name}.partial")
-        self.pipe.save_pretrained(partial)
-        # What the scheduler's config left open stays open, so that every solver goes on filling it in by itself:
-        # diffusers writes PNDM's default spacing of timesteps down, and DPM++ would follow it.
-        file = partial / "scheduler" / "scheduler_config.json"
-        left_open = self.pipe.scheduler.config.get("_use_default_values", [])
-        said = {key: value for key, value in json.loads(file.read_text()).items() if key not in left_open}
-        file.write_text(json.dumps(said, indent=2) + "\n")
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        with whole(folder) as partial:
+            self.pipe.save_pretrained(partial)
+            # What the scheduler's config left open stays open, so that every solver goes on filling it in by itself:
+            # diffusers writes PNDM's default spacing of timesteps down, and DPM++ would follow it.
+            file = partial / "scheduler" / "scheduler_config.json"
+            left_open = self.pipe.scheduler.config.get("_use_default_values", [])
+            said = {key: value for key, value in json.loads(file.read_text()).items() if key not in left_open}
+            file.write_text(json.dumps(said, indent=2) + "\n")

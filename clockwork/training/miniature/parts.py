@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from clockwork.files import whole
 from clockwork.miniature import models, scenes
 
 
@@ -115,9 +116,8 @@ def encode_scenes(vae: AutoencoderKL, count: int, file: Path, chunk: int = 64) -
             size = min(chunk, count - start)
             posterior = vae.encode(scenes.batch("train", start, size)[1]).latent_dist
             latents[start : start + size] = posterior.mean.numpy()
-        partial = file.with_suffix(".partial.npy")
-        np.save(partial, latents)
-        partial.rename(file)
+        with whole(file) as partial, partial.open("wb") as stream:
+            np.save(stream, latents)
     return torch.from_numpy(np.load(file))
 
 

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from pytorch_lightning.loggers import CSVLogger
 from transformers import CLIPTextModel
 
+from clockwork.files import whole
 from clockwork.miniature import WEIGHTS, models
 from clockwork.training.fit import fit
 from clockwork.training.miniature.parts import Autoencoder, Contrast, Diffusion, Part, encode_scenes
@@ -27,14 +28,16 @@ class Recipe:
         if not (self.folder / "vae").is_dir():
             vae = models.autoencoder().to(**FAST)
             if self._train("autoencoder", Autoencoder(vae, **optimisation), trainer):
-                vae.save_pretrained(self.folder / "vae")
+                with whole(self.folder / "vae") as partial:
+                    vae.save_pretrained(partial)
 
     def clip(self, optimisation: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
         if not (self.folder / "clip").is_dir():
             words = models.tokenizer(self.folder / "tokenizer")
             clip = open_clip.model.CLIP(**models.clip_config(words))
             if self._train("small_clip", Contrast(clip, words, **optimisation), trainer):
-                models.save_clip(self.folder / "clip", clip, words)
+                with whole(self.folder / "clip") as partial:
+                    models.save_clip(partial, clip, words)
 
     def teacher(
         self,
@@ -58,7 +61,8 @@ class Recipe:
         latents = encode_scenes(vae.to(**FAST), scenes, self.folder / "latents.npy")
         part = Diffusion(unet, text, words, latents, models.noise_schedule(), **optimisation)
         if self._train(name, part, trainer):
-            models.save_pipeline(self.folder / name, part.averaged(), vae, words)
+            with whole(self.folder / name) as partial:
+                models.save_pipeline(partial, part.averaged(), vae, words)
 
     def ship(self) -> None:
         """Puts the result where the package looks for it."""
