@@ -183,6 +183,7 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         [
+            ["files"],
             [
                 "schedule",
                 "operating_point",
