@@ -40,8 +40,7 @@ class Table:
         common = {"teacher": spec.get("teacher"), "adaptor": "none"}
         spec["points"] = [{**common, **point} for point in spec.get("points", [])]
         own: Any = OmegaConf.to_container(cfg.scale, resolve=True)
-        chosen = (*scaled, f"{kind}=", "scale=")
-        rest = tuple(o for o in overrides if not o.lstrip("+").startswith(chosen))
+        rest = tuple(o for o in overrides if not o.lstrip("+").startswith((f"{kind}=", "scale=")))
         if any(override.startswith("teacher=") for override in rest):
             raise ValueError(f"{kind} {number} names its teachers itself: say scale.teachers.efficient=…, or another")
         return cls(kind, str(number), spec, own, rest)
@@ -64,8 +63,8 @@ class Table:
     @property
     def commands(self) -> list[str]:
         """What makes it."""
-        evaluation = f"python scripts/evaluate.py +{self.kind}={self.number} scale={self.scale['name']}"
-        return list(dict.fromkeys(self.spec.get("made_by", [evaluation])))
+        evaluation = [f"+{self.kind}={self.number}", f"scale={self.scale['name']}", *self.overrides]
+        return list(dict.fromkeys(self.spec.get("made_by", [shell("evaluate", evaluation)])))
 
     def by_teacher(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """The points that scripts/evaluate.py can run at this scale."""
@@ -80,7 +79,8 @@ class Table:
         from hydra import compose
 
         own = self.spec.get("evaluate", {}).get(self.scale["name"], [])
-        return compose("evaluate", [*self.scale["evaluate"], *own, *self.overrides, *self._teacher(teacher)])
+        rest = [override for override in self.overrides if not override.startswith("scale.")]
+        return compose("evaluate", [*self.scale["evaluate"], *own, *rest, *self._teacher(teacher)])
 
     def _teacher(self, name: str) -> list[str]:
         path = self.scale.get("paths", {}).get(name)
@@ -92,7 +92,8 @@ class Table:
         kind = [*point["train"], f"adaptor_name={name}"] if "train" in point else [f"adaptor={name}"]
         at = _trained_at(point, cfg)
         where = [f"{key}='{value}'" if "," in str(value) else f"{key}={value}" for key, value in at.items()]
-        return [*self.scale["train"], *self._teacher(point["teacher"]), *kind, *where]
+        into = [f"output={o.removeprefix('adaptors=')}" for o in self.overrides if o.startswith("adaptors=")]
+        return [*self.scale["train"], *self._teacher(point["teacher"]), *kind, *where, *into]
 
     def untrained(self, point: dict[str, Any], cfg: DictConfig) -> bool:
         """Whether the point's adaptor has yet to be trained; `cfg` is its teacher's."""

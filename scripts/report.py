@@ -46,7 +46,9 @@ def _asked(cfg: DictConfig) -> Iterator[Any]:
 
     run = HydraConfig.get()
     chosen = {kind: run.runtime.choices.get(kind) for kind in KINDS}
-    given = (f"adaptors={cfg.adaptors}", *(o for o in run.overrides.task if o.startswith("scale.")))
+    given = tuple(
+        o.replace("rows=", "output=") for o in run.overrides.task if o.startswith(("rows=", "adaptors=", "scale."))
+    )
     for kind, number in chosen.items():
         whole = number == "all" or not any(chosen.values())
         for each in numbers(kind) if whole else [number] if number else []:

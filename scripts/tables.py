@@ -49,7 +49,7 @@ def _train(tables: list[Any], cfg: DictConfig) -> list[str]:
     failed = []
     for number, words in enumerate(missing, 1):
         print(f"\n== adaptor {number} of {len(missing)}", flush=True)
-        failed += _failed("train", [*words, f"output={cfg.adaptors}", *cfg.train])
+        failed += _failed("train", [*words, *cfg.train])
     return failed
 
 

@@ -34,7 +34,7 @@ class Comparison:
     def sheet(self, notes: Sequence[str] = ()) -> Sheet:
         """Paper, ours and difference, column by column. At miniature scale quality is ours alone and named so: what
         is compared there is FLOPs, which are those of the paper's own architectures at every scale."""
-        lines = [{"row": point["row"], **self._cells(point)} for point in self._points()]
+        lines = [{"row": _name(point), **self._cells(point)} for point in self._points()]
         columns = list(dict.fromkeys(column for line in lines for column in line))
         columns = [c for c in columns if c == "row" or any(line.get(c, NONE) != NONE for line in lines)]
         cells = [[line.get(column, NONE) for column in columns] for line in lines]
@@ -108,6 +108,11 @@ class Comparison:
 
     def _printed(self, row: str, column: str) -> Decimal | None:
         return PUBLISHED.get(self.name, {}).get(row, {}).get(column)
+
+
+def _name(point: Spec) -> str:
+    """Says of a row without public weights that its figures are the published ones."""
+    return f"{point['row']} (published)" if point.get("published") else point["row"]
 
 
 def settings_sheet(name: str, spec: Spec, notes: Sequence[str] = ()) -> Sheet:
