@@ -1,14 +1,36 @@
-"""clockwork: cheaper diffusion UNets by clock schedules and distilled adaptors (arXiv 2312.08128)."""
+"""clockwork: cheaper diffusion UNets by clock schedules and distilled adaptors (arXiv 2312.08128).
 
-from clockwork.adaptors import Adaptor, Identity, ResNet, UNet, load_adaptor, push_to_hub, save_adaptor
-from clockwork.chain import Cut
-from clockwork.denoise import Clocked, Full
-from clockwork.operating_point import OperatingPoint
-from clockwork.pipeline import disable, enable, summary
-from clockwork.rollout import rollout
-from clockwork.schedule import Schedule
-from clockwork.split import SplitUNet
-from clockwork.teachers import Teacher, load_teacher
+Public names are imported when they are first used, so that `import clockwork` costs nothing by itself.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clockwork.adaptors import Adaptor, Identity, ResNet, UNet, load_adaptor, push_to_hub, save_adaptor
+    from clockwork.errors import UserError
+    from clockwork.operating_point import OperatingPoint
+    from clockwork.pipeline import disable, enable, summary
+    from clockwork.sampling.denoisers import Clocked, Full
+    from clockwork.sampling.rollout import rollout
+    from clockwork.schedule import Schedule
+    from clockwork.teachers import Teacher, load_teacher
+    from clockwork.unet.chain import Cut
+    from clockwork.unet.split import SplitUNet
+
+_HOME = {
+    "clockwork.adaptors": ("Adaptor", "Identity", "ResNet", "UNet", "load_adaptor", "push_to_hub", "save_adaptor"),
+    "clockwork.unet.chain": ("Cut",),
+    "clockwork.sampling.denoisers": ("Clocked", "Full"),
+    "clockwork.errors": ("UserError",),
+    "clockwork.operating_point": ("OperatingPoint",),
+    "clockwork.pipeline": ("disable", "enable", "summary"),
+    "clockwork.sampling.rollout": ("rollout",),
+    "clockwork.schedule": ("Schedule",),
+    "clockwork.unet.split": ("SplitUNet",),
+    "clockwork.teachers": ("Teacher", "load_teacher"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Adaptor",
@@ -22,6 +44,7 @@ __all__ = [
     "SplitUNet",
     "Teacher",
     "UNet",
+    "UserError",
     "disable",
     "enable",
     "load_adaptor",
@@ -31,3 +54,13 @@ __all__ = [
     "save_adaptor",
     "summary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

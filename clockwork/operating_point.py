@@ -1,14 +1,6 @@
 """An operating point: all that fixes one row of a table, and what an adaptor belongs to."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
-from typing import Any
-
-
-def digest(content: Any) -> str:
-    """Twelve hexadecimal digits of plain data: the same whenever the data is."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from clockwork.errors import UserError
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -29,11 +31,11 @@ class Schedule:
         if re.fullmatch(r"\d+(,\s*\d+)*", text):
             steps = frozenset(int(number) for number in text.split(","))
             if min(steps) < 2:
-                raise ValueError(
+                raise UserError(
                     f"schedule {text!r}: steps count from 1 and the first is always full, so name steps from 2 on"
                 )
             return cls(adaptor_at=steps)
-        raise ValueError(f"no schedule {text!r}: say full, clock2, clock4, …, always, or adaptor steps such as 2,4,6,8")
+        raise UserError(f"no schedule {text!r}: say full, clock2, clock4, …, always, or adaptor steps such as 2,4,6,8")
 
     def is_full(self, step: int) -> bool:
         """C(t) = 0 of the paper."""
@@ -44,7 +46,7 @@ class Schedule:
     def adaptor_steps(self, steps: int) -> list[int]:
         """The adaptor's steps among 1 … `steps`; refuses a schedule that names later ones."""
         if self.adaptor_at and max(self.adaptor_at) > steps:
-            raise ValueError(
+            raise UserError(
                 f"schedule {self} is longer than the {steps} steps: name steps up to {steps}, or take more steps"
             )
         return [step for step in range(1, steps + 1) if not self.is_full(step)]

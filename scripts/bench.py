@@ -4,18 +4,19 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.experiments.command import command
 
 
 def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
     """What is timed, and what it stands against."""
     import torch
-    from _compose import make_setup
     from hydra.utils import instantiate
 
     from clockwork.adaptors import Identity
-    from clockwork.setup import widths
+    from clockwork.experiments.build import make_setup
+    from clockwork.sampling.sampler import widths
 
     teacher = instantiate(cfg.teacher)
     full = make_setup(cfg, teacher)

@@ -3,16 +3,17 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.experiments.command import command
 
 
 @command("drift")
 def main(cfg: DictConfig) -> None:
-    from _compose import make_setup
     from hydra.utils import instantiate
 
     from clockwork.analysis.drift import drift
+    from clockwork.experiments.build import make_setup
     from clockwork.reports.analysis import curves, summary, write_csv
 
     setup = make_setup(cfg, instantiate(cfg.teacher))

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _command import command
 from omegaconf import DictConfig, OmegaConf
+
+from clockwork.errors import MissingFileError, UserError
+from clockwork.experiments.command import command
 
 if TYPE_CHECKING:
     from clockwork.editing.edit import Editor
@@ -13,18 +15,18 @@ if TYPE_CHECKING:
 
 @command("edit")
 def main(cfg: DictConfig) -> None:
-    from _compose import chosen_editor
     from hydra.utils import instantiate
 
     from clockwork.editing.edit import read_picture
+    from clockwork.experiments.build import chosen_editor
 
     benchmark = cfg.get("benchmark")
     if benchmark is None:  # before the teacher is loaded, so that a mistake shows at once
         for name in ("image", "source", "target"):
             if not cfg[name]:
-                raise ValueError(f"no {name}: say image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
+                raise UserError(f"no {name}: say image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
         if not Path(cfg.image).is_file():
-            raise FileNotFoundError(f"no picture at {cfg.image}: give image=<a file>")
+            raise MissingFileError(f"no picture at {cfg.image}: give image=<a file>")
     teacher = instantiate(cfg.teacher)
     editors = [chosen_editor(cfg, teacher, difference) for difference in OmegaConf.to_container(cfg.points)]
     if benchmark is None:
@@ -37,7 +39,7 @@ def edit_one(cfg: DictConfig, editors: "list[Editor]", picture: Any) -> None:
     """`edit.png`: source and edits side by side; and each by itself."""
     import torch
 
-    from clockwork.pictures import write_grid, write_image
+    from clockwork.data.image_io import write_grid, write_image
 
     pictures, output = {"source": picture}, Path(cfg.output)
     for editor in editors:
@@ -55,10 +57,10 @@ def edit_set(cfg: DictConfig, teacher: "Teacher", editors: "list[Editor]") -> No
     from hydra.utils import instantiate
 
     from clockwork.editing.measure import Measurement
+    from clockwork.evaluation.rows import read_rows
     from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
     from clockwork.reports.loggers import log_rows
     from clockwork.reports.tables import table
-    from clockwork.rows import read_rows
 
     latents = Path(cfg.latents) if cfg.latents else None
     pairs, output = instantiate(cfg.benchmark)(teacher), Path(cfg.output)

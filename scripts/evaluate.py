@@ -5,17 +5,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _command import command
 from omegaconf import DictConfig, OmegaConf
+
+from clockwork.experiments.command import command
 
 
 def measure(cfg: DictConfig) -> list[str]:
     """Measures one teacher's points as far as their rows are missing; the rows' digests, in the points' order."""
-    from _compose import chosen_setup
     from hydra.utils import instantiate
 
-    from clockwork import processes
-    from clockwork.evaluation.evaluate import Evaluation
+    from clockwork.evaluation.harness import Evaluation
+    from clockwork.experiments.build import chosen_setup
+    from clockwork.io import distributed as processes
 
     processes.join()
     first = processes.rank() == 0
@@ -41,12 +42,12 @@ def measure(cfg: DictConfig) -> list[str]:
 def tell(cfg: DictConfig, evaluation: Any, setups: list[Any]) -> None:
     """The table on the terminal, the report in the folder, the rows to the logger and with their adaptors."""
     from clockwork.adaptors import add_row
+    from clockwork.evaluation.rows import read_rows
     from clockwork.reports.adaptors import trained
     from clockwork.reports.figures import pareto, pictures_side_by_side
     from clockwork.reports.html import write_report
     from clockwork.reports.loggers import log_rows
     from clockwork.reports.tables import table
-    from clockwork.rows import read_rows
 
     measured = {row["digest"]: row for row in read_rows(evaluation.rows)}
     rows = [measured[digest] for digest in dict.fromkeys(map(evaluation.digest, setups))]
@@ -64,7 +65,7 @@ def tell(cfg: DictConfig, evaluation: Any, setups: list[Any]) -> None:
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    from _tables import Table
+    from clockwork.experiments.paper_tables import Table
 
     table = Table.asked(cfg)
     if table is None:

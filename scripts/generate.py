@@ -3,22 +3,24 @@
 import json
 from pathlib import Path
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.errors import UserError
+from clockwork.experiments.command import command
 
 
 @command("generate")
 def main(cfg: DictConfig) -> None:
-    from _compose import trained_folder
     from hydra.utils import instantiate
 
     import clockwork
-    from clockwork.pictures import write_grid
+    from clockwork.data.image_io import write_grid
+    from clockwork.experiments.build import trained_folder
     from clockwork.pipeline.compare import compare
-    from clockwork.solvers import make_solver
+    from clockwork.sampling.solvers import make_solver
 
     if cfg.adaptor_name == "none":
-        raise ValueError("adaptor=none is the picture without Clockwork: say adaptor=identity, or a trained one")
+        raise UserError("adaptor=none is the picture without Clockwork: say adaptor=identity, or a trained one")
     teacher = instantiate(cfg.teacher)
     teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
     name = str(cfg.adaptor.path) if cfg.adaptor_name == "folder" else cfg.adaptor_name

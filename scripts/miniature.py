@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.errors import UserError
+from clockwork.experiments.command import command
 
 
 @command("miniature")
@@ -12,7 +14,7 @@ def main(cfg: DictConfig) -> None:
     from pytorch_lightning import seed_everything
     from torch import set_num_threads
 
-    from clockwork.training.miniature import Recipe
+    from clockwork.miniature.training import Recipe
 
     seed_everything(cfg.seed, verbose=False)
     if cfg.trainer.accelerator != "gpu":
@@ -28,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     elif cfg.stage in ("draft", *start):
         recipe.teacher(cfg.stage, cfg[cfg.stage], cfg.scenes, dict(cfg.trainer), start.get(cfg.stage))
     else:
-        raise ValueError(f"no stage {cfg.stage!r}: say autoencoder, clip, draft, miniature, miniature_sd or ship")
+        raise UserError(f"no stage {cfg.stage!r}: say autoencoder, clip, draft, miniature, miniature_sd or ship")
 
 
 if __name__ == "__main__":

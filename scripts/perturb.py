@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.experiments.command import command
 
 
 @command("perturb")
 def main(cfg: DictConfig) -> None:
-    from _compose import claim, make_setup
     from hydra.utils import instantiate
 
     from clockwork.analysis.perturbation import Perturbation
+    from clockwork.data.image_io import read_images, write_grid
     from clockwork.evaluation.generate import generate, pictures
-    from clockwork.pictures import read_images, write_grid
+    from clockwork.experiments.build import claim, make_setup
     from clockwork.reports.analysis import curves, summary, write_csv
 
     setup, prompts, output = (

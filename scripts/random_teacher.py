@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.errors import UserError
+from clockwork.experiments.command import command
 
 
 @command("random_teacher")
@@ -11,11 +13,11 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from clockwork.teachers import Teacher
-    from clockwork.teachers.random import random_pipeline
+    from clockwork.teachers.random_weights import random_pipeline
 
     path = Path(cfg.path)
     if path.exists():
-        raise ValueError(f"{path} is there already: name another, or remove it")
+        raise UserError(f"{path} is there already: name another, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     pipe = random_pipeline(cfg.architecture, cfg.seed)
     millions = sum(p.numel() for p in pipe.unet.parameters()) / 1e6

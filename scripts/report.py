@@ -4,19 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.errors import UserError
+from clockwork.experiments.command import command
 
 
 def flops(cfg: DictConfig) -> Path:
     """Counts every FLOPs and parameter figure of the paper at real size."""
-    from _tables import KINDS, Table, kind, numbers
     from hydra import compose
     from hydra.utils import instantiate
     from tqdm import tqdm
 
-    from clockwork.real_size import RealSize
-    from clockwork.reports.flops import flops_lines, summary, write_flops
+    from clockwork.experiments.paper_tables import KINDS, Table, kind, numbers
+    from clockwork.flops.paper_models import RealSize
+    from clockwork.reports.paper.flops_audit import flops_lines, summary, write_flops
 
     tables = [Table.load(of, number, "paper") for of in KINDS for number in numbers(of)]
     kinds = {p["adaptor"]: kind(p) for table in tables for p in table.spec["points"] if p["adaptor"] != "none"}
@@ -31,7 +33,7 @@ def flops(cfg: DictConfig) -> Path:
 
 def tables(cfg: DictConfig) -> None:
     """Joins what was measured to what the paper prints."""
-    from clockwork.reports.flops import read_flops
+    from clockwork.reports.paper.flops_audit import read_flops
 
     asked = list(_asked(cfg))  # all are loaded before anything is written
     file = Path(cfg.output) / "flops.csv"
@@ -41,8 +43,9 @@ def tables(cfg: DictConfig) -> None:
 
 
 def _asked(cfg: DictConfig) -> Iterator[Any]:
-    from _tables import KINDS, Table, numbers
     from hydra.core.hydra_config import HydraConfig
+
+    from clockwork.experiments.paper_tables import KINDS, Table, numbers
 
     run = HydraConfig.get()
     chosen = {kind: run.runtime.choices.get(kind) for kind in KINDS}
@@ -57,8 +60,8 @@ def _asked(cfg: DictConfig) -> Iterator[Any]:
 
 def html(cfg: DictConfig) -> None:
     """One page of a folder of rows, with the tables of which something was measured there."""
-    from clockwork.reports.flops import read_flops
     from clockwork.reports.html import write_report
+    from clockwork.reports.paper.flops_audit import read_flops
 
     begun = [table for table in _asked(cfg) if _measured(cfg, table)]
     file = Path(cfg.output) / "flops.csv"
@@ -76,7 +79,7 @@ def _measured(cfg: DictConfig, table: Any) -> Any:
 
 
 def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:
-    from clockwork.reports.comparison import Comparison, settings_sheet
+    from clockwork.reports.paper.comparison import Comparison, settings_sheet
 
     comparison = Comparison(table.name, table.spec, cfg.scale.name == "miniature", _measured(cfg, table), lines)
     notes = table.lacking(comparison.unmeasured())
@@ -84,7 +87,7 @@ def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:
 
 
 def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
-    from clockwork.reports import paper_figures
+    from clockwork.reports.paper import figures as paper_figures
 
     stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
     _sheet(cfg, table, lines).write(stem)
@@ -100,7 +103,7 @@ WHAT = {"tables": tables, "flops": flops, "html": html}
 @command("report", word="what")
 def main(cfg: DictConfig) -> None:
     if cfg.what not in WHAT:
-        raise ValueError(f"no report {cfg.what!r}: say {' or '.join(WHAT)}")
+        raise UserError(f"no report {cfg.what!r}: say {' or '.join(WHAT)}")
     WHAT[cfg.what](cfg)
 
 

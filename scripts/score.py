@@ -1,7 +1,8 @@
 """FID and CLIP score of captioned pictures made elsewhere: `python scripts/score.py images=folder images.path=…`."""
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.experiments.command import command
 
 
 @command("score")
@@ -9,8 +10,8 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
     from tqdm import tqdm
 
-    from clockwork.images import pixels
-    from clockwork.prompts import chunks
+    from clockwork.data.captioned_images import pixels
+    from clockwork.data.prompts import chunks
 
     images, metrics = instantiate(cfg.images), instantiate(cfg.metrics)
     batches = list(chunks(images, cfg.batch_size))

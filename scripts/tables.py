@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.errors import UserError
+from clockwork.experiments.command import command
 
 
 @command("tables")
 def main(cfg: DictConfig) -> None:
-    from _tables import Table
     from hydra.core.hydra_config import HydraConfig
+
+    from clockwork.experiments.paper_tables import Table
 
     scale = [f"scale={cfg.scale.name}", *(o for o in HydraConfig.get().overrides.task if o.startswith("scale."))]
     evaluate = (f"adaptors={cfg.adaptors}", *scale[1:], *cfg.evaluate)
@@ -28,7 +31,7 @@ def main(cfg: DictConfig) -> None:
         failed += _failed("report", [f"{table.kind}={table.number}", *folders])
     failed += _failed("report", ["html", *folders])
     if failed:
-        raise RuntimeError(
+        raise UserError(
             f"{len(failed)} of the commands above did not go through; mend what they say and run this again"
         )
 

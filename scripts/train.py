@@ -1,13 +1,15 @@
 """Trains an adaptor, `python scripts/train.py adaptor=resnet schedule=clock2`, or a teacher, `objective=recover`."""
 
-from _command import command
 from omegaconf import DictConfig
+
+from clockwork.experiments.command import command
 
 
 @command("train")
 def main(cfg: DictConfig) -> None:
-    from _train import train_adaptor, train_teacher
     from pytorch_lightning import seed_everything
+
+    from clockwork.experiments.train import train_adaptor, train_teacher
 
     seed_everything(cfg.seed, verbose=False)
     if cfg.objective is None:

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.teachers.random import pipeline_around
+from clockwork.teachers.random_weights import pipeline_around
 
 CROSS, DOWN, UP_CROSS, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
 SHAPES: dict[str, dict[str, Any]] = {

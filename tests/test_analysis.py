@@ -11,12 +11,12 @@ from torch import Tensor
 
 from clockwork.analysis.drift import changes, drift
 from clockwork.analysis.perturbation import Perturbation, Perturbed, layers, perturb
-from clockwork.prompts import miniature
+from clockwork.data.prompts import miniature
 from clockwork.reports.analysis import summary
+from clockwork.sampling.sampler import Setup
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup
-from clockwork.split import SplitUNet
 from clockwork.teachers import load_teacher
+from clockwork.unet.split import SplitUNet
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from clockwork.captions import read_captions
-from clockwork.prompts import captions
+from clockwork.data.caption_files import read_captions
+from clockwork.data.prompts import captions
 
 TEXTS = ["a cat on a mat", "two dogs, one ball", 'a "quoted" word', "over\nthree\nlines"]
 PLAIN = [*TEXTS[:3], "over three lines"]

@@ -5,8 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import _command
-import _compose
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -14,6 +12,8 @@ from hydra.utils import instantiate
 from test_scripts import ROOT, run
 
 import clockwork
+import clockwork.experiments.build as _compose
+import clockwork.experiments.command as _command
 from clockwork.adaptors import KINDS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,20 +11,20 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from clockwork.adaptors import Identity, Widths
-from clockwork.cost import step_flops
-from clockwork.denoise import Clocked, Full
 from clockwork.editing.edit import Editor
 from clockwork.editing.inversion import invert
 from clockwork.editing.plug_and_play import Injection, PlugAndPlay, injecting, places, recording
-from clockwork.metrics.editing_flops import editing
-from clockwork.metrics.flops import count_flops
+from clockwork.flops.cost import step_flops
+from clockwork.flops.counter import count_flops
+from clockwork.flops.editing import editing
 from clockwork.miniature import scenes
-from clockwork.rollout import rollout
+from clockwork.sampling.denoisers import Clocked, Full
+from clockwork.sampling.rollout import rollout
+from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup, widths
-from clockwork.solvers import make_solver
-from clockwork.split import SplitUNet
 from clockwork.teachers import Condition, Teacher
+from clockwork.unet.split import SplitUNet
 
 SOURCE = scenes.scene("test", 0)
 TARGET = SOURCE.recoloured("cyan").caption

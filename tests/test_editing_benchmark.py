@@ -12,14 +12,14 @@ from PIL import Image
 from test_editing import editor
 from timm.models import save_for_hf
 
+from clockwork.data.image_io import read_image, squared, write_image
 from clockwork.editing.benchmark import pairs_hash, scenes, ti2i
 from clockwork.editing.edit import read_picture
 from clockwork.editing.measure import Measurement, Metrics, miniature
+from clockwork.evaluation.rows import read_rows
 from clockwork.metrics.structure import Structure, dino, self_similarity
-from clockwork.pictures import read_image, squared, write_image
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
 from clockwork.reports.tables import table
-from clockwork.rows import read_rows
 from clockwork.teachers import Teacher
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenetr-ti2i"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from clockwork.metrics.editing_flops import editing, full_steps, generation, generation_steps, inversion
-from clockwork.metrics.flops import Flops
+from clockwork.flops.counter import Flops
+from clockwork.flops.editing import editing, full_steps, generation, generation_steps, inversion
 from clockwork.schedule import Schedule
 
 FULL, ADAPTOR = 677_765_165_824, 228_428_701_184  # SD v1.5 and its identity pass, convention `paper`

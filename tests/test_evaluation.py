@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from clockwork.adaptors import Identity
-from clockwork.cost import image_flops, step_flops
-from clockwork.evaluation.evaluate import Evaluation, Metrics
+from clockwork.data.prompts import miniature
 from clockwork.evaluation.generate import pictures
-from clockwork.prompts import miniature
+from clockwork.evaluation.harness import Evaluation, Metrics
+from clockwork.evaluation.rows import read_rows
+from clockwork.flops.cost import image_flops, step_flops
 from clockwork.reports.figures import pareto, pictures_side_by_side
 from clockwork.reports.tables import table
-from clockwork.rows import read_rows
+from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup, widths
-from clockwork.split import SplitUNet
 from clockwork.teachers import load_teacher
+from clockwork.unet.split import SplitUNet
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.files import whole
-from clockwork.training.miniature import Recipe
+from clockwork.io.atomic import whole
+from clockwork.miniature.training import Recipe
 
 
 def fill(place: Path, folder: bool, text: str) -> None:

@@ -5,9 +5,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from clockwork.adaptors import Adaptor, ResNet, UNet, Widths
-from clockwork.metrics.flops import Flops, count_flops
-from clockwork.split import SplitUNet
+from clockwork.flops.counter import Flops, count_flops
 from clockwork.teachers.architectures import meta_unet
+from clockwork.unet.split import SplitUNet
 
 WIDTHS = Widths(320, 640, 1280, 1024)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.reports.flops import COUNTED, Line, read_flops
-from clockwork.reports.published import PUBLISHED, convention
+from clockwork.reports.paper.flops_audit import COUNTED, Line, read_flops
+from clockwork.reports.paper.published import PUBLISHED, convention
 
 Cell = dict[str, str]
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork.rows import read_rows
-from clockwork.split import SplitUNet
+from clockwork.evaluation.rows import read_rows
 from clockwork.teachers.architectures import architecture
+from clockwork.unet.split import SplitUNet
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from browser import CHROMIUM, opened
 
-from clockwork.pictures import write_image
+from clockwork.data.image_io import write_image
 from clockwork.reports.adaptors import trained
 from clockwork.reports.formats import Sheet
 from clockwork.reports.html import write_report

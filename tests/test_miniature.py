@@ -13,8 +13,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from clockwork.metrics.fid import FID
 from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.miniature import WEIGHTS, models, scenes
-from clockwork.openclip import OpenCLIP
-from clockwork.training.miniature import Recipe
+from clockwork.miniature.training import Recipe
+from clockwork.teachers.text_embedder import OpenCLIP
 
 
 def test_scenes_depend_on_split_and_number_alone() -> None:

@@ -11,24 +11,24 @@ from conftest import small_teacher
 from diffusers import DDIMScheduler
 
 from clockwork.adaptors import ResNet
-from clockwork.denoise import Full
-from clockwork.images import miniature as scenes
-from clockwork.prompts import miniature
-from clockwork.rollout import rollout
+from clockwork.data.captioned_images import miniature as scenes
+from clockwork.data.prompts import miniature
+from clockwork.sampling.denoisers import Full
+from clockwork.sampling.rollout import rollout
+from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup, widths
-from clockwork.solvers import make_solver
-from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.surgery import without_top_attention
 from clockwork.training.ddim import DDIM
-from clockwork.training.guidance import Guidance
+from clockwork.training.examples import halves, unroll
+from clockwork.training.latents import NoisedStates, States, UnrolledStates
 from clockwork.training.noised import NoisedPairs, noised
-from clockwork.training.progressive import Progressive, halvings
-from clockwork.training.recover import Recover, leaving_blocks, relative
-from clockwork.training.states import NoisedStates, States, UnrolledStates
-from clockwork.training.trajectories import halves, unroll
-from clockwork.training.tuning import answer, mean_square
+from clockwork.training.objectives.base import answer, mean_square
+from clockwork.training.objectives.features import Recover, leaving_blocks, relative
+from clockwork.training.objectives.guidance import Guidance
+from clockwork.training.objectives.progressive import Progressive, halvings
+from clockwork.unet.split import SplitUNet
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = miniature("train", 3)
@@ -74,7 +74,7 @@ def test_pictures_are_noised_to_the_solvers_timesteps(teacher: Teacher, solver: 
 
 
 def test_latents_of_pictures_decode_to_them(teacher: Teacher) -> None:
-    from clockwork.images import pixels
+    from clockwork.data.captioned_images import pixels
 
     images = pixels(scenes("test", 8), 32)
     error = (teacher.decode(teacher.encode_images(images)).float() - images.float()).square().mean()

@@ -8,7 +8,7 @@ from pipelines import KINDS, PROMPT, make, paint
 from torch import Tensor
 
 import clockwork
-from clockwork.metrics.flops import count_flops
+from clockwork.flops.counter import count_flops
 from clockwork.pipeline.enable import enabled
 
 
@@ -167,7 +167,7 @@ def test_the_identity_at_layer1_is_deepcache(interval: int) -> None:
 def test_the_rollout_is_a_second_way(name: str) -> None:
     """The loop of training and evaluation, with its own guidance, gives what the enabled pipeline gives."""
     from clockwork.adaptors import Identity, Widths
-    from clockwork.rollout import rollout
+    from clockwork.sampling.rollout import rollout
     from clockwork.teachers import Condition
 
     pipe, _ = make()

@@ -14,15 +14,15 @@ from test_pipeline_state import reasons, steps
 
 import clockwork
 from clockwork.adaptors import ResNet
-from clockwork.openclip import OpenCLIP
+from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled
 from clockwork.pipeline.hook import NO_PROMPT
-from clockwork.rollout import rollout
-from clockwork.setup import widths
-from clockwork.solvers import make_solver
+from clockwork.sampling.rollout import rollout
+from clockwork.sampling.sampler import widths
+from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.weights import weights_hash
+from clockwork.teachers.text_embedder import OpenCLIP
 
 GIVEN = {"steps": 4, "guidance_scale": 3.0}
 
@@ -159,7 +159,7 @@ def test_text_of_two_encoders() -> None:
     pipe, _ = make("StableDiffusionXLPipeline")
     clip = OpenCLIP.miniature()
     from clockwork.pipeline.attach import attach
-    from clockwork.pipeline.prompts import PromptHook
+    from clockwork.pipeline.prompt_lookup import PromptHook
 
     hook = PromptHook(pipe.tokenizer, clip)
     attach(pipe.text_encoder, hook)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.run import DISORDER, UNKNOWN, position
+from clockwork.pipeline.step_tracking import DISORDER, UNKNOWN, position
 
 
 def loop(pipe: Any, seed: int, timesteps: Any, text: Tensor) -> Any:

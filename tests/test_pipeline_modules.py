@@ -16,7 +16,7 @@ from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.run import UNKNOWN
+from clockwork.pipeline.step_tracking import UNKNOWN
 
 
 @pytest.fixture(scope="module")

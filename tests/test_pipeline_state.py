@@ -11,7 +11,7 @@ from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.run import CHANGED, UNKNOWN
+from clockwork.pipeline.step_tracking import CHANGED, UNKNOWN
 
 
 def fresh(name: str = "StableDiffusionPipeline", given_solver: Any = None) -> tuple[Any, dict[str, Any]]:

@@ -8,7 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from clockwork.rows import read_rows
+from clockwork.evaluation.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 FEW = ["metrics=none", "metrics.latency=false", "steps=2", "adaptor=identity", "batch_size=2"]

@@ -11,7 +11,7 @@ import wandb
 from test_scripts import run
 from wandb.proto import wandb_internal_pb2
 
-from clockwork.pictures import write_image
+from clockwork.data.image_io import write_image
 from clockwork.reports.adaptors import Trained
 from clockwork.reports.loggers import log_rows, make_logger
 from clockwork.reports.tables import label, table

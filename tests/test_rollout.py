@@ -9,14 +9,14 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.adaptors import Identity, Widths
-from clockwork.chain import Cut
-from clockwork.denoise import Clocked, Denoiser, Full
 from clockwork.miniature import WEIGHTS
-from clockwork.rollout import StepRecord, rollout
+from clockwork.sampling.denoisers import Clocked, Denoiser, Full
+from clockwork.sampling.rollout import StepRecord, rollout
+from clockwork.sampling.solvers import SOLVERS, make_solver
 from clockwork.schedule import Schedule
-from clockwork.solvers import SOLVERS, make_solver
-from clockwork.split import SplitUNet
 from clockwork.teachers import Condition, Teacher
+from clockwork.unet.chain import Cut
+from clockwork.unet.split import SplitUNet
 
 CAPTIONS = ["a large red circle in the center on a plain blue background", "a green star on a striped white background"]
 NOBODY = Widths(0, 0, 0, 0)

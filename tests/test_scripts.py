@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from clockwork.prompts import miniature
-from clockwork.rows import read_rows
+from clockwork.data.prompts import miniature
+from clockwork.evaluation.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,8 +8,8 @@ from conftest import small_inputs, small_unet
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from clockwork.chain import Chain, Cut
-from clockwork.split import SplitUNet
+from clockwork.unet.chain import Chain, Cut
+from clockwork.unet.split import SplitUNet
 
 
 def every_cut(unet: UNet2DConditionModel) -> list[Cut]:

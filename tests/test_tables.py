@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _tables import Table, numbers
 from hydra import compose, initialize_config_dir
 from test_scripts import ROOT, answers_in_one_sentence, run
 
-from clockwork.reports import paper_figures
-from clockwork.reports.comparison import Comparison
-from clockwork.reports.flops import Line
+from clockwork.experiments.paper_tables import Table, numbers
 from clockwork.reports.formats import Sheet
 from clockwork.reports.index import edited
-from clockwork.reports.published import PLUG_AND_PLAY, PUBLISHED
+from clockwork.reports.paper import figures as paper_figures
+from clockwork.reports.paper.comparison import Comparison
+from clockwork.reports.paper.flops_audit import Line
+from clockwork.reports.paper.published import PLUG_AND_PLAY, PUBLISHED
 
 ONE = ["scale.teachers.sd=null", "scale.teachers.distilled=null"]  # the Efficient UNet's rows alone
 QUICK = [*ONE, "prompts.count=1", "metrics=none", "metrics.latency=false"]

@@ -11,16 +11,16 @@ from conftest import small_inputs, small_teacher, small_unet
 from torch import Tensor
 
 from clockwork.adaptors import Identity
-from clockwork.cost import image_flops
-from clockwork.denoise import Denoised
-from clockwork.rollout import rollout
+from clockwork.flops.cost import image_flops
+from clockwork.sampling.denoisers import Denoised
+from clockwork.sampling.rollout import rollout
+from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup, widths
-from clockwork.solvers import make_solver
-from clockwork.split import SplitUNet
 from clockwork.teachers import Condition, Teacher, load_teacher
 from clockwork.teachers.architectures import meta_unet
 from clockwork.teachers.surgery import with_guidance_input, without_top_attention
+from clockwork.unet.split import SplitUNet
 
 CAPTIONS = ["a large red circle", "a green star on a white background"]
 

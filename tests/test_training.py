@@ -8,18 +8,18 @@ from pytorch_lightning import seed_everything
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, ResNet
+from clockwork.data.prompts import miniature
 from clockwork.metrics.similarity import distance
-from clockwork.prompts import miniature
 from clockwork.reports.loggers import make_logger
-from clockwork.rollout import guide
+from clockwork.sampling.rollout import guide
+from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup, widths
-from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.training.batches import Sets, _Passes
-from clockwork.training.distillation import Distillation, guided_distance
+from clockwork.training.datamodule import Sets, _Passes
+from clockwork.training.examples import Unrolled, unroll
 from clockwork.training.fit import fit
-from clockwork.training.trajectories import Unrolled, unroll
+from clockwork.training.objectives.adaptor import Distillation, guided_distance
+from clockwork.unet.split import SplitUNet
 
 
 @pytest.fixture(scope="module")

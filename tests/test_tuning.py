@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from _train import train_adaptor, train_teacher
 from conftest import small_teacher
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -12,11 +11,12 @@ from test_objectives import PROMPTS, setup
 from torch import Tensor
 
 from clockwork.adaptors import load_adaptor
+from clockwork.experiments.train import train_adaptor, train_teacher
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.training.batches import Sets
+from clockwork.training.datamodule import Sets
 from clockwork.training.fit import fit
-from clockwork.training.guidance import Guidance
-from clockwork.training.states import UnrolledStates
+from clockwork.training.latents import UnrolledStates
+from clockwork.training.objectives.guidance import Guidance
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clockwork.errors import UserError
+
 INPUTS = ("r_in", "r_out_prev", "t_emb", "text_emb")
 
 
@@ -35,15 +37,15 @@ class Adaptor(nn.Module):
         super().__init_subclass__()
         kind = cls.__module__.rpartition(".")[2]
         if kind in KINDS and KINDS[kind].__module__ != cls.__module__:
-            raise ValueError(f"there is an adaptor {kind!r} already, in {KINDS[kind].__module__}: rename the file")
+            raise UserError(f"there is an adaptor {kind!r} already, in {KINDS[kind].__module__}: rename the file")
         KINDS[kind] = cls
 
     def __init__(self, widths: Widths, inputs: tuple[str, ...]) -> None:
         super().__init__()
         if unknown := set(inputs) - set(INPUTS):
-            raise ValueError(f"adaptor inputs {sorted(unknown)} are unknown: choose among {', '.join(INPUTS)}")
+            raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: choose among {', '.join(INPUTS)}")
         if not {"r_in", "r_out_prev"} & set(inputs):
-            raise ValueError("an adaptor needs r_in or r_out_prev among its inputs")
+            raise UserError("an adaptor needs r_in or r_out_prev among its inputs")
         self.widths, self.inputs = widths, tuple(name for name in INPUTS if name in inputs)
 
     @abstractmethod
@@ -71,7 +73,7 @@ class Adaptor(nn.Module):
             chosen.append(r_in if r_in.shape[-2:] == torch.Size(size) else F.interpolate(r_in, size=tuple(size)))
         if "r_out_prev" in self.inputs:
             if r_out_prev is None:
-                raise ValueError(
+                raise UserError(
                     "this adaptor reads r_out of the step before, and there is none: start with a full step"
                 )
             chosen.append(r_out_prev)

@@ -10,11 +10,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from clockwork.adaptors.base import KINDS, Adaptor, Widths
-from clockwork.adaptors.card import card
 from clockwork.adaptors.hub import fetch
-from clockwork.files import whole
+from clockwork.adaptors.model_card import card
+from clockwork.errors import MissingFileError, UserError
+from clockwork.io.atomic import whole
+from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
-from clockwork.weights import weights_hash
 
 
 def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **about: Any) -> None:
@@ -49,9 +50,7 @@ def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
 def read_config(folder: str | Path) -> dict[str, Any]:
     file = Path(folder) / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{folder} is no adaptor folder: it has no config.json; train one with scripts/train.py"
-        )
+        raise MissingFileError(f"{folder} is no adaptor folder: it has no config.json; train one with scripts/train.py")
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -61,7 +60,7 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
     config = read_config(folder)
     if config.get("kind") not in KINDS:
         known = ", ".join(KINDS)
-        raise ValueError(
+        raise UserError(
             f"{folder} holds an adaptor of kind {config.get('kind')!r}: known are {known}; "
             "import the file that defines another first"
         )
@@ -78,7 +77,7 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
 
 def check_teacher(trained: OperatingPoint, teacher: str, teacher_hash: str, cut: str) -> None:
     if trained.teacher_hash != teacher_hash or trained.cut != cut:
-        raise ValueError(
+        raise UserError(
             f"this adaptor was trained for teacher {trained.teacher} ({trained.teacher_hash}) at cut {trained.cut}, "
             f"not {teacher} ({teacher_hash}) at cut {cut}: train one for it, or use the identity adaptor"
         )

@@ -8,10 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clockwork.chain import Chain, Cut
+from clockwork.data.prompts import Prompt, chunks
+from clockwork.errors import UserError
 from clockwork.metrics.similarity import distance
-from clockwork.prompts import Prompt, chunks
-from clockwork.setup import Setup
+from clockwork.sampling.sampler import Setup
+from clockwork.unet.chain import Chain, Cut
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def entrance(chain: Chain, cut: Cut) -> nn.Module:
     before = len(chain.up) - cut.up
     if before == 0:
         if chain.middle is None:
-            raise ValueError(f"{cut} leaves no up layer in the low-res path, and this UNet has no middle: keep fewer")
+            raise UserError(f"{cut} leaves no up layer in the low-res path, and this UNet has no middle: keep fewer")
         return chain.middle
     layer = chain.up[before - 1]
     return layer.sampler or layer.attention or layer.resnet

@@ -9,10 +9,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from clockwork.denoise import Denoised, Denoiser
+from clockwork.data.prompts import Prompt
+from clockwork.errors import UserError
 from clockwork.metrics.similarity import distance
-from clockwork.prompts import Prompt
-from clockwork.setup import Setup
+from clockwork.sampling.denoisers import Denoised, Denoiser
+from clockwork.sampling.sampler import Setup
 from clockwork.teachers import Condition
 
 # The axes of mu and sigma, which the paper leaves open: all of an example's values, or each of its channels'.
@@ -32,7 +33,7 @@ def layers(unet: UNet2DConditionModel, which: str) -> dict[str, nn.Module]:
     }
     if not found.get(which):
         there = " or ".join(name for name, modules in found.items() if modules)
-        raise ValueError(f"no layers {which!r} on this UNet: say layers={there}")
+        raise UserError(f"no layers {which!r} on this UNet: say layers={there}")
     return found[which]
 
 
@@ -95,11 +96,11 @@ class Perturbation:
     ) -> "list[Perturbation]":
         """Every layer of a figure from each of `from_steps` on."""
         if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha {alpha} is no share: say a number from 0 (all noise) to 1 (untouched)")
+            raise UserError(f"alpha {alpha} is no share: say a number from 0 (all noise) to 1 (untouched)")
         if over not in OVER:
-            raise ValueError(f"no statistics over={over}: say over={' or over='.join(OVER)}")
+            raise UserError(f"no statistics over={over}: say over={' or over='.join(OVER)}")
         if not from_steps or not 0 <= min(from_steps) <= max(from_steps) < setup.calls:
-            raise ValueError(
+            raise UserError(
                 f"from_steps {list(from_steps)} does not fit {setup.calls} steps: say some from 0 to {setup.calls - 1}"
             )
         found = layers(setup.split.unet, which)

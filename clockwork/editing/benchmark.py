@@ -17,12 +17,13 @@ import yaml
 from torch import Tensor
 
 from clockwork.editing.edit import read_picture
+from clockwork.errors import MissingFileError, UserError
+from clockwork.io.fingerprint import digest
 from clockwork.miniature import scenes as drawn
-from clockwork.operating_point import digest
+from clockwork.sampling.sampler import Setup
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup
-from clockwork.split import SplitUNet
 from clockwork.teachers import Teacher
+from clockwork.unet.split import SplitUNet
 
 
 @dataclass(frozen=True)
@@ -71,41 +72,41 @@ def ti2i(teacher: Teacher, file: str, images: str, source_prompt: str | None = N
     """
     for path, what in ((Path(file), "benchmark file"), (Path(images), "folder of pictures")):
         if not path.exists():
-            raise FileNotFoundError(f"no {what} at {path}: give benchmark.file and benchmark.images")
+            raise MissingFileError(f"no {what} at {path}: give benchmark.file and benchmark.images")
     try:
         entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no yaml that can be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"{file} is no yaml that can be read: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f"{file} holds no list of entries with target_prompts")
+        raise UserError(f"{file} holds no list of entries with target_prompts")
     pairs = []
     for number, entry in enumerate(entries, 1):
         try:
             pairs += _pairs(teacher, f"{number:03}", entry, Path(images), source_prompt)
         except ValueError as error:
-            raise ValueError(f"{Path(file).name}, entry {number} ({_name(entry)}): {error}") from error
+            raise UserError(f"{Path(file).name}, entry {number} ({_name(entry)}): {error}") from error
     return pairs
 
 
 def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_prompt: str | None) -> list[Pair]:
     if not isinstance(entry, dict):
-        raise ValueError("not a mapping with target_prompts")
+        raise UserError("not a mapping with target_prompts")
     targets = entry.get("target_prompts")
     if not isinstance(targets, list) or not targets:
-        raise ValueError("no target_prompts: list at least one")
+        raise UserError("no target_prompts: list at least one")
     for text in (*targets, *([entry["source_prompt"]] if "source_prompt" in entry else [])):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"prompt {text!r} is no text: write one")
+            raise UserError(f"prompt {text!r} is no text: write one")
     source = entry.get("source_prompt")
     if "init_img" not in entry and "seed" in entry:
         if source is None:
-            raise ValueError("a picture to be made from a seed needs its source_prompt")
+            raise UserError("a picture to be made from a seed needs its source_prompt")
         picture: Callable[[], Tensor] = cache(partial(_paint, teacher, source, entry))
     else:
         file = _file(images, entry)
         source = source or _derived(file) or source_prompt
         if source is None:
-            raise ValueError("no source_prompt, and the file's name tells none: add it, or say benchmark.source_prompt")
+            raise UserError("no source_prompt, and the file's name tells none: add it, or say benchmark.source_prompt")
         picture = cache(partial(read_picture, file, teacher.resolution))  # once, and so is its notice
     return [Pair(f"{number}-{i}", number, source, target, picture) for i, target in enumerate(targets, 1)]
 
@@ -119,14 +120,14 @@ def _file(images: Path, entry: Mapping[str, Any]) -> Path:
                 return found
         if len(parts) > 1 and not (images / parts[-2]).is_dir():
             known = ", ".join(sorted(folder.name for folder in images.iterdir() if folder.is_dir())) or "no folder"
-            raise ValueError(f"unknown class {parts[-2]!r}: {images} has {known}")
-        raise ValueError(f"no such picture beneath {images}")
+            raise UserError(f"unknown class {parts[-2]!r}: {images} has {known}")
+        raise UserError(f"no such picture beneath {images}")
     named = re.fullmatch(r"an? (\S+) of an? (.+)", entry.get("source_prompt") or "")
     if named is None:
-        raise ValueError('no init_img, and no source_prompt such as "a cartoon of a panda" to find the picture by')
+        raise UserError('no init_img, and no source_prompt such as "a cartoon of a panda" to find the picture by')
     fitting = sorted((images / named[2].replace(" ", "_")).glob(f"{named[1]}_*"))
     if len(fitting) != 1:
-        raise ValueError(f"no init_img, and {len(fitting)} pictures {named[2]}/{named[1]}_* beneath {images}: name one")
+        raise UserError(f"no init_img, and {len(fitting)} pictures {named[2]}/{named[1]}_* beneath {images}: name one")
     return fitting[0]
 
 

@@ -11,16 +11,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clockwork.adaptors import adaptor_hash
-from clockwork.cost import step_flops
-from clockwork.denoise import Denoiser
+from clockwork.data.image_io import read_image, squared
 from clockwork.editing.inversion import condition, inverse_solver, invert, timesteps
 from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
-from clockwork.metrics.flops import Flops
-from clockwork.pictures import read_image, squared
-from clockwork.rollout import StepRecord, rollout
+from clockwork.errors import UserError
+from clockwork.flops.cost import step_flops
+from clockwork.flops.counter import Flops
+from clockwork.sampling.denoisers import Denoiser
+from clockwork.sampling.rollout import StepRecord, rollout
+from clockwork.sampling.sampler import Setup
+from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup
-from clockwork.solvers import make_solver
 from clockwork.teachers import Condition
 
 
@@ -43,7 +44,7 @@ class Editor:
     def __post_init__(self) -> None:
         kept = set(timesteps(inverse_solver(self.inversion), self.inversion.steps))
         if missing := [t for t in self.visited if t not in kept]:
-            raise ValueError(
+            raise UserError(
                 f"{self.generation.steps} steps of generation visit timesteps that {self.inversion.steps} steps of "
                 f"inversion pass over ({missing[0]} and {len(missing) - 1} others): take as many steps of inversion "
                 "as of generation, or a whole multiple"
@@ -160,7 +161,7 @@ def read_picture(file: Path, side: int, resize: bool = True) -> Tensor:
     if (height, width) == (side, side):
         return picture
     if not resize:
-        raise ValueError(f"{file} has {width} × {height} pixels, not {side} × {side}: say resize=true")
+        raise UserError(f"{file} has {width} × {height} pixels, not {side} × {side}: say resize=true")
     print(f"{file} has {width} × {height} pixels: its middle square is resized to {side} × {side}")
     return squared(picture, side)
 

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.files import whole
-from clockwork.rollout import rollout
-from clockwork.setup import Setup
-from clockwork.solvers import make_solver
+from clockwork.io.atomic import whole
+from clockwork.sampling.rollout import rollout
+from clockwork.sampling.sampler import Setup
+from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
 
 Latents = Mapping[int, Tensor]  # 1 × channels × height × width, by timestep

@@ -11,18 +11,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clockwork.adaptors import adaptor_hash
+from clockwork.data.image_io import read_image, write_image
 from clockwork.editing.benchmark import Pair, pairs_hash
 from clockwork.editing.edit import Editor
 from clockwork.editing.inversion import LatentsOnDisk, save_latents
 from clockwork.editing.rows import Row
+from clockwork.evaluation.rows import append_row, commit, read_rows, versions
+from clockwork.io.fingerprint import digest
 from clockwork.metrics.clip_score import clip_score
 from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.metrics.structure import Structure
-from clockwork.openclip import OpenCLIP
-from clockwork.operating_point import digest
-from clockwork.pictures import read_image, write_image
-from clockwork.rows import append_row, commit, read_rows, versions
 from clockwork.teachers import Teacher
+from clockwork.teachers.text_embedder import OpenCLIP
 
 
 @dataclass(frozen=True)

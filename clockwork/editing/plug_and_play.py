@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from clockwork.chain import Chain
-from clockwork.denoise import Denoised, Denoiser
+from clockwork.errors import UserError
+from clockwork.sampling.denoisers import Denoised, Denoiser
 from clockwork.teachers import Condition
+from clockwork.unet.chain import Chain
 
 Features = Mapping[nn.Module, Tensor]  # a module's output for the source: 1 × …
 
@@ -31,13 +32,11 @@ class Injection:
         """The authors' layers, by place: of the decoder's layers with attention the second one's resnet, and the
         self-attention of the second and all later ones."""
         if not (0 <= tau_f <= 1 and 0 <= tau_a <= 1):
-            raise ValueError(f"tau_f {tau_f} and tau_a {tau_a} are shares of the steps: choose them in 0 … 1")
+            raise UserError(f"tau_f {tau_f} and tau_a {tau_a} are shares of the steps: choose them in 0 … 1")
         chosen = places(chain)
         selves = [block.attn1 for i in chosen for block in chain.up[i].attention.transformer_blocks]
         if any(attention.fused_projections for attention in selves):
-            raise ValueError(
-                "queries and keys can't be injected into fused projections: unfuse_qkv_projections() first"
-            )
+            raise UserError("queries and keys can't be injected into fused projections: unfuse_qkv_projections() first")
         projections = tuple(projection for attention in selves for projection in (attention.to_q, attention.to_k))
         return cls(chain.up[chosen[0]].resnet.conv2, projections, int(steps * tau_f), int(steps * tau_a))
 
@@ -56,7 +55,7 @@ def places(chain: Chain) -> tuple[int, ...]:
     """Where in `chain.up` self-attention is injected; the first of them is also the convolution's place."""
     with_attention = [i for i, layer in enumerate(chain.up) if layer.attention is not None]
     if len(with_attention) < 2:
-        raise ValueError(
+        raise UserError(
             f"Plug-and-Play injects from the decoder's second layer with attention on; this UNet has "
             f"{len(with_attention)}: choose another teacher"
         )

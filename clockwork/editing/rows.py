@@ -1,4 +1,4 @@
-"""What an editor's row says (`clockwork/rows.py` reads and writes them)."""
+"""What an editor's row says (`clockwork/evaluation/rows.py` reads and writes them)."""
 
 from dataclasses import dataclass
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork import processes
-from clockwork.denoise import Denoiser
-from clockwork.pictures import read_image, write_image
-from clockwork.prompts import Prompt, chunks
-from clockwork.setup import Setup
+from clockwork.data.image_io import read_image, write_image
+from clockwork.data.prompts import Prompt, chunks
+from clockwork.io import distributed as processes
+from clockwork.sampling.denoisers import Denoiser
+from clockwork.sampling.sampler import Setup
 
 
 def generate(

@@ -7,15 +7,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from clockwork.evaluation.evaluate import Metrics
+from clockwork.data.image_io import image_files, read_image, squared
+from clockwork.data.prompts import chunks
+from clockwork.evaluation.harness import Metrics
+from clockwork.io.fingerprint import digest, weights_hash
 from clockwork.metrics.fid import FID
 from clockwork.metrics.inception import WIDTH, Inception, resized
 from clockwork.miniature import scenes
-from clockwork.openclip import OpenCLIP
-from clockwork.operating_point import digest
-from clockwork.pictures import image_files, read_image, squared
-from clockwork.prompts import chunks
-from clockwork.weights import weights_hash
+from clockwork.teachers.text_embedder import OpenCLIP
 
 
 def none(latency: bool = True) -> Metrics:

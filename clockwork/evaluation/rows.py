@@ -1,6 +1,15 @@
-"""What an operating point's row says (`clockwork/rows.py` reads and writes them)."""
+"""Rows of measurements and their files, the source of truth: one flat JSON object per line."""
 
-from dataclasses import dataclass
+import importlib.metadata
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -39,3 +48,47 @@ class Row:
     versions: str
     teacher_digest: str | None = None  # of the full teacher at the same steps, whose pictures psnr and ssim look at
     command: str | None = None  # that measured it
+
+
+def append_row(file: Path, row: "DataclassInstance") -> None:
+    """One write and a flush to disk, so that a kill leaves whole lines only."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b") as stream:
+        if stream.tell() and not _ends_whole(stream):
+            stream.write(b"\n")  # an earlier run was cut off in the middle of a line
+        stream.write(json.dumps(asdict(row)).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Whole rows, the last one of a digest; a line cut off by a kill is passed over."""
+    rows: dict[str, dict[str, Any]] = {}
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        rows[row["digest"]] = row
+    return list(rows.values())
+
+
+def _ends_whole(stream: Any) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return bool(stream.read(1) == b"\n")
+
+
+def commit() -> str | None:
+    """The project's commit, with a + where the tree has changed since; None outside a checkout."""
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.stdout.strip() or None
+
+
+def versions() -> str:
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers", "clockwork"))

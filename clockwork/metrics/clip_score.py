@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.openclip import OpenCLIP
+from clockwork.errors import UserError
+from clockwork.teachers.text_embedder import OpenCLIP
 
 
 def clip_score(clip: OpenCLIP, batches: Iterable[Tensor], captions: Sequence[str]) -> float:
@@ -17,5 +18,5 @@ def clip_score(clip: OpenCLIP, batches: Iterable[Tensor], captions: Sequence[str
         total += float((F.normalize(clip.encode_image(images), dim=-1) * read).sum())
         count += len(images)
     if count != len(captions):
-        raise ValueError(f"{count} pictures and {len(captions)} captions: every picture needs its own")
+        raise UserError(f"{count} pictures and {len(captions)} captions: every picture needs its own")
     return total / count

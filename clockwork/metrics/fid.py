@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from clockwork.files import whole
+from clockwork.errors import UserError
+from clockwork.io.atomic import whole
 
 _SUMS = ("features_sum", "features_cov_sum", "features_num_samples")
 
@@ -50,7 +51,7 @@ class FID:
             if cache is not None:
                 self._keep(cache)
         if (count := int(self._metric.real_features_num_samples)) <= width:
-            raise ValueError(
+            raise UserError(
                 f"the reference has {count} images for {width} features: FID needs more images than features"
             )
 
@@ -68,6 +69,6 @@ class FID:
     def _restore(self, cache: Path) -> None:
         with np.load(cache, allow_pickle=False) as kept:
             if str(kept["label"]) != self.label:
-                raise ValueError(f"{cache} holds features of {kept['label']}, not of {self.label}: remove it")
+                raise UserError(f"{cache} holds features of {kept['label']}, not of {self.label}: remove it")
             for name in _SUMS:
                 setattr(self._metric, f"real_{name}", torch.from_numpy(kept[name]))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clockwork.errors import MissingFileError, UserError
+
 URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 SIDE, WIDTH = 299, 2048
@@ -24,7 +26,7 @@ class Inception:
         if not path.is_file():
             _download(path, sha256)
         if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
-            raise ValueError(f"{path} has hash {found[:12]}…, not {sha256[:12]}…: remove it, and it is downloaded anew")
+            raise UserError(f"{path} has hash {found[:12]}…, not {sha256[:12]}…: remove it, and it is downloaded anew")
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is what the network exists in
@@ -50,12 +52,12 @@ def resized(images: Tensor) -> Tensor:
 
 def _download(path: Path, sha256: str) -> None:
     if sha256 != SHA256:
-        raise FileNotFoundError(f"no Inception network at {path}: give metrics.inception=<its file>")
+        raise MissingFileError(f"no Inception network at {path}: give metrics.inception=<its file>")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(URL, str(path), hash_prefix=sha256)
     except OSError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no Inception network at {path}, and no network to download it: fetch {URL} and give "
             "metrics.inception=<its file>"
         ) from error

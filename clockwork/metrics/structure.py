@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.openclip import OpenCLIP
+from clockwork.errors import MissingFileError
+from clockwork.teachers.text_embedder import OpenCLIP
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -51,7 +52,7 @@ def dino(model: str = "vit_base_patch8_224.dino", device: str = "auto") -> Struc
 
     folder = Path(model)
     if "/" in model and not (folder / "config.json").is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{model} is no timm folder: it has no config.json; download one with `hf download "
             "timm/vit_base_patch8_224.dino --local-dir DIR` where there is a network, or give a timm name"
         )

@@ -7,6 +7,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
 
+from clockwork.errors import UserError
+
 NAME = "clockwork"
 
 
@@ -28,7 +30,7 @@ def refuse_hooks_on_blocks(unet: UNet2DConditionModel) -> None:
     """A chain calls what blocks are made of, not the blocks: a hook on one would be passed by."""
     for block in (*unet.down_blocks, *unet.up_blocks):
         if names := other_hooks(block):
-            raise ValueError(
+            raise UserError(
                 f"a {type(block).__name__} has diffusers' hook {', '.join(names)}, which Clockwork would pass by: take "
                 'it off (group offloading works with offload_type="leaf_level")'
             )

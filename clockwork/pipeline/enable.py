@@ -11,16 +11,17 @@ from diffusers.utils.torch_utils import is_compiled_module
 from torch import nn
 
 from clockwork.adaptors import Adaptor, Identity, Widths, check_teacher, fetch, load_adaptor, read_config
-from clockwork.chain import Cut
-from clockwork.denoise import Clocked
-from clockwork.openclip import OpenCLIP
+from clockwork.errors import UserError
+from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
 from clockwork.pipeline.hook import ClockHook, hook_of
-from clockwork.pipeline.prompts import PromptHook
+from clockwork.pipeline.prompt_lookup import PromptHook
+from clockwork.sampling.denoisers import Clocked
 from clockwork.schedule import Schedule
-from clockwork.split import SplitUNet
-from clockwork.weights import weights_hash
+from clockwork.teachers.text_embedder import OpenCLIP
+from clockwork.unet.chain import Cut
+from clockwork.unet.split import SplitUNet
 
 
 def enable(
@@ -86,7 +87,7 @@ def _attach(hook: ClockHook) -> None:
 def enabled(pipe: Any) -> ClockHook:
     hook = hook_of(unet_of(pipe))
     if hook is None:
-        raise ValueError("Clockwork is not enabled on this pipeline: call clockwork.enable(pipe) first")
+        raise UserError("Clockwork is not enabled on this pipeline: call clockwork.enable(pipe) first")
     return hook
 
 
@@ -94,9 +95,9 @@ def unet_of(pipe: Any) -> UNet2DConditionModel:
     """The pipeline's UNet, itself where it was compiled."""
     unet = _itself(getattr(pipe, "unet", None))
     if unet is None:
-        raise ValueError(f"{type(pipe).__name__} has no UNet: Clockwork is for pipelines around a UNet2DConditionModel")
+        raise UserError(f"{type(pipe).__name__} has no UNet: Clockwork is for pipelines around a UNet2DConditionModel")
     if type(unet).forward is not UNet2DConditionModel.forward:
-        raise ValueError(
+        raise UserError(
             f"cannot clock the {type(unet).__name__} of {type(pipe).__name__}: its blocks are not known, "
             "only those of a UNet2DConditionModel"
         )
@@ -124,7 +125,7 @@ def _name(pipe: Any) -> str:
 
 def _teacher(name: str, unet: UNet2DConditionModel, trained: OperatingPoint) -> tuple[str, str]:
     if any(weight.is_meta for weight in unet.parameters()):
-        raise ValueError(
+        raise UserError(
             "the UNet's weights are offloaded, and a trained adaptor is checked against them: "
             "enable Clockwork before enable_sequential_cpu_offload"
         )
@@ -137,12 +138,12 @@ def _check(trained: OperatingPoint, teacher: tuple[str, str], cut: str, force: b
         check_teacher(trained, teacher[0], trained.teacher_hash if force else teacher[1], cut)
     except ValueError as error:
         forced = "; force=True takes it all the same" if cut == trained.cut else ""
-        raise ValueError(f"{error}{forced}") from None
+        raise UserError(f"{error}{forced}") from None
 
 
 def _prompts(pipe: Any, config: dict[str, Any]) -> PromptHook:
     if config.get("openclip") is None:
-        raise ValueError(
+        raise UserError(
             "this adaptor reads text, and nothing says which OpenCLIP model's: give its folder, whose config.json "
             "names it, or train one without text_emb"
         )
@@ -152,7 +153,7 @@ def _prompts(pipe: Any, config: dict[str, Any]) -> PromptHook:
 def _look_at_hooks(unet: UNet2DConditionModel, compiled: bool) -> None:
     refuse_hooks_on_blocks(unet)
     if names := other_hooks(unet):
-        raise ValueError(
+        raise UserError(
             f"the UNet has the hook {', '.join(names)} of diffusers already, and Clockwork's has to be nearer to it: "
             "enable Clockwork first"
         )

@@ -14,13 +14,14 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from clockwork.adaptors import Identity, away
-from clockwork.cost import shapes
-from clockwork.denoise import Clocked, Denoised, Full
+from clockwork.errors import UserError
+from clockwork.flops.cost import shapes
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.attach import NAME, refuse_hooks_on_blocks
-from clockwork.pipeline.prompts import PromptHook
-from clockwork.pipeline.run import UNKNOWN, Call, Place, Run, position
-from clockwork.solvers import solver_name
+from clockwork.pipeline.prompt_lookup import PromptHook
+from clockwork.pipeline.step_tracking import UNKNOWN, Call, Place, Run, position
+from clockwork.sampling.denoisers import Clocked, Denoised, Full
+from clockwork.sampling.solvers import solver_name
 from clockwork.teachers import Condition
 
 FORWARD = inspect.signature(UNet2DConditionModel.forward)
@@ -153,7 +154,7 @@ class ClockHook(ModelHook):
         adaptor = self.clocked.adaptor
         wanted, found = (adaptor.widths.r_in, adaptor.widths.r_out), (denoised.r_in.shape[1], denoised.r_out.shape[1])
         if wanted != found and not isinstance(adaptor, Identity):
-            raise ValueError(
+            raise UserError(
                 f"this adaptor is for features of {wanted[0]} and {wanted[1]} channels, and cut "
                 f"{self.clocked.split.cut} has {found[0]} and {found[1]}: choose the cut that it was trained for"
             )

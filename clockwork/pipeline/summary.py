@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from clockwork.cost import pass_flops
-from clockwork.metrics.flops import Flops
+from clockwork.flops.cost import pass_flops
+from clockwork.flops.counter import Flops
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from clockwork.files import whole
+from clockwork.io.atomic import whole
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from clockwork.pictures import read_image, write_grid
+from clockwork.data.image_io import read_image, write_grid
 from clockwork.reports.figures import pareto
 from clockwork.reports.tables import Row, label
 

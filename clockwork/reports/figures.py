@@ -5,8 +5,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from clockwork.files import whole
-from clockwork.pictures import read_images, write_grid
+from clockwork.data.image_io import read_images, write_grid
+from clockwork.io.atomic import whole
 from clockwork.reports.plots import QUALITY, present
 from clockwork.reports.tables import Row, flops_unit, label
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clockwork.files import whole
+from clockwork.io.atomic import whole
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clockwork.files import whole
+from clockwork.errors import MissingFileError
+from clockwork.evaluation.rows import read_rows
+from clockwork.io.atomic import whole
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
-from clockwork.reports.comparison import NONE, UNMEASURED
 from clockwork.reports.formats import Sheet
+from clockwork.reports.paper.comparison import NONE, UNMEASURED
 from clockwork.reports.tables import COLUMNS, Row, cell
-from clockwork.rows import read_rows
 
 SHARED = ("prompts", "images", "seed", "metrics")  # rows alike in these can be compared
 SIDE = 256  # pixels a side, at most, of a picture in the report
@@ -58,7 +59,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
 
     rows = read_rows(folder / "rows.jsonl")
     if not rows:
-        raise FileNotFoundError(f"no rows in {folder / 'rows.jsonl'}: run `python scripts/evaluate.py output={folder}`")
+        raise MissingFileError(f"no rows in {folder / 'rows.jsonl'}: run `python scripts/evaluate.py output={folder}`")
     logs = [] if adaptors is None else trained(adaptors, rows)
     environment = Environment(
         loader=PackageLoader("clockwork.reports", "."),

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clockwork.files import whole
-from clockwork.rows import read_rows
+from clockwork.evaluation.rows import read_rows
+from clockwork.io.atomic import whole
 
 
 def _file(folder: Path, name: str, scale: str) -> Path:

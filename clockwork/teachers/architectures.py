@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
+from clockwork.errors import UserError
+
 _CROSS, _DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 _UP_CROSS, _UP = "CrossAttnUpBlock2D", "UpBlock2D"
 
@@ -59,7 +61,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 def architecture(name: str) -> dict[str, Any]:
     """The arguments of `UNet2DConditionModel`, a copy; ValueError names the architectures there are."""
     if name not in ARCHITECTURES:
-        raise ValueError(f"no architecture {name!r}: choose among {', '.join(ARCHITECTURES)}")
+        raise UserError(f"no architecture {name!r}: choose among {', '.join(ARCHITECTURES)}")
     return dict(ARCHITECTURES[name])
 
 

@@ -6,6 +6,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from clockwork.errors import UserError
+
 
 def without_top_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """The UNet without the transformer blocks of its highest resolution; 846.79M parameters from SD v1.5's.
@@ -15,7 +17,7 @@ def without_top_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """
     down, up = list(unet.config.down_block_types), list(unet.config.up_block_types)
     if (down[0], up[-1]) != ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"):
-        raise ValueError(
+        raise UserError(
             f"this UNet has no transformer blocks at its highest resolution to take out ({down[0]}, {up[-1]}): "
             "recover starts from a teacher that has, such as teacher=sd15 or teacher=miniature_sd"
         )
@@ -31,7 +33,7 @@ def with_guidance_input(unet: UNet2DConditionModel, width: int = 256) -> UNet2DC
     The new weights begin at zero: for every scale it answers as the UNet given. Shares all others with it.
     """
     if unet.config.time_cond_proj_dim is not None:
-        raise ValueError("this UNet is conditioned on the guidance scale already: distil another, or go on from it")
+        raise UserError("this UNet is conditioned on the guidance scale already: distil another, or go on from it")
     conditioned = _shaped(unet, time_cond_proj_dim=width)
     new = conditioned.time_embedding.cond_proj.weight
     zeros = torch.zeros(new.shape, device=unet.device, dtype=unet.dtype)

@@ -13,10 +13,11 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 from torch import Tensor
 
 from clockwork.adaptors import is_hub_name
-from clockwork.files import whole
-from clockwork.openclip import OpenCLIP
-from clockwork.teachers.condition import Condition
-from clockwork.weights import weights_hash
+from clockwork.errors import UserError
+from clockwork.io.atomic import whole
+from clockwork.io.fingerprint import weights_hash
+from clockwork.teachers.text_embedder import OpenCLIP
+from clockwork.unet.conditioning import Condition
 
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
@@ -40,7 +41,7 @@ class Teacher:
         self.name, self.pipe, self.guidance, self.pooled, self.flow = name, pipe, guidance, pooled, flow
         self.resolution = resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.resolution % pipe.vae_scale_factor:
-            raise ValueError(
+            raise UserError(
                 f"resolution {self.resolution} is no multiple of {pipe.vae_scale_factor}: choose one that is"
             )
         for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.components.get("text_encoder_2")):

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clockwork.solvers import make_solver
+from clockwork.errors import UserError
+from clockwork.sampling.solvers import make_solver
 
 
 class DDIM:
@@ -16,7 +17,7 @@ class DDIM:
         solver = make_solver("ddim", noise_schedule)
         self.prediction = solver.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(f"progressive distillation knows epsilon and v_prediction, not {self.prediction}")
+            raise UserError(f"progressive distillation knows epsilon and v_prediction, not {self.prediction}")
         self._squares = torch.cat([solver.alphas_cumprod, solver.final_alpha_cumprod.reshape(1)]).double()
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clockwork.denoise import Denoised, Full
-from clockwork.images import CaptionedImage, pixels
-from clockwork.setup import Setup
-from clockwork.solvers import make_solver
+from clockwork.data.captioned_images import CaptionedImage, pixels
+from clockwork.sampling.denoisers import Denoised, Full
+from clockwork.sampling.sampler import Setup
+from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.trajectories import AdaptorExample, check_adaptor_steps, halves, pooled_text, which_half
+from clockwork.training.examples import AdaptorExample, check_adaptor_steps, halves, pooled_text, which_half
 
 
 class NoisedPairs:

@@ -7,10 +7,10 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from clockwork.adaptors import Identity
-from clockwork.pictures import write_grid
-from clockwork.prompts import Prompt
+from clockwork.data.image_io import write_grid
+from clockwork.data.prompts import Prompt
+from clockwork.sampling.sampler import Setup
 from clockwork.schedule import Schedule
-from clockwork.setup import Setup
 
 
 class Samples(Callback):

@@ -1,0 +1,108 @@
+"""The two things that are trained: an adaptor against a teacher, and a UNet to be a teacher."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+
+from clockwork.adaptors import save_adaptor
+from clockwork.data.prompts import Prompt, miniature
+from clockwork.errors import UserError
+from clockwork.experiments.build import adaptor_folder, claim, make_setup
+from clockwork.reports.loggers import log_adaptor, make_logger
+from clockwork.sampling.sampler import Setup, widths
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher
+from clockwork.training.datamodule import Sets
+from clockwork.training.fit import fit
+from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.objectives.progressive import halvings
+from clockwork.training.samples import Samples, beside_teacher
+from clockwork.unet.split import SplitUNet
+
+
+def train_adaptor(cfg: DictConfig) -> None:
+    if cfg.adaptor_name in ("none", "folder", "identity"):
+        raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
+    teacher = instantiate(cfg.teacher)
+    items = instantiate(cfg.data.source)
+    adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
+    setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
+    data = _sets(cfg, instantiate(cfg.data.examples)(setup), items)
+    output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
+    claim(output, cfg, teacher)
+    pushed = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
+    module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay, pushed, cfg.guided)
+    trainer = _fit(cfg, module, output, data, beside_teacher(setup), items)
+    if trainer.is_global_zero:
+        figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        about = {"training": figures, "openclip": teacher.pooled and teacher.pooled.config}
+        save_adaptor(output / "adaptor", adaptor, setup.point, base_model=teacher.hub_name, **about)
+        log_adaptor(trainer.loggers, output / "adaptor", asdict(setup.point))
+        print(f"adaptor in {output / 'adaptor'}")
+
+
+def train_teacher(cfg: DictConfig) -> None:
+    """One training, or with a start and an end one a halving of the steps, each from the one before."""
+    objective = instantiate(cfg.objective)
+    teacher = objective.func.prepare(instantiate(cfg.teacher))
+    items = instantiate(cfg.data.source)
+    name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
+    scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
+    stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
+    # Before anything is written: not every UNet is fit for every objective, cut and solver.
+    begun, _ = objective.func.begin(teacher), _full(cfg, teacher, stages[0])
+    output = Path(cfg.output) / name
+    claim(output, cfg, teacher)
+    for steps in stages:
+        student = teacher.having(name, unet=begun)
+        module = objective(teacher, student.unet, steps, learning_rate=cfg.learning_rate, epochs=cfg.epochs)
+        setup = _full(cfg, teacher, steps * module.every)
+        visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.every)
+        setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
+        folder = output / f"{steps}steps" if len(stages) > 1 else output
+        trainer = _fit(cfg, module, folder, _sets(cfg, visits, items), setups, items, gradient_clip_val=1.0)
+        student.unet.to(teacher.device).eval().requires_grad_(False)
+        teacher, begun = student, objective.func.begin(student) if steps != stages[-1] else None
+    if trainer.is_global_zero:
+        result = Path(cfg.teachers) / name
+        result.parent.mkdir(parents=True, exist_ok=True)
+        teacher.save(result)
+        print(f"teacher in {result}: say teacher.path={result}")
+
+
+def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Setup:
+    return Setup(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
+
+
+def _sets(cfg: DictConfig, make: Any, items: Sequence[Any]) -> Sets:
+    sizes = (cfg.prompts_per_epoch, cfg.passes, cfg.batch_size, cfg.generation_batch_size)
+    return Sets(make, items, *sizes, cfg.seed)
+
+
+def _fit(
+    cfg: DictConfig,
+    module: LightningModule,
+    output: Path,
+    data: LightningDataModule,
+    setups: Mapping[str, Setup],
+    items: Sequence[Prompt],
+    **options: Any,
+) -> Trainer:
+    """With sample pictures of the setups beside it."""
+    prompts = miniature("validation", 8) if cfg.data.source.get("split") else items[:8]
+    return fit(
+        module,
+        output,
+        data,
+        (Samples(setups, prompts, output / "samples", cfg.samples_every),),
+        max_epochs=cfg.epochs,
+        reload_dataloaders_every_n_epochs=1,
+        logger=make_logger(cfg.logger, output),
+        **options,
+        **cfg.trainer,
+    )

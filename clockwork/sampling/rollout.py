@@ -1,0 +1,58 @@
+"""The only sampling loop, and the only guidance arithmetic."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor
+
+from clockwork.sampling.denoisers import Denoised, Denoiser
+from clockwork.teachers import Condition
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    step: int  # counts denoiser calls, from 1
+    timestep: Tensor
+    latents: Tensor  # batch × channels × height × width, after the step
+    denoised: Denoised  # with guidance its batch is twice as large: negative, then positive
+
+
+@torch.no_grad()
+def rollout(
+    denoiser: Denoiser,
+    solver: SchedulerMixin,
+    steps: int,
+    noise: Tensor,
+    condition: Condition,
+    negative: Condition | None = None,
+    guidance: float = 1.0,
+) -> Iterator[StepRecord]:
+    """From noise to latent, a record a denoiser call.
+
+    `negative` is the empty (or negative) prompt's condition, one or as many as `condition`; without it, or at
+    guidance 1, the batch is not doubled. `Teacher.conditions` gives both.
+    """
+    guided = negative is not None and guidance != 1
+    if guided:
+        assert negative is not None
+        condition = Condition.join(negative.expand(len(condition)), condition)
+    solver = type(solver).from_config(solver.config)  # solvers keep state: every roll-out has its own
+    solver.set_timesteps(steps, device=noise.device)
+    latents = noise * solver.init_noise_sigma
+    r_out = None
+    for step, t in enumerate(solver.timesteps, 1):
+        sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
+        denoised = denoiser(sample, t, condition, step, r_out)
+        r_out, output = denoised.r_out, denoised.output
+        if guided:
+            output = guide(output, guidance)
+        latents = solver.step(output, t, latents).prev_sample
+        yield StepRecord(step, t, latents, denoised)
+
+
+def guide(output: Tensor, guidance: float | Tensor) -> Tensor:
+    """`negative + guidance × (positive − negative)` of a doubled batch; a scale, or `batch × 1 × 1 × 1`."""
+    without, with_prompt = output.chunk(2)
+    return without + guidance * (with_prompt - without)
