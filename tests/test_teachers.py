@@ -192,7 +192,7 @@ def test_folders_that_are_no_teachers_are_refused(tmp_path: Path) -> None:
     small_teacher("sd15").save(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / "unet")
-    with pytest.raises(FileNotFoundError, match="no whole pipeline folder"):
+    with pytest.raises(FileNotFoundError, match="not a whole pipeline folder"):
         load_teacher(str(tmp_path / "part"))
     index = {"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "SD3Transformer2DModel"]}
     (tmp_path / "sd3").mkdir()

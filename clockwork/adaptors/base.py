@@ -59,6 +59,12 @@ class Adaptor(nn.Module):
         return {"widths": asdict(self.widths), "inputs": list(self.inputs)}
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """The precision of its weights; None without any."""
+        first = next(self.parameters(), None)
+        return None if first is None else first.dtype
+
+    @property
     def feature_width(self) -> int:
         return sum(getattr(self.widths, name.removesuffix("_prev")) for name in self.inputs if name.startswith("r_"))
 

@@ -113,8 +113,7 @@ class Editor:
         return self.generation.teacher.passes(self.generation.guidance)
 
     def _start(self, latents: Mapping[int, Tensor]) -> Tensor:
-        teacher = self.generation.teacher
-        return latents[self.visited[0]].to(teacher.device, teacher.unet.dtype)
+        return latents[self.visited[0]].to(self.generation.teacher.device)
 
     @property
     def clock(self) -> str:

@@ -55,8 +55,7 @@ class PromptHook(ModelHook):
             known = [prompt for prompt in prompts if prompt is not None]
             embedding = None
             if len(known) == len(prompts):
-                self.openclip.device = sample.device
-                embedding = self.openclip.encode_text(known).to(sample.device, sample.dtype)
+                embedding = self.openclip.to(sample.device).encode_text(known).to(sample.device, sample.dtype)
             self._last = (tokens, embedding)
         return embedding
 

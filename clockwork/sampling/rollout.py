@@ -29,10 +29,19 @@ def rollout(
     negative: Condition | None = None,
     guidance: float = 1.0,
 ) -> Iterator[StepRecord]:
-    """From noise to latent, a record a denoiser call.
+    """Samples from noise to latent, with one record per denoiser call.
 
-    `negative` is the empty (or negative) prompt's condition, one or as many as `condition`; without it, or at
-    guidance 1, the batch is not doubled. `Teacher.conditions` gives both.
+    Latents, guidance and the solver's state are in the noise's precision, float32 or more, whatever the UNet's.
+
+    Args:
+        denoiser: What predicts; it casts to its UNet's precision by itself.
+        solver: A diffusers scheduler; its config is used, its state is not touched.
+        steps: Solver steps.
+        noise: Standard normal, `batch × channels × height × width`.
+        condition: The prompts', as `Teacher.conditions` gives it.
+        negative: The empty (or negative) prompt's condition, one or as many as `condition`; without it, or at
+            guidance 1, the batch is not doubled.
+        guidance: Classifier-free guidance scale.
     """
     guided = negative is not None and guidance != 1
     if guided:
@@ -40,12 +49,13 @@ def rollout(
         condition = Condition.join(negative.expand(len(condition)), condition)
     solver = type(solver).from_config(solver.config)  # solvers keep state: every roll-out has its own
     solver.set_timesteps(steps, device=noise.device)
+    noise = noise.to(torch.promote_types(noise.dtype, torch.float32))
     latents = noise * solver.init_noise_sigma
     r_out = None
     for step, t in enumerate(solver.timesteps, 1):
         sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
         denoised = denoiser(sample, t, condition, step, r_out)
-        r_out, output = denoised.r_out, denoised.output
+        r_out, output = denoised.r_out, denoised.output.to(latents.dtype)
         if guided:
             output = guide(output, guidance)
         latents = solver.step(output, t, latents).prev_sample

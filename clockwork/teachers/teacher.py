@@ -15,7 +15,7 @@ from torch import Tensor
 from clockwork.adaptors import is_hub_name
 from clockwork.errors import UserError
 from clockwork.io.atomic import whole
-from clockwork.io.fingerprint import weights_hash
+from clockwork.io.fingerprint import digest, weights_hash
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.conditioning import Condition
 
@@ -23,10 +23,15 @@ Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
 
 class Teacher:
-    """Frozen, in eval mode.
+    """A frozen pipeline's parts, in eval mode.
 
-    `guidance` and `resolution` (pixels a side) are where it is at its best; `pooled` is the OpenCLIP model whose
-    text embedding adaptors get, loaded when first needed.
+    Args:
+        name: What rows call it.
+        pipe: Text encoders, UNet, autoencoder and noise schedule, on one device.
+        guidance: The guidance scale where it is at its best.
+        resolution: Pixels per side where it is at its best; the model's own by default.
+        pooled: The OpenCLIP model whose text embedding adaptors read, loaded when it is first needed.
+        flow: Whether the UNet predicts the velocity of a rectified flow.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Teacher:
         self.resolution = resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.resolution % pipe.vae_scale_factor:
             raise UserError(
-                f"resolution {self.resolution} is no multiple of {pipe.vae_scale_factor}: choose one that is"
+                f"resolution {self.resolution} is not a multiple of {pipe.vae_scale_factor}: choose one that is"
             )
         for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.components.get("text_encoder_2")):
             if part is not None:
@@ -69,7 +74,7 @@ class Teacher:
     @property
     def text_width(self) -> int:
         """Width of the pooled text that adaptors read; 0 without such a model."""
-        return 0 if self.pooled is None else self.pooled.encode_text([""]).shape[-1]
+        return 0 if self.pooled is None else self.pooled.width
 
     @property
     def hub_name(self) -> str | None:
@@ -81,6 +86,25 @@ class Teacher:
     def hash(self) -> str:
         """Of the UNet's weights: what an adaptor belongs to."""
         return weights_hash(self.unet)
+
+    @property
+    def precision(self) -> str:
+        """Of the UNet: "float32", "bfloat16" or "float16"."""
+        return str(self.unet.dtype).removeprefix("torch.")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything about the teacher that changes an image, as plain data: fingerprints of the UNet, the text
+        encoders and the autoencoder, the noise schedule, and the precision."""
+        parts = ("text_encoder", "text_encoder_2", "vae")
+        modules = {name: self.pipe.components.get(name) for name in parts}
+        schedule = {key: value for key, value in self.noise_schedule.items() if not key.startswith("_")}
+        return {
+            "unet": self.hash,
+            **{name: weights_hash(module) for name, module in modules.items() if module is not None},
+            "noise_schedule": digest(schedule),
+            "precision": self.precision,
+        }
 
     @torch.no_grad()
     def encode(self, captions: list[str], pooled: bool = True) -> Condition:
@@ -96,8 +120,7 @@ class Teacher:
             added = {"added_cond_kwargs": {"text_embeds": texts, "time_ids": sizes.expand(len(captions), -1)}}
         text = None
         if pooled and self.pooled is not None:
-            self.pooled.device = self.device
-            text = self.pooled.encode_text(captions).to(dtype)
+            text = self.pooled.to(self.device).encode_text(captions)
         return Condition(tokens.to(dtype), text, added)
 
     def empty(self, pooled: bool = True) -> Condition:
@@ -130,27 +153,57 @@ class Teacher:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """8-bit images `batch × 3 × height × width`, on the CPU."""
+        """Images of latents.
+
+        Args:
+            latents: `batch × channels × height × width`; decoded a few at a time, so that a batch of any size fits.
+
+        Returns:
+            8-bit images `batch × 3 × height × width`, on the CPU.
+
+        Raises:
+            UserError: The latents or the decoded images hold numbers that are not finite.
+        """
         vae = self.pipe.vae
-        images = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
-        return ((images / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+        images = []
+        for part in latents.split(self._decoder_batch(latents)):
+            pixels = vae.decode(part.to(vae.dtype) / vae.config.scaling_factor).sample
+            require_finite(pixels, f"an image of teacher {self.name} in {self.precision}")
+            images.append(((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8))
+        return torch.cat(images)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents of 8-bit images `batch × 3 × height × width`: the mean of what the encoder says."""
+        """Latents in float32, the mean of the encoder's distribution, of 8-bit images `batch × 3 × height × width`."""
         vae = self.pipe.vae
-        pixels = images.to(self.device, vae.dtype) / 127.5 - 1
-        return (vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor).to(self.unet.dtype)
+        latents = []
+        for part in images.split(self._decoder_batch(images[..., :: self._scale, :: self._scale])):
+            pixels = part.to(self.device, vae.dtype) / 127.5 - 1
+            latents.append(vae.encode(pixels).latent_dist.mean.float() * vae.config.scaling_factor)
+        return torch.cat(latents)
+
+    @property
+    def _scale(self) -> int:
+        return int(self.pipe.vae_scale_factor)
+
+    def _decoder_batch(self, latents: Tensor) -> int:
+        """How many images the autoencoder takes at once: as many pixels as four images of 512 × 512, 2 GiB in half
+        precision."""
+        height, width = latents.shape[-2:]
+        return max(1, 4 * 512**2 // (height * width * self._scale**2))
 
     def noise(self, ids: list[int], seed: int = 0) -> Tensor:
-        """Starting noise, one seed a prompt: the same in any batch, on any device."""
+        """Starting noise in float32, one seed per prompt: the same in any batch, on any device.
+
+        Args:
+            ids: The prompts' numbers.
+            seed: The run's.
+        """
         # torch's CPU generator reads 32 bits of its seed: both numbers are mixed into them
         numbers = [
             torch.Generator().manual_seed(int(np.random.SeedSequence((seed, i)).generate_state(1)[0])) for i in ids
         ]
-        return torch.stack([torch.randn(self.latent_shape, generator=g) for g in numbers]).to(
-            self.device, self.unet.dtype
-        )
+        return torch.stack([torch.randn(self.latent_shape, generator=g) for g in numbers]).to(self.device)
 
     def having(self, name: str, **parts: Any) -> "Teacher":
         """The same teacher with another `unet` or `scheduler`; the other parts are shared."""
@@ -170,3 +223,11 @@ class Teacher:
             left_open = self.pipe.scheduler.config.get("_use_default_values", [])
             said = {key: value for key, value in json.loads(file.read_text()).items() if key not in left_open}
             file.write_text(json.dumps(said, indent=2) + "\n")
+
+
+def require_finite(numbers: Tensor, what: str) -> None:
+    """Raises a UserError where a tensor holds NaN or infinity; `what` names it in the message."""
+    if not bool(numbers.isfinite().all()):
+        raise UserError(
+            f"{what} holds numbers that are not finite: pass precision=float32 or bfloat16, or check the weights"
+        )

@@ -1,6 +1,8 @@
 """OpenCLIP models: the pooled text that adaptors read, and the features that metrics look through."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,51 +13,77 @@ from torch import Tensor
 
 from clockwork.miniature import WEIGHTS
 
+SHIPPED = f"local-dir:{WEIGHTS / 'clip'}"
 
+
+@dataclass(frozen=True)
 class OpenCLIP:
-    """An open_clip model by name and tag, or from a folder with `open_clip_config.json`.
+    """An open_clip model, loaded when it is first used and shared by all that name it alike.
 
-    Loaded once, when first asked; `device` may be changed until then.
+    Args:
+        name: open_clip's name, or `local-dir:` and a folder with `open_clip_config.json`.
+        tag: open_clip's name of the weights.
+        device: Where it computes.
+        text_only: Whether the image tower is dropped as soon as it is loaded.
     """
 
-    def __init__(self, name: str, tag: str | None = None, device: torch.device | str = "cpu") -> None:
-        self.name, self.tag, self.device = name, tag, torch.device(device)
+    name: str
+    tag: str | None = None
+    device: torch.device | str = "cpu"
+    text_only: bool = False
 
     @classmethod
-    def miniature(cls) -> "OpenCLIP":
-        return cls(f"local-dir:{WEIGHTS / 'clip'}")
+    def miniature(cls, device: torch.device | str = "cpu", text_only: bool = False) -> "OpenCLIP":
+        return cls(SHIPPED, device=device, text_only=text_only)
 
     @classmethod
     def from_config(cls, config: Mapping[str, str | None]) -> "OpenCLIP":
-        """From what `config` gave."""
+        """The text tower of the model that `config` described."""
         name = config["name"]
-        return cls.miniature() if name in (None, "miniature") else cls(str(name), config.get("tag"))
+        if name in (None, "miniature"):
+            return cls.miniature(text_only=True)
+        return cls(str(name), config.get("tag"), text_only=True)
 
     @property
     def config(self) -> dict[str, str | None]:
-        """What an adaptor's folder says of it: the same on every machine."""
-        shipped = self.name == self.miniature().name
-        return {"name": "miniature" if shipped else self.name, "tag": self.tag}
+        """How an adaptor's folder describes it: the same on every machine."""
+        return {"name": "miniature" if self.name == SHIPPED else self.name, "tag": self.tag}
 
     @property
     def label(self) -> str:
-        """What a row says of it."""
-        return f"{self.name} {self.tag}" if self.tag else Path(self.name).name
+        """How a row describes it."""
+        name = f"{self.name} {self.tag}" if self.tag else Path(self.name).name
+        return name if self.precision == torch.float32 else f"{name} {str(self.precision).removeprefix('torch.')}"
+
+    @property
+    def precision(self) -> torch.dtype:
+        """float16 on a CUDA GPU, else float32; the shipped small model is float32 everywhere."""
+        half = torch.device(self.device).type == "cuda" and self.name != SHIPPED
+        return torch.float16 if half else torch.float32
+
+    @property
+    def width(self) -> int:
+        """Width of its embeddings, from its config alone."""
+        return _width(self.name)
 
     @property
     def module(self) -> torch.nn.Module:
         model: torch.nn.Module = self._load()[0]
         return model
 
+    def to(self, device: torch.device | str) -> "OpenCLIP":
+        """The same model on another device."""
+        return replace(self, device=device)
+
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Unit vectors `batch × width`."""
+        """Unit vectors in float32, `batch × width`."""
         model, _, tokenize = self._load()
-        return F.normalize(model.encode_text(tokenize(texts).to(self.device)), dim=-1)
+        return F.normalize(model.encode_text(tokenize(texts).to(self.device)).float(), dim=-1)
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """Features `batch × width` of 8-bit images `batch × 3 × height × width`; not normalised."""
+        """Features in float32, not normalised, `batch × width`, of 8-bit images `batch × 3 × height × width`."""
         model, size, _ = self._load()
         pixels = images.to(self.device).float() / 255
         if pixels.shape[-1] != size:
@@ -64,16 +92,41 @@ class OpenCLIP:
             torch.tensor(v, device=self.device)[:, None, None]
             for v in (model.visual.image_mean, model.visual.image_std)
         )
-        return model.encode_image((pixels - mean) / std)
+        features: Tensor = model.encode_image(((pixels - mean) / std).to(self.precision))
+        return features.float()
 
     def _load(self) -> tuple[Any, int, Any]:
-        return _load(self.name, self.tag, self.device)
+        return _load(self.name, self.tag, _spelled_out(self.device), self.precision, self.text_only)
 
 
-@lru_cache(maxsize=2)
-def _load(name: str, tag: str | None, device: torch.device) -> tuple[Any, int, Any]:
+def _spelled_out(device: torch.device | str) -> torch.device:
+    """One name per device: `cuda` and `cuda:0` are one, and so are `cpu` and `cpu:0`."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    return torch.device(device.type)
+
+
+@lru_cache(maxsize=4)
+def _load(
+    name: str, tag: str | None, device: torch.device, precision: torch.dtype, text_only: bool
+) -> tuple[Any, int, Any]:
+    """The model, the side of its images in pixels, and its tokenizer."""
     import open_clip
 
-    model = open_clip.create_model(name, pretrained=tag, device=device).eval().requires_grad_(False)
+    model = open_clip.create_model(name, pretrained=tag).eval().requires_grad_(False)
     size = model.visual.image_size
+    if text_only:
+        del model.visual
+    model.to(device, precision)
     return model, size if isinstance(size, int) else size[0], open_clip.get_tokenizer(name)
+
+
+@lru_cache
+def _width(name: str) -> int:
+    if name.startswith("local-dir:"):
+        file = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
+        return int(json.loads(file.read_text())["model_cfg"]["embed_dim"])
+    import open_clip
+
+    return int(open_clip.get_model_config(name)["embed_dim"])

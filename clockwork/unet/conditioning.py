@@ -30,8 +30,12 @@ class Condition:
         return Condition(tokens, pooled, _each(lambda a, b: torch.cat([a, b]), first.unet, second.unet))
 
     def to(self, dtype: torch.dtype) -> "Condition":
-        """For a UNet of another precision; the pooled text is the adaptors' and stays."""
-        return Condition(self.tokens.to(dtype), self.pooled, _each(lambda x: x.to(dtype), self.unet))
+        """For a UNet of another precision; whole numbers, and the adaptors' pooled text, keep theirs."""
+
+        def cast(x: Tensor) -> Tensor:
+            return x.to(dtype) if x.is_floating_point() else x
+
+        return Condition(cast(self.tokens), self.pooled, _each(cast, self.unet))
 
     def expand(self, batch: int) -> "Condition":
         """One prompt's condition as `batch` of the same."""

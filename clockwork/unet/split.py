@@ -57,6 +57,12 @@ class SplitUNet:
         high = self.high_in(embedded)
         return self.high_out(self.low(high, embedded), high, embedded)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the UNet computes."""
+        dtype: torch.dtype = self.unet.conv_in.weight.dtype  # `unet.dtype` walks all modules: 0.5 ms per step
+        return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else self.unet.dtype
+
     def embed(self, *args: Any, **kwargs: Any) -> Embedded:
         """Takes the arguments of `UNet2DConditionModel.forward`."""
         call = self._signature.bind(self.unet, *args, **kwargs)
