@@ -16,6 +16,7 @@ def main(cfg: DictConfig) -> None:
     import clockwork
     from clockwork.data.image_io import write_grid
     from clockwork.experiments.build import trained_folder
+    from clockwork.io.atomic import atomic_write
     from clockwork.pipeline.compare import compare
     from clockwork.sampling.solvers import make_solver
 
@@ -33,7 +34,8 @@ def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     write_grid(output, {f"seed {pair.seed}": pair.pictures for pair in pairs})
     told = [pair.told() for pair in pairs]
-    output.with_suffix(".json").write_text(json.dumps(told, indent=2) + "\n")
+    with atomic_write(output.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(told, indent=2) + "\n")
     for pair in told:
         print(
             f"seed {pair['seed']}: {pair['seconds_without']:.3g} s without, {pair['seconds_with']:.3g} s with Clockwork"

@@ -13,7 +13,7 @@ from clockwork.adaptors.base import KINDS, Adaptor, Widths
 from clockwork.adaptors.hub import fetch
 from clockwork.adaptors.model_card import card
 from clockwork.errors import MissingFileError, UserError
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
 
@@ -26,7 +26,7 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **
     """
     folder = Path(folder)
     weights = {name: weight.detach().contiguous().cpu() for name, weight in adaptor.state_dict().items()}
-    with whole(folder / "adaptor.safetensors") as partial:
+    with atomic_write(folder / "adaptor.safetensors") as partial:
         save_file(weights, partial)
     kind = next(name for name, cls in KINDS.items() if type(adaptor) is cls)
     _write_config(folder, {"kind": kind, "adaptor": adaptor.config(), "operating_point": asdict(point), **about})
@@ -43,7 +43,7 @@ def add_row(folder: str | Path, row: Mapping[str, Any]) -> None:
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     for name, text in (("README.md", card(config)), ("config.json", json.dumps(config, indent=2) + "\n")):
-        with whole(folder / name) as partial:
+        with atomic_write(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from clockwork.errors import MissingFileError, UserError
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 
 
 def read_image(file: Path) -> Tensor:
@@ -41,7 +41,7 @@ def squared(image: Tensor, side: int) -> Tensor:
 
 def write_image(file: Path, image: Tensor) -> None:
     """A PNG, whole or not at all."""
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         _pil(image).save(partial, format="PNG")
 
 
@@ -62,7 +62,7 @@ def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Seq
         for c, image in enumerate(images):
             picture = _pil(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
             sheet.paste(picture, (margin + c * cell[0], top + r * cell[1] + gap // 2))
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         sheet.save(partial, format="PNG")
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Setup
 from clockwork.sampling.solvers import make_solver
@@ -51,7 +51,7 @@ def condition(setup: Setup, prompt: str) -> Condition:
 
 def save_latents(file: Path, latents: Latents) -> None:
     """Safetensors, a tensor a timestep; whole or not at all."""
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         save_file({str(t): x.contiguous() for t, x in latents.items()}, partial)
 
 

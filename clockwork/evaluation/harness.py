@@ -15,7 +15,7 @@ from clockwork.evaluation.generate import generate, pictures
 from clockwork.evaluation.rows import Row, append_row, commit, read_rows, versions
 from clockwork.flops.cost import image_flops
 from clockwork.io import distributed as processes
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
 from clockwork.metrics.clip_score import clip_score
 from clockwork.metrics.fid import FID
@@ -93,7 +93,7 @@ class Evaluation:
         """`prompts/<hash>.json` beside the rows, which hold the hash alone: ids and texts."""
         file = self.folder / "prompts" / f"{prompts_hash(self.prompts)}.json"
         if not file.is_file():
-            with whole(file) as partial:
+            with atomic_write(file) as partial:
                 partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
 
     def _nearness(self, setup: Setup, folder: Path) -> tuple[float | None, float | None]:

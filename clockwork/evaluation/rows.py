@@ -79,14 +79,12 @@ def _ends_whole(stream: Any) -> bool:
 
 
 def commit() -> str | None:
-    """The project's commit, with a + where the tree has changed since; None outside a checkout."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The project's commit, with a + where the tree has changed since; None outside a checkout or without git."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # no git on PATH, or none that may be run
+        return None
     return run.stdout.strip() or None
 
 

@@ -14,7 +14,7 @@ from clockwork.editing.edit import Editor
 from clockwork.errors import MissingFileError, UserError
 from clockwork.experiments.command import CONFIGS
 from clockwork.flops.editing import generation_steps
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -95,5 +95,5 @@ def claim(output: Path, cfg: DictConfig, teacher: Teacher) -> None:
     if marker.is_file() and (begun := json.loads(marker.read_text())) != wanted:
         other = sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))
         raise UserError(f"{output} was begun with other {', '.join(other)}: say output=<another folder>, or remove it")
-    with whole(marker) as partial:
+    with atomic_write(marker) as partial:
         partial.write_text(json.dumps(wanted, indent=2) + "\n")

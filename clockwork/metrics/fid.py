@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from clockwork.errors import UserError
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 
 _SUMS = ("features_sum", "features_cov_sum", "features_num_samples")
 
@@ -63,7 +63,7 @@ class FID:
 
     def _keep(self, cache: Path) -> None:
         sums = {name: getattr(self._metric, f"real_{name}").numpy() for name in _SUMS}
-        with whole(cache) as partial, partial.open("wb") as stream:
+        with atomic_write(cache) as partial, partial.open("wb") as stream:
             np.savez(stream, label=np.array(self.label), **sums)
 
     def _restore(self, cache: Path) -> None:

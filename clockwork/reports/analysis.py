@@ -6,12 +6,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """One line a row, whole or not at all."""
-    with whole(file) as partial, partial.open("w", newline="") as stream:
+    with atomic_write(file) as partial, partial.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -46,6 +46,6 @@ def curves(
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         figure.savefig(partial, dpi=130, format=file.suffix[1:])
     plt.close(figure)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clockwork.data.image_io import read_images, write_grid
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.reports.plots import QUALITY, present
 from clockwork.reports.tables import Row, flops_unit, label
 
@@ -42,7 +42,7 @@ def pareto(rows: Sequence[Row], file: Path, quality: Sequence[str] = QUALITY) ->
         axis.grid(alpha=0.3)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         figure.savefig(partial, dpi=130, format=file.suffix[1:])
     plt.close(figure)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def _escaped(text: str) -> str:
 
 
 def _write(stem: Path, suffix: str, text: str) -> None:
-    with whole(stem.with_name(f"{stem.name}{suffix}")) as partial:
+    with atomic_write(stem.with_name(f"{stem.name}{suffix}")) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 
 from clockwork.errors import MissingFileError
 from clockwork.evaluation.rows import read_rows
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
 from clockwork.reports.formats import Sheet
@@ -77,7 +77,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
         plotly=get_plotlyjs(),
     )
     file = folder / "report.html"
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(page, encoding="utf-8")
     return file
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clockwork.evaluation.rows import read_rows
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 
 
 def _file(folder: Path, name: str, scale: str) -> Path:
@@ -15,7 +15,7 @@ def _file(folder: Path, name: str, scale: str) -> Path:
 
 def write_index(folder: Path, name: str, scale: str, digests: Mapping[str, str]) -> None:
     """`digests` by the table's row names; whole or not at all."""
-    with whole(_file(folder, name, scale)) as partial:
+    with atomic_write(_file(folder, name, scale)) as partial:
         partial.write_text(json.dumps(digests, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clockwork.adaptors import is_hub_name
 from clockwork.errors import UserError
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_folder
 from clockwork.io.fingerprint import digest, weights_hash
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.conditioning import Condition
@@ -215,7 +215,7 @@ class Teacher:
 
     def save(self, folder: Path) -> None:
         """A pipeline folder in diffusers' format, whole or not at all: what `teacher.path=` takes."""
-        with whole(folder) as partial:
+        with atomic_folder(folder) as partial:
             self.pipe.save_pretrained(partial)
             # What the scheduler's config left open stays open, so that every solver goes on filling it in by itself:
             # diffusers writes PNDM's default spacing of timesteps down, and DPM++ would follow it.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.miniature import models, scenes
 
 
@@ -116,7 +116,7 @@ def encode_scenes(vae: AutoencoderKL, count: int, file: Path, chunk: int = 64) -
             size = min(chunk, count - start)
             posterior = vae.encode(scenes.batch("train", start, size)[1]).latent_dist
             latents[start : start + size] = posterior.mean.numpy()
-        with whole(file) as partial, partial.open("wb") as stream:
+        with atomic_write(file) as partial, partial.open("wb") as stream:
             np.save(stream, latents)
     return torch.from_numpy(np.load(file))
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from pytorch_lightning.loggers import CSVLogger
 from transformers import CLIPTextModel
 
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_folder
 from clockwork.miniature import WEIGHTS, models
 from clockwork.miniature.training.parts import Autoencoder, Contrast, Diffusion, Part, encode_scenes
 from clockwork.training.fit import fit
@@ -28,7 +28,7 @@ class Recipe:
         if not (self.folder / "vae").is_dir():
             vae = models.autoencoder().to(**FAST)
             if self._train("autoencoder", Autoencoder(vae, **optimisation), trainer):
-                with whole(self.folder / "vae") as partial:
+                with atomic_folder(self.folder / "vae") as partial:
                     vae.save_pretrained(partial)
 
     def clip(self, optimisation: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
@@ -36,7 +36,7 @@ class Recipe:
             words = models.tokenizer(self.folder / "tokenizer")
             clip = open_clip.model.CLIP(**models.clip_config(words))
             if self._train("small_clip", Contrast(clip, words, **optimisation), trainer):
-                with whole(self.folder / "clip") as partial:
+                with atomic_folder(self.folder / "clip") as partial:
                     models.save_clip(partial, clip, words)
 
     def teacher(
@@ -61,7 +61,7 @@ class Recipe:
         latents = encode_scenes(vae.to(**FAST), scenes, self.folder / "latents.npy")
         part = Diffusion(unet, text, words, latents, models.noise_schedule(), **optimisation)
         if self._train(name, part, trainer):
-            with whole(self.folder / name) as partial:
+            with atomic_folder(self.folder / name) as partial:
                 models.save_pipeline(partial, part.averaged(), vae, words)
 
     def ship(self) -> None:

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 
 Row = Mapping[str, Any]
 Curve = tuple[str, list[tuple[float, Row]]]  # its name, and of each point x and row
@@ -64,7 +64,7 @@ def _draw(curves: Sequence[Curve], unit: str, miniature: bool, stem: Path) -> bo
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(curves)), fontsize=8)
     for kind in ("png", "pdf"):
-        with whole(stem.with_name(f"{stem.name}.{kind}")) as partial:
+        with atomic_write(stem.with_name(f"{stem.name}.{kind}")) as partial:
             figure.savefig(partial, dpi=150, format=kind)
     plt.close(figure)
     return True

@@ -10,7 +10,7 @@ from typing import Any
 from clockwork.flops import editing as editing_flops
 from clockwork.flops.counter import Flops
 from clockwork.flops.paper_models import RealPoint, RealSize
-from clockwork.io.atomic import whole
+from clockwork.io.atomic import atomic_write
 from clockwork.reports.formats import markdown
 from clockwork.reports.paper.published import NOTES, PUBLISHED, convention
 from clockwork.schedule import Schedule
@@ -181,7 +181,7 @@ def summary(lines: Sequence[Line]) -> str:
 
 def write_flops(lines: Iterable[Line], file: Path) -> None:
     """Whole or not at all."""
-    with whole(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([COLUMNS, *(line.cells() for line in lines)])
 
 
