@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clockwork.evaluation.rows import commit
 from clockwork.io.atomic import atomic_folder, atomic_write
 from clockwork.miniature.training import Recipe
 
@@ -163,6 +164,12 @@ with atomic_folder(Path(sys.argv[1])) as partial:
     with atomic_write(tmp_path / "another") as partial:
         partial.touch()
     assert content(tmp_path / "target") == "old" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert commit() is not None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() is None
 
 
 def test_a_stage_stopped_while_it_saves_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
