@@ -180,10 +180,26 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 # From the lowest room to the highest. The miniature is data that every room may read; its training stands on top.
-ROOMS = (
-    "errors schedule operating_point io unet adaptors teachers sampling flops data metrics training pipeline evaluation "
-    "editing analysis reports experiments"
-).split()
+ROOMS = [
+    "errors",
+    "schedule",
+    "operating_point",
+    "io",
+    "unet",
+    "adaptors",
+    "teachers",
+    "sampling",
+    "flops",
+    "data",
+    "metrics",
+    "training",
+    "pipeline",
+    "evaluation",
+    "editing",
+    "analysis",
+    "reports",
+    "experiments",
+]
 
 
 def test_rooms_import_from_below_only() -> None:
