@@ -130,7 +130,8 @@ def test_decoding_and_encoding_in_slices_change_nothing(monkeypatch: pytest.Monk
     images = teacher.decode(latents)
     encoded = teacher.encode_images(images)
     monkeypatch.setattr(Teacher, "_decoder_batch", lambda self, latents: 2)
-    assert torch.equal(images, teacher.decode(latents)) and torch.equal(encoded, teacher.encode_images(images))
+    assert torch.equal(images, teacher.decode(latents))
+    assert torch.allclose(encoded, teacher.encode_images(images), atol=1e-5)  # other batch, other order of sums
 
 
 @pytest.mark.parametrize(("side", "at_once"), [(64, 4), (32, 16), (96, 1), (128, 1)])
