@@ -12,6 +12,7 @@ from clockwork.experiments.command import command
 def main(cfg: DictConfig) -> None:
     import torch
 
+    from clockwork.io.device import choose_precision
     from clockwork.teachers import Teacher
     from clockwork.teachers.random_weights import random_pipeline
 
@@ -21,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pipe = random_pipeline(cfg.architecture, cfg.seed)
     millions = sum(p.numel() for p in pipe.unet.parameters()) / 1e6
-    Teacher(cfg.architecture, pipe.to(getattr(torch, cfg.dtype))).save(path)
+    Teacher(cfg.architecture, pipe.to(choose_precision(cfg.precision, torch.device("cpu")))).save(path)
     print(f"{cfg.architecture}, UNet of {millions:.2f}M random parameters, in {path}")
 
 

@@ -43,13 +43,13 @@ def test_full_pass_is_diffusers_at_real_size(name: str) -> None:
 def test_commands_run_at_real_size(tmp_path: Path) -> None:
     """SD v1.5 with random weights, 256² pixels and 2 steps: a folder, an adaptor trained a step, a row; 14 GB."""
     folder, adaptors, rows = tmp_path / "sd15", tmp_path / "adaptors", tmp_path / "eval"
-    place = [f"teacher.path={folder}", "teacher.resolution=256", "teacher.openclip=miniature", "teacher.device=cpu"]
+    place = [f"teacher.path={folder}", "teacher.resolution=256", "teacher.openclip=miniature", "device=cpu"]
     point = ["teacher=sd15", *place, "adaptor=resnet", "schedule=clock2", "steps=2"]
     tiny = ["prompts_per_epoch=1", "passes=1", "generation_batch_size=1", "epochs=1", "samples_every=0", "logger=none"]
     few = ["prompts.count=1", "batch_size=1", "metrics=none", "metrics.latency=false"]
     commands = {
         "random_teacher": ["architecture=sd15", f"path={folder}"],
-        "train": [*point, *tiny, "trainer.accelerator=cpu", f"output={adaptors}"],
+        "train": [*point, *tiny, f"output={adaptors}"],
         "evaluate": [*point, *few, f"adaptors={adaptors}", f"output={rows}"],
     }
     for script, arguments in commands.items():

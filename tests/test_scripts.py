@@ -35,7 +35,8 @@ MISTAKES = {
     "unknown cut": ("train", ["cut=stage9"], "no cut"),
     "cut that does not fit": ("train", ["cut='0,3'"], "skip"),
     "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),
-    "no GPU": ("train", ["teacher.device=cuda"], "no GPU"),
+    "no GPU": ("train", ["device=cuda"], "torch finds 0 CUDA GPUs"),
+    "no such precision": ("train", ["precision=int8"], "use auto, float32"),
     "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
     "no such layers": ("perturb", ["layers=middle"], "layers=up or down or bottleneck or conv_in"),
@@ -89,7 +90,7 @@ def test_a_mistake_is_one_sentence_and_exit_status_2(
 def test_an_adaptor_of_another_teacher_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "samples_every=9", "logger=none", "trainer.accelerator=cpu"]
+    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "samples_every=9", "logger=none"]
     run(monkeypatch, "train", *quick, "steps=2", f"output={tmp_path}")
     folder = next(tmp_path.rglob("adaptor"))
     points = ["prompts.count=2", "metrics=none", "metrics.latency=false", f"output={tmp_path / 'eval'}", "steps=2"]

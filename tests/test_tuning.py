@@ -41,7 +41,7 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
 
 
 TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "samples_every=0", "logger=none"]
-QUIET = ["trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "teacher.device=cpu"]
+QUIET = ["+trainer.enable_progress_bar=false", "device=cpu"]
 
 
 def config(folder: Path, *overrides: str) -> DictConfig:

@@ -13,6 +13,7 @@ from clockwork.adaptors import save_adaptor
 from clockwork.data.prompts import Prompt, miniature
 from clockwork.errors import UserError
 from clockwork.experiments.build import adaptor_folder, claim, make_setup
+from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
@@ -94,6 +95,7 @@ def _fit(
     **options: Any,
 ) -> Trainer:
     """With sample pictures of the setups beside it."""
+    device = next(iter(setups.values())).teacher.device
     prompts = miniature("validation", 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
@@ -104,5 +106,5 @@ def _fit(
         reload_dataloaders_every_n_epochs=1,
         logger=make_logger(cfg.logger, output),
         **options,
-        **cfg.trainer,
+        **{**cfg.trainer, **lightning_device(device, cfg.trainer.devices)},
     )
