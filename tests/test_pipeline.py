@@ -190,7 +190,7 @@ def test_enabling_again_replaces() -> None:
     other, _ = make()
     clockwork.enable(other, schedule="clock2", cut="1,2")
     assert torch.equal(paint(other), twice)
-    with pytest.raises(ValueError, match="no cut"):
+    with pytest.raises(ValueError, match="unknown cut"):
         clockwork.enable(pipe, cut="stage9")
     assert torch.equal(paint(pipe), twice)  # a mistake leaves what was there
 
@@ -198,7 +198,7 @@ def test_enabling_again_replaces() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a schedule longer than the steps": ({"schedule": "2,8"}, "longer than the 4 steps"),
     "an unknown schedule": ({"schedule": "every2"}, "no schedule"),
-    "an unknown cut": ({"cut": "stage9"}, "no cut"),
+    "an unknown cut": ({"cut": "stage9"}, "unknown cut"),
     "no full step for an adaptor that reads the step before": ({"schedule": "always"}, "reads the step before"),
 }
 

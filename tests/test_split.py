@@ -138,7 +138,7 @@ def test_names_count_from_the_ends() -> None:
     assert Cut.named("3,4", chain) == Cut(3, 4)
     xl = Chain.of(small_unet("sdxl"))
     assert Cut.named("stage1", xl) == Cut(3, 4)
-    with pytest.raises(ValueError, match="no cut 'stage3'"):
+    with pytest.raises(ValueError, match="unknown cut 'stage3'"):
         Cut.named("stage3", xl)
 
 

@@ -9,7 +9,8 @@ from clockwork.adaptors import Adaptor
 from clockwork.errors import UserError
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
-from clockwork.unet.split import Embedded, SplitUNet
+from clockwork.unet.inputs import Embedded
+from clockwork.unet.split import SplitUNet
 
 
 @dataclass(frozen=True)

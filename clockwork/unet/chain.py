@@ -1,8 +1,8 @@
 """The UNet as a chain of layers, and the cut that splits it (paper, Section 4.1).
 
-A diffusers `UNet2DConditionModel`, flattened, is a list of *down layers* (a resnet with its attention, or a
-downsampler), a middle, and a list of *up layers* (a resnet with its attention, which first concatenates one
-skip; or an upsampler).
+A diffusers `UNet2DConditionModel` is flattened to a list of *down layers* (a resnet with its attention, or a
+downsampler), a middle block, and a list of *up layers* (a resnet with its attention, or an upsampler). The resnet of an
+up layer takes the features concatenated with one skip connection.
 """
 
 import re
@@ -25,32 +25,49 @@ KNOWN_BLOCKS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A resnet with its attention if it has one, or a down- or upsampler."""
+    """One layer of the chain: a resnet with optional attention, or a down- or upsampler.
+
+    Attributes:
+        block: The diffusers block that the layer belongs to.
+        index: The block's index in `unet.down_blocks` or `unet.up_blocks`.
+        resnet: The resnet, or None if the layer is a sampler.
+        attention: The transformer that follows the resnet, if any.
+        sampler: The down- or upsampler, or None if the layer is a resnet.
+        last: Whether this is the last resnet of its block.
+        ends: Whether this is the last layer of its block.
+    """
 
     block: Any
-    index: int  # of the block
+    index: int
     resnet: Any = None
     attention: Any = None
     sampler: Any = None
-    last: bool = False  # the block's last resnet
-    ends: bool = False  # the block's last layer
+    last: bool = False
+    ends: bool = False
 
 
-def _layers(blocks: Any, samplers: str) -> list[Layer]:
+def _layers(blocks: Any, sampler_attribute: str) -> list[Layer]:
+    """Flattens down or up blocks; their samplers are in `downsamplers` or `upsamplers`."""
     layers: list[Layer] = []
     for index, block in enumerate(blocks):
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
-        below = getattr(block, samplers) or []
+        samplers = getattr(block, sampler_attribute) or []
         for i, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True), 1):
             last = i == len(block.resnets)
-            layers.append(Layer(block, index, resnet, attention, last=last, ends=last and not len(below)))
-        layers.extend(Layer(block, index, sampler=sampler, ends=True) for sampler in below)
+            layers.append(Layer(block, index, resnet, attention, last=last, ends=last and not len(samplers)))
+        layers.extend(Layer(block, index, sampler=sampler, ends=True) for sampler in samplers)
     return layers
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The layers of a UNet in the order they run; the middle stays one module (or None: BK-SDM-Tiny)."""
+    """The layers of a UNet in the order in which they run.
+
+    Attributes:
+        down: The down layers, highest resolution first.
+        middle: The middle block, or None if the UNet has none (BK-SDM-Tiny).
+        up: The up layers, lowest resolution first.
+    """
 
     down: tuple[Layer, ...]
     middle: nn.Module | None
@@ -58,12 +75,22 @@ class Chain:
 
     @classmethod
     def of(cls, unet: UNet2DConditionModel) -> "Chain":
-        blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-        for block in blocks:
+        """Flattens a UNet into a chain that refers to the UNet's own modules.
+
+        Args:
+            unet: A UNet made of the block types in `KNOWN_BLOCKS`.
+
+        Returns:
+            The chain.
+
+        Raises:
+            UserError: If the UNet has a block of another type.
+        """
+        for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
             if block is not None and type(block).__name__ not in KNOWN_BLOCKS:
                 raise UserError(
                     f"cannot split a UNet with {type(block).__name__}: "
-                    f"a chain is made of {', '.join(sorted(KNOWN_BLOCKS))}"
+                    f"use a UNet made of {', '.join(sorted(KNOWN_BLOCKS))}"
                 )
         down = tuple(_layers(unet.down_blocks, "downsamplers"))
         return cls(down, unet.mid_block, tuple(_layers(unet.up_blocks, "upsamplers")))
@@ -71,44 +98,83 @@ class Chain:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the UNet is split: the first `down` and the last `up` layers of the chain are always run."""
+    """Where the UNet is split. The layers in between are the low-res path, which an adaptor replaces.
+
+    Attributes:
+        down: How many layers at the start of `Chain.down` run on every step.
+        up: How many layers at the end of `Chain.up` run on every step.
+    """
 
     down: int
     up: int
 
     @classmethod
     def named(cls, name: str, chain: Chain) -> "Cut":
-        """`stage1`, `stage2`, …: that many levels stay outside, and the upsampler that leads into them (the
-        paper's cut-off); `stage1_upsampled`: without that upsampler (the authors' public code); `layer1`,
-        `layer2`, …: DeepCache's branches 0, 1, …; `3,4`: by numbers. Counted from the ends of the chain, so
-        that a name means the same on every UNet."""
+        """Resolves the name of a cut for a given chain.
+
+        Names count from the ends of the chain, so the same name works on every UNet:
+
+        - `stage1`, `stage2`, …: that many resolution levels run on every step, and so does the upsampler that leads
+          into them (the paper's cut-off).
+        - `stage1_upsampled`, `stage2_upsampled`, …: the same without that upsampler (the authors' public code).
+        - `layer1`, `layer2`, …: DeepCache's branches 0, 1, ….
+        - `3,4`: the values of `down` and `up`.
+
+        Args:
+            name: The name.
+            chain: The chain of the UNet to split.
+
+        Returns:
+            The cut. Its numbers are not validated; see `check`.
+
+        Raises:
+            UserError: If the name is unknown or this UNet has too few levels for it.
+        """
         if numbers := re.fullmatch(r"(\d+),\s*(\d+)", name):
             return cls(int(numbers[1]), int(numbers[2]))
         if layer := re.fullmatch(r"layer([1-9]\d*)", name):
             return cls(int(layer[1]) - 1, int(layer[1]))
         if stage := re.fullmatch(r"stage([1-9]\d*)(_upsampled)?", name):
-            levels, last = int(stage[1]), chain.up[-1].index
+            levels, last_block = int(stage[1]), chain.up[-1].index
             down = sum(layer.index < levels for layer in chain.down)
-            up = sum(layer.index > last - levels for layer in chain.up)
-            if levels <= last:
+            up = sum(layer.index > last_block - levels for layer in chain.up)
+            if levels <= last_block:
                 return cls(down, up + (stage[2] is None))
         raise UserError(
-            f"no cut {name!r} on this UNet: say stage1, stage1_upsampled, stage2, layer1, … or two numbers such as 3,4"
+            f"unknown cut {name!r} for this UNet: use stage1, stage1_upsampled, stage2, layer1, …, "
+            "or two numbers such as 3,4"
         )
 
     def check(self, chain: Chain) -> None:
+        """Checks that the cut fits a chain.
+
+        Args:
+            chain: The chain of the UNet to split.
+
+        Raises:
+            UserError: If the chain has too few layers, or if the kept up layers read more skip connections than
+                the kept down layers produce.
+        """
         if not (0 <= self.down <= len(chain.down) and 1 <= self.up <= len(chain.up)):
             raise UserError(
-                f"{self} does not fit a UNet of {len(chain.down)} down and {len(chain.up)} up layers "
-                "(down from 0, up from 1)"
+                f"{self} does not fit a UNet with {len(chain.down)} down and {len(chain.up)} up layers: "
+                f"choose down from 0 to {len(chain.down)} and up from 1 to {len(chain.up)}"
             )
         if self.kept_skips(chain) > self.down + 1:
             raise UserError(
-                f"{self} keeps {self.kept_skips(chain)} up layers that read a skip, but only {self.down + 1} skips: "
-                "raise down or lower up"
+                f"{self} keeps {self.kept_skips(chain)} up layers that read a skip connection, but only "
+                f"{self.down + 1} skip connections: raise down or lower up"
             )
 
     def kept_skips(self, chain: Chain) -> int:
+        """Counts the skip connections that the kept up layers read.
+
+        Args:
+            chain: The chain of the UNet to split.
+
+        Returns:
+            The number of kept up layers that contain a resnet.
+        """
         return sum(layer.resnet is not None for layer in chain.up[len(chain.up) - self.up :])
 
     def __str__(self) -> str:

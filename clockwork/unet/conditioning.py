@@ -1,4 +1,4 @@
-"""What a batch of prompts is turned into before the UNet sees it."""
+"""The encoded prompts that condition a UNet call."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Condition:
-    """A batch of prompts, encoded."""
+    """A batch of encoded prompts.
 
-    tokens: Tensor  # batch × tokens × width, for the UNet's cross-attention
-    pooled: Tensor | None = None  # batch × width, OpenCLIP's, for adaptors that read text
-    # Further arguments of the UNet's forward; tensors anywhere within begin with the batch.
+    Attributes:
+        tokens: Text features for the UNet's cross-attention, `batch × tokens × width`.
+        pooled: Pooled OpenCLIP text features for adaptors that read `text_emb`, `batch × width`.
+        unet: Further keyword arguments of the UNet's `forward`, for example `added_cond_kwargs`. The first axis of
+            every tensor in it, at any depth, is the batch.
+    """
+
+    tokens: Tensor
+    pooled: Tensor | None = None
     unet: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -22,39 +28,66 @@ class Condition:
 
     @staticmethod
     def join(first: "Condition", second: "Condition") -> "Condition":
-        """One batch of two: negative then positive, as guidance wants them. What is no tensor is the second's."""
+        """Concatenates two batches, for example the negative and the positive half for classifier-free guidance.
+
+        Args:
+            first: The first part of the new batch.
+            second: The second part. Values in `unet` that are not tensors are taken from it.
+
+        Returns:
+            A condition of `len(first) + len(second)` prompts; `pooled` is None if either part has none.
+        """
         pooled = None
         if first.pooled is not None and second.pooled is not None:
             pooled = torch.cat([first.pooled, second.pooled])
         tokens = torch.cat([first.tokens, second.tokens])
-        return Condition(tokens, pooled, _each(lambda a, b: torch.cat([a, b]), first.unet, second.unet))
+        return Condition(tokens, pooled, _map_tensors(lambda a, b: torch.cat([a, b]), first.unet, second.unet))
 
     def to(self, dtype: torch.dtype) -> "Condition":
-        """For a UNet of another precision; whole numbers, and the adaptors' pooled text, keep theirs."""
+        """Casts the UNet's inputs to the UNet's precision.
+
+        Args:
+            dtype: The precision of the UNet.
+
+        Returns:
+            A condition with floating-point tensors in `dtype`. Integer tensors, and `pooled`, which only adaptors
+            read, keep theirs.
+        """
 
         def cast(x: Tensor) -> Tensor:
             return x.to(dtype) if x.is_floating_point() else x
 
-        return Condition(cast(self.tokens), self.pooled, _each(cast, self.unet))
+        return Condition(cast(self.tokens), self.pooled, _map_tensors(cast, self.unet))
 
     def expand(self, batch: int) -> "Condition":
-        """One prompt's condition as `batch` of the same."""
+        """Repeats the condition of a single prompt, without copying memory.
+
+        Args:
+            batch: How many times to repeat it.
+
+        Returns:
+            A condition of `batch` equal prompts, or this one if it already has that length.
+        """
         if len(self) == batch:
             return self
 
-        def wide(x: Tensor) -> Tensor:
+        def repeat(x: Tensor) -> Tensor:
             return x.expand(batch, *x.shape[1:])
 
-        return Condition(wide(self.tokens), None if self.pooled is None else wide(self.pooled), _each(wide, self.unet))
+        pooled = None if self.pooled is None else repeat(self.pooled)
+        return Condition(repeat(self.tokens), pooled, _map_tensors(repeat, self.unet))
 
 
-def _each(function: Callable[..., Tensor], *trees: Any) -> Any:
-    """The function of the tensors at the same place in trees of mappings and lists; of anything else the last's."""
+def _map_tensors(function: Callable[..., Tensor], *trees: Any) -> Any:
+    """Applies a function to the tensors at the same place in nested mappings and lists of equal structure.
+
+    Wherever the trees differ in structure or hold something else, the result has the value of the last tree.
+    """
     last = trees[-1]
     if isinstance(last, Tensor) and all(isinstance(tree, Tensor) for tree in trees):
         return function(*trees)
     if isinstance(last, Mapping) and all(isinstance(tree, Mapping) and tree.keys() == last.keys() for tree in trees):
-        return {key: _each(function, *(tree[key] for tree in trees)) for key in last}
+        return {key: _map_tensors(function, *(tree[key] for tree in trees)) for key in last}
     if isinstance(last, list | tuple) and all(isinstance(t, list | tuple) and len(t) == len(last) for t in trees):
-        return [_each(function, *branches) for branches in zip(*trees, strict=True)]
+        return [_map_tensors(function, *branches) for branches in zip(*trees, strict=True)]
     return last

@@ -1,7 +1,7 @@
-"""Running the chain in two parts, bit for bit `unet(...)` (paper, Section 4.1)."""
+"""A UNet that runs in two parts, with the same result as `unet(...)` bit for bit (paper, Section 4.1)."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,36 +13,39 @@ from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor
 
 from clockwork.unet.chain import Chain, Cut, Layer
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """What every layer of one UNet call is conditioned on."""
-
-    sample: Tensor  # batch × channels × height × width, as conv_in takes it
-    t_emb: Tensor  # batch × time width: the UNet's own time embedding, with added conditions
-    text: Any  # batch × tokens × width; with an image prompt a tuple of it and the image's tokens
-    attention: dict[str, Any]  # what attentions take besides
-    lora_scale: float = 1.0
-    controlnet: tuple[Tensor, ...] = ()  # one a skip
-    controlnet_middle: Tensor | None = None
-    t2i: tuple[Tensor, ...] = ()  # one a down block, and perhaps one for the middle
-    forced_sizes: bool = False  # an odd latent: upsamplers must hit the next skip's size
+from clockwork.unet.inputs import Embedded, embed_inputs
 
 
 @dataclass(frozen=True)
 class HighIn:
-    """What the kept down layers hand on."""
+    """The output of the kept down layers.
 
-    r_in: Tensor  # batch × channels × height × width: leaves the last kept down layer
-    skips: tuple[Tensor, ...] = field(repr=False)  # conv_in's output, then each kept down layer's
+    Attributes:
+        r_in: The output of the last kept down layer, `batch × channels × height × width`.
+        skips: The output of `conv_in`, then that of each kept down layer.
+    """
+
+    r_in: Tensor
+    skips: tuple[Tensor, ...] = field(repr=False)
 
 
 class SplitUNet:
-    """A UNet in two parts: high-res (`high_in`, `high_out`) and low-res (`low`), which an adaptor can replace.
+    """A UNet in two parts: high-res (`high_in`, `high_out`), and low-res (`low`), which an adaptor can replace.
 
-    `high_out(low(high_in(e), e), high_in(e), e)` with `e = embed(...)` equals `unet(...)` bit for bit at every cut.
-    Holds a reference to the UNet and owns nothing; never put into eval, train or on a device by itself.
+    At every cut, the three parts in sequence equal `unet(...)` bit for bit:
+
+        embedded = split.embed(sample, timestep, encoder_hidden_states)
+        high = split.high_in(embedded)
+        output = split.high_out(split.low(high, embedded), high, embedded)
+
+    The object refers to the UNet and owns no weights. Move the UNet itself between devices and modes.
+
+    Args:
+        unet: The UNet to split.
+        cut: A cut, or the name of one (see `Cut.named`).
+
+    Raises:
+        UserError: If the UNet has unknown blocks, or the cut is unknown or does not fit.
     """
 
     def __init__(self, unet: UNet2DConditionModel, cut: Cut | str = "stage1") -> None:
@@ -52,7 +55,15 @@ class SplitUNet:
         self._signature = inspect.signature(type(unet).forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The full pass: takes what `unet.forward` takes, gives its `sample`."""
+        """Runs all layers: the full pass.
+
+        Args:
+            *args: Positional arguments of `unet.forward`.
+            **kwargs: Keyword arguments of `unet.forward`.
+
+        Returns:
+            The UNet's output `sample`, `batch × channels × height × width`.
+        """
         embedded = self.embed(*args, **kwargs)
         high = self.high_in(embedded)
         return self.high_out(self.low(high, embedded), high, embedded)
@@ -60,138 +71,143 @@ class SplitUNet:
     @property
     def dtype(self) -> torch.dtype:
         """The precision in which the UNet computes."""
-        dtype: torch.dtype = self.unet.conv_in.weight.dtype  # `unet.dtype` walks all modules: 0.5 ms per step
+        # `unet.dtype` iterates over all modules, which takes 0.5 ms per step. Quantised weights have no float dtype.
+        dtype: torch.dtype = self.unet.conv_in.weight.dtype
         return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else self.unet.dtype
 
     def embed(self, *args: Any, **kwargs: Any) -> Embedded:
-        """Takes the arguments of `UNet2DConditionModel.forward`."""
+        """Embeds the inputs of a UNet call.
+
+        Args:
+            *args: Positional arguments of `unet.forward`.
+            **kwargs: Keyword arguments of `unet.forward`.
+
+        Returns:
+            The inputs of the chain's layers.
+        """
         call = self._signature.bind(self.unet, *args, **kwargs)
         call.apply_defaults()
-        given, unet = call.arguments, self.unet
-        sample, added = given["sample"], given["added_cond_kwargs"]
-        forced = any(n % 2**unet.num_upsamplers for n in sample.shape[-2:])
-        if unet.config.center_input_sample:
-            sample = 2 * sample - 1.0
-        t_emb = unet.time_embedding(
-            unet.get_time_embed(sample=sample, timestep=given["timestep"]), given["timestep_cond"]
-        )
-        class_emb = unet.get_class_embed(sample=sample, class_labels=given["class_labels"])
-        if class_emb is not None:
-            t_emb = torch.cat([t_emb, class_emb], dim=-1) if unet.config.class_embeddings_concat else t_emb + class_emb
-        aug_emb = unet.get_aug_embed(
-            emb=t_emb, encoder_hidden_states=given["encoder_hidden_states"], added_cond_kwargs=added
-        )
-        if unet.config.addition_embed_type == "image_hint":
-            aug_emb, hint = aug_emb
-            sample = torch.cat([sample, hint], dim=1)
-        t_emb = t_emb if aug_emb is None else t_emb + aug_emb
-        text = unet.process_encoder_hidden_states(
-            encoder_hidden_states=given["encoder_hidden_states"], added_cond_kwargs=added
-        )
-        attention, lora_scale = self._attention(given, sample.dtype)
-        t_emb = t_emb if unet.time_embed_act is None else unet.time_embed_act(t_emb)
-        return Embedded(sample, t_emb, text, attention, lora_scale, *_residuals(given), forced)
+        return embed_inputs(self.unet, call.arguments)
 
-    def _attention(self, given: dict[str, Any], dtype: torch.dtype) -> tuple[dict[str, Any], float]:
-        """What attentions take besides the text, and LoRA's scale, which is not for them."""
-        extra = dict(given["cross_attention_kwargs"] or {})
-        lora_scale = extra.pop("scale", 1.0)
-        if extra.get("gligen") is not None:
-            extra["gligen"] = {"objs": self.unet.position_net(**extra["gligen"])}
-        attention = {
-            "attention_mask": _bias(given["attention_mask"], dtype),
-            "encoder_attention_mask": _bias(given["encoder_attention_mask"], dtype),
-            "cross_attention_kwargs": extra if given["cross_attention_kwargs"] is not None else None,
-        }
-        return attention, lora_scale
+    def high_in(self, embedded: Embedded) -> HighIn:
+        """Runs `conv_in` and the kept down layers.
 
-    def high_in(self, e: Embedded) -> HighIn:
-        with self._lora(e):
-            sample = self.unet.conv_in(e.sample)
-            return self._down(sample, (sample,), self.chain.down[: self.cut.down], e)
+        Args:
+            embedded: The inputs of the UNet call.
 
-    def low(self, high: HighIn, e: Embedded) -> Tensor:
-        """The low-res path: `r_out`, what enters the first kept up layer."""
-        with self._lora(e):
-            low = self._down(high.r_in, high.skips, self.chain.down[self.cut.down :], e)
-            sample = low.r_in
-            if self.chain.middle is not None:
-                sample = self.chain.middle(sample, e.t_emb, encoder_hidden_states=e.text, **e.attention)
-                spare = e.t2i[len(self.unet.down_blocks) :]
-                if spare and spare[0].shape == sample.shape:  # T2I-Adapter-XL
-                    sample = sample + spare[0]
-            if e.controlnet_middle is not None:
-                sample = sample + e.controlnet_middle
-            return self._up(sample, low.skips, self.chain.up[: len(self.chain.up) - self.cut.up], e)
+        Returns:
+            `r_in`, and the skip connections of these layers.
+        """
+        with self._scaled_lora(embedded):
+            sample = self.unet.conv_in(embedded.sample)
+            return self._down(sample, (sample,), self.chain.down[: self.cut.down], embedded)
 
-    def high_out(self, r_out: Tensor, high: HighIn, e: Embedded) -> Tensor:
-        """The UNet's output, from the low-res path's or an adaptor's."""
-        with self._lora(e):
+    def low(self, high: HighIn, embedded: Embedded) -> Tensor:
+        """Runs the low-res path: the remaining down layers, the middle block, and the up layers before the cut.
+
+        Args:
+            high: The output of `high_in`.
+            embedded: The inputs of the UNet call.
+
+        Returns:
+            `r_out`, the input of the first kept up layer, `batch × channels × height × width`.
+        """
+        with self._scaled_lora(embedded):
+            low = self._down(high.r_in, high.skips, self.chain.down[self.cut.down :], embedded)
+            sample = self._middle(low.r_in, embedded)
+            return self._up(sample, low.skips, self.chain.up[: len(self.chain.up) - self.cut.up], embedded)
+
+    def high_out(self, r_out: Tensor, high: HighIn, embedded: Embedded) -> Tensor:
+        """Runs the kept up layers and the output convolution.
+
+        Args:
+            r_out: The output of `low`, or an adaptor's estimate of it. It is not modified.
+            high: The output of `high_in` on the same step.
+            embedded: The inputs of the UNet call.
+
+        Returns:
+            The UNet's output, `batch × channels × height × width`.
+        """
+        with self._scaled_lora(embedded):
             kept = self.chain.up[len(self.chain.up) - self.cut.up :]
-            sample = self._up(r_out, high.skips[: self.cut.kept_skips(self.chain)], kept, e)
+            sample = self._up(r_out, high.skips[: self.cut.kept_skips(self.chain)], kept, embedded)
             if self.unet.conv_norm_out:
                 sample = self.unet.conv_act(self.unet.conv_norm_out(sample))
             return self.unet.conv_out(sample)
 
-    def _down(self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], e: Embedded) -> HighIn:
+    def _down(self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: Embedded) -> HighIn:
+        """Runs down layers, and appends the output of each to the skip connections."""
         for layer in layers:
-            if layer.resnet is None:
-                sample = layer.sampler(sample)
-            else:
-                sample = layer.resnet(sample, e.t_emb)
-                if layer.attention is not None:
-                    sample = layer.attention(sample, encoder_hidden_states=e.text, return_dict=False, **e.attention)[0]
-            # T2I-Adapter's residual: before the downsampler where the block has attention, else after it.
-            here = layer.last if getattr(layer.block, "has_cross_attention", False) else layer.ends
-            if here and layer.index < len(e.t2i):
-                sample = sample + e.t2i[layer.index]
+            sample = layer.sampler(sample) if layer.resnet is None else _resnet(layer, sample, embedded)
+            # T2I-Adapter's residual is added before the downsampler if the block has attention, else after it.
+            has_attention = getattr(layer.block, "has_cross_attention", False)
+            adds_residual = layer.last if has_attention else layer.ends
+            if adds_residual and layer.index < len(embedded.t2i):
+                sample = sample + embedded.t2i[layer.index]
             skips += (sample,)
         return HighIn(sample, skips)
 
-    def _up(self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], e: Embedded) -> Tensor:
+    def _middle(self, sample: Tensor, embedded: Embedded) -> Tensor:
+        """Runs the middle block, if there is one, and adds the residuals of T2I-Adapter and ControlNet."""
+        if self.chain.middle is not None:
+            sample = self.chain.middle(
+                sample, embedded.t_emb, encoder_hidden_states=embedded.text, **embedded.attention
+            )
+            residual = embedded.t2i[len(self.unet.down_blocks) :]
+            if residual and residual[0].shape == sample.shape:  # T2I-Adapter-XL
+                sample = sample + residual[0]
+        if embedded.controlnet_middle is not None:
+            sample = sample + embedded.controlnet_middle
+        return sample
+
+    def _up(self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: Embedded) -> Tensor:
+        """Runs up layers; each resnet consumes the last skip connection that is left."""
         skips_left = list(enumerate(skips))
         for layer in layers:
             if layer.resnet is None:
-                size = skips_left[-1][1].shape[2:] if e.forced_sizes else None
+                size = skips_left[-1][1].shape[2:] if embedded.forced_sizes else None
                 sample = layer.sampler(sample, size)
                 continue
             i, skip = skips_left.pop()
-            if e.controlnet:
-                skip = skip + e.controlnet[i]
-            b = layer.block
-            freeu = {name: getattr(b, name, None) for name in ("s1", "s2", "b1", "b2")}
-            if all(freeu.values()):  # it writes into its input: r_out must stay as it was
-                ours = sample.clone()
-                skip = ours if skip is sample else skip  # without a middle block diffusers writes into both
-                sample, skip = apply_freeu(b.resolution_idx, ours, skip, **freeu)
-            sample = layer.resnet(torch.cat([sample, skip], dim=1), e.t_emb)
-            if layer.attention is not None:
-                sample = layer.attention(sample, encoder_hidden_states=e.text, return_dict=False, **e.attention)[0]
+            if embedded.controlnet:
+                skip = skip + embedded.controlnet[i]
+            sample, skip = _freeu(layer.block, sample, skip)
+            sample = _resnet(layer, torch.cat([sample, skip], dim=1), embedded)
         return sample
 
     @contextmanager
-    def _lora(self, e: Embedded) -> Iterator[None]:
-        if not USE_PEFT_BACKEND or e.lora_scale == 1.0:
+    def _scaled_lora(self, embedded: Embedded) -> Iterator[None]:
+        """Applies LoRA's scale within the context, as `UNet2DConditionModel.forward` does during a call."""
+        if not USE_PEFT_BACKEND or embedded.lora_scale == 1.0:
             yield
             return
-        scale_lora_layers(self.unet, e.lora_scale)
+        scale_lora_layers(self.unet, embedded.lora_scale)
         try:
             yield
         finally:
-            unscale_lora_layers(self.unet, e.lora_scale)
+            unscale_lora_layers(self.unet, embedded.lora_scale)
 
 
-def _residuals(given: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], Tensor | None, tuple[Tensor, ...]]:
-    """ControlNet's, a skip each and one for the middle, and T2I-Adapter's."""
-    controlnet, middle = given["down_block_additional_residuals"], given["mid_block_additional_residual"]
-    t2i = given["down_intrablock_additional_residuals"]
-    if t2i is None and middle is None and controlnet is not None:  # T2I-Adapter's older way in
-        t2i, controlnet = controlnet, None
-    if controlnet is None or middle is None:
-        controlnet, middle = (), None
-    return tuple(controlnet), middle, tuple(t2i or ())
+def _resnet(layer: Layer, sample: Tensor, embedded: Embedded) -> Tensor:
+    """Runs a layer's resnet, and its attention if it has one."""
+    sample = layer.resnet(sample, embedded.t_emb)
+    if layer.attention is None:
+        return sample
+    attended: Tensor = layer.attention(
+        sample, encoder_hidden_states=embedded.text, return_dict=False, **embedded.attention
+    )[0]
+    return attended
 
 
-def _bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """1 = keep, 0 = discard, as a bias with one query: `batch × 1 × keys`."""
-    return None if mask is None else ((1 - mask.to(dtype)) * -10000.0).unsqueeze(1)
+def _freeu(block: Any, sample: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+    """Applies FreeU to the inputs of an up block's resnet, if it is enabled."""
+    factors = {name: getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")}
+    if not all(factors.values()):
+        return sample, skip
+    # apply_freeu writes into its input, and r_out must not change. Without a middle block, sample and skip can be the
+    # same tensor, and diffusers writes into both.
+    copy = sample.clone()
+    reweighted: tuple[Tensor, Tensor] = apply_freeu(
+        block.resolution_idx, copy, copy if skip is sample else skip, **factors
+    )
+    return reweighted
