@@ -82,7 +82,7 @@ def test_layers_are_the_papers() -> None:
     ]
     assert layers(unet, "up")["up1"] is unet.up_blocks[0].upsamplers[0]
     assert layers(unet, "bottleneck") == {"bottleneck": unet.mid_block}
-    with pytest.raises(ValueError, match="say layers=up or down or conv_in"):
+    with pytest.raises(ValueError, match="use layers=up or down or conv_in"):
         layers(small_unet("bk_sdm_tiny"), "bottleneck")
 
 

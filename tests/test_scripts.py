@@ -40,7 +40,7 @@ MISTAKES = {
     "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
     "no such layers": ("perturb", ["layers=middle"], "layers=up or down or bottleneck or conv_in"),
-    "alpha that is no share": ("perturb", ["alpha=3"], "alpha 3"),
+    "alpha out of range": ("perturb", ["alpha=3"], "alpha 3"),
     "statistics of nothing": ("perturb", ["over=batch"], "over=example or over=channel"),
     "disturbed after the end": ("perturb", ["from_steps=[20]"], "from 0 to 19"),
     "cut without low-res path": ("drift", ["cuts=[stage9]"], "unknown cut"),

@@ -1,1 +1,1 @@
-"""Analysis: what the idea rests on. How features drift between steps, and what disturbing them does."""
+"""Analyses of the UNet's features: how they change between steps, and how noise in one layer changes the image."""

@@ -1,4 +1,4 @@
-"""Disturbing one layer's features from some step on (paper, Section 3 and Appendix C, equation 1; Figures 2, 10–13)."""
+"""Noise in one layer's features from some step on (paper, Section 3 and Appendix C, equation 1; Figures 2, 10–13)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,32 +16,52 @@ from clockwork.sampling.denoisers import Denoised, Denoiser
 from clockwork.sampling.sampler import Setup
 from clockwork.teachers import Condition
 
-# The axes of mu and sigma, which the paper leaves open: all of an example's values, or each of its channels'.
+# The axes over which mu and sigma are computed, which the paper does not specify: per example or per channel.
 OVER = {"example": (1, 2, 3), "channel": (2, 3)}
 
 
 def layers(unet: UNet2DConditionModel, which: str) -> dict[str, nn.Module]:
-    """The layers of one figure, in the order they run: `up` (Figures 2, 12), `down`, `bottleneck`, `conv_in`
-    (Figures 11, 13)."""
+    """Finds the layers that one figure of the paper perturbs.
+
+    Args:
+        unet: The UNet.
+        which: `up` (upsamplers; Figures 2, 10, 12), or `down` (downsamplers), `bottleneck` (the middle block) or
+            `conv_in` (Figures 11, 13).
+
+    Returns:
+        The modules by name, in the order in which they run.
+
+    Raises:
+        UserError: If the name is unknown or the UNet has no such layers.
+    """
     up = [layer for block in unet.up_blocks for layer in block.upsamplers or []]
     down = [layer for block in unet.down_blocks for layer in block.downsamplers or []]
-    found: dict[str, dict[str, nn.Module]] = {
+    groups: dict[str, dict[str, nn.Module]] = {
         "up": {f"up{i}": layer for i, layer in enumerate(up, 1)},
         "down": {f"down{i}": layer for i, layer in enumerate(down, 1)},
         "bottleneck": {} if unet.mid_block is None else {"bottleneck": unet.mid_block},
         "conv_in": {"conv_in": unet.conv_in},
     }
-    if not found.get(which):
-        there = " or ".join(name for name, modules in found.items() if modules)
-        raise UserError(f"no layers {which!r} on this UNet: say layers={there}")
-    return found[which]
+    if not groups.get(which):
+        available = " or ".join(name for name, modules in groups.items() if modules)
+        raise UserError(f"this UNet has no layers {which!r}: use layers={available}")
+    return groups[which]
 
 
 def perturb(f: Tensor, alpha: float, noise: Tensor, over: str = "example") -> Tensor:
-    """Equation 1: `mu + sqrt(alpha) (f − mu) + sqrt(1 − alpha) sigma × noise`, of `f`'s shape.
+    """Mixes features with noise of the same mean and variance (equation 1).
 
-    `f` is `batch × channels × height × width`, `noise` standard normal of that shape. Mean and variance stay as they
-    are in expectation: `alpha sigma² + (1 − alpha) sigma²`. `over` says of what mu and sigma are taken.
+    Computes `mu + sqrt(alpha) (f − mu) + sqrt(1 − alpha) sigma noise`. In expectation this has mean `mu` and variance
+    `alpha sigma² + (1 − alpha) sigma² = sigma²`.
+
+    Args:
+        f: Features, `batch × channels × height × width`.
+        alpha: Share of the features' variance that is kept, from 0 (all noise) to 1 (unchanged).
+        noise: Standard normal noise of the same shape.
+        over: Compute mu and sigma per `example` or per `channel` of each example.
+
+    Returns:
+        The perturbed features, of the same shape.
     """
     mu = f.mean(OVER[over], keepdim=True)
     sigma = f.std(OVER[over], correction=0, keepdim=True)
@@ -50,30 +70,41 @@ def perturb(f: Tensor, alpha: float, noise: Tensor, over: str = "example") -> Te
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A denoiser around a denoiser: on every step after the first `clean` ones, one layer's output is disturbed."""
+    """A denoiser that wraps another one and perturbs the output of one layer after the first steps.
+
+    Attributes:
+        denoiser: The wrapped denoiser.
+        layer: The module of its UNet whose output is perturbed.
+        alpha: Share of the features' variance that is kept, from 0 to 1.
+        num_clean_steps: How many steps run unperturbed.
+        ids: Ids of the batch's prompts. The noise depends on the id and not on the rest of the batch.
+        seed: Seed of the noise.
+        over: Compute mu and sigma per `example` or per `channel`.
+    """
 
     denoiser: Denoiser
     layer: nn.Module
-    alpha: float  # how much of the features' variance stays: 1 all, 0 none
-    clean: int
-    ids: Sequence[int]  # of the batch's prompts: each has noise of its own, whatever batch it is in
+    alpha: float
+    num_clean_steps: int
+    ids: Sequence[int]
     seed: int = 0
     over: str = "example"
 
     def __call__(
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
     ) -> Denoised:
-        if step <= self.clean:
+        """Denoises one step; arguments and result are those of `Denoiser`."""
+        if step <= self.num_clean_steps:
             return self.denoiser(sample, t, condition, step, r_out_prev)
 
-        def disturb(_: nn.Module, __: object, f: Tensor) -> Tensor:
+        def perturb_output(_: nn.Module, __: object, f: Tensor) -> Tensor:
             return perturb(f, self.alpha, self._noise(f, step), self.over)
 
-        with self.layer.register_forward_hook(disturb):  # the handle removes the hook, also after an exception
+        with self.layer.register_forward_hook(perturb_output):  # the context removes the hook, even after an error
             return self.denoiser(sample, t, condition, step, r_out_prev)
 
     def _noise(self, f: Tensor, step: int) -> Tensor:
-        """New on every step; guidance's two halves have their own."""
+        """Draws noise of the features' shape, which differs between steps and between the two passes of guidance."""
         keys = [(self.seed, i, step, half) for half in range(len(f) // len(self.ids)) for i in self.ids]
         seeds = [int(np.random.SeedSequence(key).generate_state(1)[0]) for key in keys]
         return torch.stack([torch.randn(f.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds]).to(f)
@@ -81,7 +112,16 @@ class Perturbed:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One cell of a figure: a layer, disturbed after the first `from_step` steps."""
+    """One cell of a figure: a layer that is perturbed from one step on.
+
+    Attributes:
+        layer: Name of the layer.
+        module: The layer.
+        from_step: How many steps run unperturbed.
+        alpha: Share of the features' variance that is kept, from 0 to 1.
+        over: Compute mu and sigma per `example` or per `channel`.
+        seed: Seed of the noise.
+    """
 
     layer: str
     module: nn.Module
@@ -94,33 +134,65 @@ class Perturbation:
     def each(
         cls, setup: Setup, which: str, from_steps: Sequence[int], alpha: float, over: str = "example", seed: int = 0
     ) -> "list[Perturbation]":
-        """Every layer of a figure from each of `from_steps` on."""
+        """Combines every layer of a figure with every number of unperturbed steps.
+
+        Args:
+            setup: The UNet and its number of steps.
+            which: Name of the figure's layers (see `layers`).
+            from_steps: How many steps run unperturbed, each from 0 to one less than the number of steps.
+            alpha: Share of the features' variance that is kept, from 0 to 1.
+            over: Compute mu and sigma per `example` or per `channel`.
+            seed: Seed of the noise.
+
+        Returns:
+            The perturbations, grouped by layer.
+
+        Raises:
+            UserError: If an argument is out of range, or the UNet has no such layers.
+        """
         if not 0 <= alpha <= 1:
-            raise UserError(f"alpha {alpha} is no share: say a number from 0 (all noise) to 1 (untouched)")
+            raise UserError(f"alpha {alpha} is out of range: use a value from 0 (all noise) to 1 (unperturbed)")
         if over not in OVER:
-            raise UserError(f"no statistics over={over}: say over={' or over='.join(OVER)}")
+            raise UserError(f"unknown value over={over}: use over={' or over='.join(OVER)}")
         if not from_steps or not 0 <= min(from_steps) <= max(from_steps) < setup.calls:
             raise UserError(
-                f"from_steps {list(from_steps)} does not fit {setup.calls} steps: say some from 0 to {setup.calls - 1}"
+                f"from_steps {list(from_steps)} does not fit {setup.calls} steps: "
+                f"use one or more values from 0 to {setup.calls - 1}"
             )
-        found = layers(setup.split.unet, which)
-        return [cls(name, module, k, alpha, over, seed) for name, module in found.items() for k in from_steps]
+        modules = layers(setup.split.unet, which)
+        return [cls(name, module, k, alpha, over, seed) for name, module in modules.items() for k in from_steps]
 
     @property
     def name(self) -> str:
+        """Name of the cell, for example `up1-from5`."""
         return f"{self.layer}-from{self.from_step}"
 
     def around(self, denoiser: Denoiser, ids: Sequence[int]) -> Perturbed:
+        """Wraps a denoiser in this perturbation.
+
+        Args:
+            denoiser: A denoiser of the UNet that the layer belongs to.
+            ids: Ids of the batch's prompts.
+
+        Returns:
+            The perturbed denoiser.
+        """
         return Perturbed(denoiser, self.module, self.alpha, self.from_step, ids, self.seed, self.over)
 
     def effects(
         self, prompts: Sequence[Prompt], disturbed: Iterable[Tensor], untouched: Iterable[Tensor]
     ) -> list[dict[str, Any]]:
-        """A row a prompt: the L2 distance of its two pictures, values from 0 to 1, by the root of their count.
+        """Measures how far the perturbed images are from the unperturbed ones.
 
-        Pictures are 8-bit batches `batch × 3 × height × width`, in the prompts' order.
+        Args:
+            prompts: The prompts of the images.
+            disturbed: Perturbed 8-bit images in the order of the prompts, `batch × 3 × height × width` each.
+            untouched: Unperturbed images of the same prompts and seeds, in batches of the same sizes.
+
+        Returns:
+            One row per prompt. Its `distance` is the root mean square difference of pixel values from 0 to 1.
         """
         pairs = zip(disturbed, untouched, strict=True)
-        each = torch.cat([distance(a.float() / 255, b.float() / 255) for a, b in pairs]).tolist()
-        about = {"layer": self.layer, "from_step": self.from_step, "alpha": self.alpha}
-        return [{**about, "prompt": p.id, "distance": d} for p, d in zip(prompts, each, strict=True)]
+        distances = torch.cat([distance(a.float() / 255, b.float() / 255) for a, b in pairs]).tolist()
+        cell = {"layer": self.layer, "from_step": self.from_step, "alpha": self.alpha}
+        return [{**cell, "prompt": p.id, "distance": d} for p, d in zip(prompts, distances, strict=True)]
