@@ -14,7 +14,7 @@ from clockwork.teachers import Condition
 @dataclass(frozen=True)
 class StepRecord:
     step: int  # counts denoiser calls, from 1
-    timestep: Tensor
+    timestep: Tensor  # a number, on the host
     latents: Tensor  # batch × channels × height × width, after the step
     denoised: Denoised  # with guidance its batch is twice as large: negative, then positive
 
@@ -48,18 +48,19 @@ def rollout(
         assert negative is not None
         condition = Condition.join(negative.expand(len(condition)), condition)
     solver = type(solver).from_config(solver.config)  # solvers keep state: every roll-out has its own
-    solver.set_timesteps(steps, device=noise.device)
+    solver.set_timesteps(steps)  # on the host: a solver reads their values, and on a GPU would wait for each
     noise = noise.to(torch.promote_types(noise.dtype, torch.float32))
     latents = noise * solver.init_noise_sigma
     r_out = None
-    for step, t in enumerate(solver.timesteps, 1):
-        sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
+    on_host, on_device = solver.timesteps, solver.timesteps.to(noise.device)
+    for step, (t_host, t) in enumerate(zip(on_host, on_device, strict=True), 1):
+        sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, t_host)
         denoised = denoiser(sample, t, condition, step, r_out)
         r_out, output = denoised.r_out, denoised.output.to(latents.dtype)
         if guided:
             output = guide(output, guidance)
-        latents = solver.step(output, t, latents).prev_sample
-        yield StepRecord(step, t, latents, denoised)
+        latents = solver.step(output, t_host, latents).prev_sample
+        yield StepRecord(step, t_host, latents, denoised)
 
 
 def guide(output: Tensor, guidance: float | Tensor) -> Tensor:
