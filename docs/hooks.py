@@ -48,6 +48,4 @@ def rooms() -> dict[str, list[str]]:
 
 def _defines_public_names(file: Path) -> bool:
     kinds = (ast.FunctionDef, ast.ClassDef)
-    return any(
-        isinstance(node, kinds) and not node.name.startswith("_") for node in ast.parse(file.read_text()).body
-    )
+    return any(isinstance(node, kinds) and not node.name.startswith("_") for node in ast.parse(file.read_text()).body)

@@ -15,26 +15,44 @@ from clockwork.unet.split import SplitUNet
 
 @dataclass(frozen=True)
 class Denoised:
-    """One denoiser call: its output, and the features at the cut."""
+    """The result of one denoiser call: the UNet's prediction, and the features at the cut.
 
-    output: Tensor  # batch × channels × height × width: what the UNet predicts
+    Attributes:
+        output: What the UNet predicts, `batch × channels × height × width`.
+        r_in: Features that leave the kept down layers, `batch × channels × height × width`.
+        r_out: Features that enter the kept up layers: the low-res path's, or the adaptor's estimate of them.
+        t_emb: The UNet's time embedding, `batch × width`, or `1 × width` where all share one timestep.
+        full: Whether the whole UNet ran.
+    """
+
+    output: Tensor
     r_in: Tensor
-    r_out: Tensor  # the low-res path's, or the adaptor's estimate of it
+    r_out: Tensor
     t_emb: Tensor
     full: bool
 
 
 class Denoiser(Protocol):
+    """Anything that the sampling loop can call to denoise."""
+
     def __call__(
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
     ) -> Denoised:
-        """`step` counts calls from 1; `r_out_prev` is the step before's `r_out`, None on the first."""
+        """Runs one step.
+
+        Args:
+            sample: Scaled latents, `batch × channels × height × width`, in any floating precision.
+            t: The timestep, a scalar or one per example.
+            condition: The prompts' conditions, of the same batch.
+            step: Index of this call in its roll-out, from 1.
+            r_out_prev: `r_out` of the previous step; None on the first.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Full:
-    """Every step a full pass."""
+    """Runs the full UNet on every step."""
 
     split: SplitUNet
 
@@ -49,9 +67,13 @@ class Full:
 
 @dataclass(frozen=True)
 class Clocked:
-    """A full pass where the schedule says so, else the adaptor in the low-res path's place.
+    """Runs the full UNet on the schedule's full steps, and the adaptor in place of the low-res path on the others.
 
-    `r_out_hat[t] = phi(r_in[t], r_out[t+1], t_emb, text_emb)`; after an adaptor step its own estimate is fed on.
+    `r_out_hat[t] = phi(r_in[t], r_out[t+1], t_emb, text_emb)` (paper, equation 2). After an adaptor step its own
+    estimate is passed on to the next.
+
+    Raises:
+        UserError: The adaptor reads the previous step, and the schedule's first step is not full.
     """
 
     split: SplitUNet

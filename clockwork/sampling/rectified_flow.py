@@ -1,6 +1,6 @@
-"""Euler steps along a rectified flow (Liu et al. 2023), as InstaFlow is sampled: a solver in diffusers' form.
+"""A solver in diffusers' form for rectified flows (Liu et al. 2023), as InstaFlow is sampled.
 
-diffusers' own FlowMatchEulerDiscreteScheduler has the velocity's other sign and other timesteps.
+diffusers' FlowMatchEulerDiscreteScheduler expects the velocity with the opposite sign and other timesteps.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Stepped:
+    """The sample after a step, in the form of diffusers' scheduler outputs."""
+
     prev_sample: Tensor
 
 
 class RectifiedFlow(SchedulerMixin, ConfigMixin):
-    """Timesteps `1000 (1 − i/n)`; the UNet predicts v = data − noise, and `x ← x + v/n`."""
+    """Euler's method: timesteps `1000 (1 − i/n)`, where the UNet predicts v = data − noise and `x ← x + v/n`."""
 
     order = 1
     init_noise_sigma = 1.0
@@ -27,20 +29,28 @@ class RectifiedFlow(SchedulerMixin, ConfigMixin):
         self.timesteps = torch.empty(0)
 
     def set_timesteps(self, steps: int, device: torch.device | str | None = None) -> None:
+        """Sets `steps` equally spaced timesteps."""
         self.num_inference_steps = steps
         times = [self.config.num_train_timesteps * (1 - i / steps) for i in range(steps)]
         self.timesteps = torch.tensor(times, device=device)
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
+        """Returns the sample as it is."""
         return sample
 
     def step(
         self, velocity: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True
     ) -> Stepped | tuple[Tensor]:
+        """Moves the sample by one step along the predicted velocity."""
         after = sample + 1.0 / self.num_inference_steps * velocity
         return Stepped(after) if return_dict else (after,)
 
     def add_noise(self, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """On the straight line between the two."""
+        """Interpolates linearly between data and noise.
+
+        Args:
+            data, noise: `batch × channels × height × width`.
+            timesteps: One per example.
+        """
         noisy = (timesteps / self.config.num_train_timesteps).to(data)[:, None, None, None]
         return (1 - noisy) * data + noisy * noise

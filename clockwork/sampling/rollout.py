@@ -1,4 +1,4 @@
-"""The only sampling loop, and the only guidance arithmetic."""
+"""The sampling loop, and the arithmetic of classifier-free guidance."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +13,19 @@ from clockwork.teachers import Condition
 
 @dataclass(frozen=True)
 class StepRecord:
-    step: int  # counts denoiser calls, from 1
-    timestep: Tensor  # a number, on the host
-    latents: Tensor  # batch × channels × height × width, after the step
-    denoised: Denoised  # with guidance its batch is twice as large: negative, then positive
+    """What one step of a roll-out made.
+
+    Attributes:
+        step: Index of the denoiser call, from 1.
+        timestep: The solver's timestep, a scalar on the CPU.
+        latents: Latents after the step, `batch × channels × height × width`.
+        denoised: The denoiser's result; with guidance its batch is twice as large, negative prompts first.
+    """
+
+    step: int
+    timestep: Tensor
+    latents: Tensor
+    denoised: Denoised
 
 
 @torch.no_grad()
@@ -64,6 +73,14 @@ def rollout(
 
 
 def guide(output: Tensor, guidance: float | Tensor) -> Tensor:
-    """`negative + guidance × (positive − negative)` of a doubled batch; a scale, or `batch × 1 × 1 × 1`."""
+    """Applies classifier-free guidance: `negative + guidance × (positive − negative)`.
+
+    Args:
+        output: Predictions of a doubled batch, negative prompts first, `2 batch × …`.
+        guidance: One scale, or one per example, `batch × 1 × 1 × 1`.
+
+    Returns:
+        The guided prediction, `batch × …`.
+    """
     without, with_prompt = output.chunk(2)
     return without + guidance * (with_prompt - without)

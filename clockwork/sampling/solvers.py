@@ -13,34 +13,42 @@ SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
-    "ddim_inverse": (DDIMInverseScheduler, {"clip_sample": False}),  # from a picture's latent to noise: editing's
+    "ddim_inverse": (DDIMInverseScheduler, {"clip_sample": False}),  # from an image's latent to noise, for editing
     "flow": (RectifiedFlow, {}),
 }
 
 
 def make_solver(name: str, noise_schedule: Mapping[str, Any]) -> SchedulerMixin:
-    """A fresh solver; `noise_schedule` is the config of the teacher's own scheduler (betas, prediction)."""
+    """Builds a solver.
+
+    Args:
+        name: A key of `SOLVERS`.
+        noise_schedule: The config of the teacher's own scheduler (betas, prediction type, spacing of timesteps).
+
+    Raises:
+        UserError: The name is unknown, or the solver does not fit what the teacher predicts.
+    """
     if name not in SOLVERS:
-        raise UserError(f"no solver {name!r}: choose among {', '.join(SOLVERS)}")
+        raise UserError(f"solver {name!r} is not known: use one of {', '.join(SOLVERS)}")
     predicts = noise_schedule.get("prediction_type")
     if (name == "flow") != (predicts == "flow"):
         raise UserError(
-            f"solver {name} does not go with this teacher, which predicts {predicts}: solver=flow is for teachers of "
-            "rectified flows (InstaFlow), and they need it"
+            f"solver {name} does not fit this teacher, which predicts {predicts}: use solver=flow for rectified flows "
+            "(InstaFlow), and only for them"
         )
     kind, options = SOLVERS[name]
     return kind.from_config(noise_schedule, **options)
 
 
 def timesteps(name: str, noise_schedule: Mapping[str, Any], steps: int) -> int:
-    """How many denoiser calls `steps` steps take: PNDM makes one more."""
+    """The number of UNet calls that `steps` solver steps take: PNDM makes one more than it has steps."""
     solver = make_solver(name, noise_schedule)
     solver.set_timesteps(steps)
     return len(solver.timesteps)
 
 
 def solver_name(solver: SchedulerMixin) -> str:
-    """What we call it, or its class's name where it is none of ours."""
+    """The solver's key in `SOLVERS`, or its class's name if it has none."""
     for name, (kind, options) in SOLVERS.items():
         if type(solver) is kind and all(solver.config.get(k) == v for k, v in options.items()):
             return name

@@ -1,4 +1,4 @@
-"""Teachers: the frozen text encoder, UNet, decoder and noise schedule that everything is measured against."""
+"""Teachers: the frozen text encoder, UNet, autoencoder and noise schedule behind every adaptor and every row."""
 
 from clockwork.teachers.loading import load_teacher
 from clockwork.teachers.teacher import Teacher

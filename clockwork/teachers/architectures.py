@@ -1,4 +1,4 @@
-"""The published UNets by name, at their real size: what `UNet2DConditionModel` is built from without weights."""
+"""The published UNets by name, at their real size, as arguments of `UNet2DConditionModel`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from clockwork.errors import UserError
 _CROSS, _DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 _UP_CROSS, _UP = "CrossAttnUpBlock2D", "UpBlock2D"
 
-# diffusers calls the number of heads `attention_head_dim`; what is not said is diffusers' default, SD v1.5's.
+# diffusers calls the number of heads `attention_head_dim`; everything else defaults to SD v1.5's values.
 _SD15: dict[str, Any] = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 _EFFICIENT: dict[str, Any] = {
     **_SD15,
@@ -59,13 +59,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 def architecture(name: str) -> dict[str, Any]:
-    """The arguments of `UNet2DConditionModel`, a copy; ValueError names the architectures there are."""
+    """The arguments of `UNet2DConditionModel` for a published UNet, as a new dict.
+
+    Raises:
+        UserError: The name is not a key of `ARCHITECTURES`.
+    """
     if name not in ARCHITECTURES:
-        raise UserError(f"no architecture {name!r}: choose among {', '.join(ARCHITECTURES)}")
+        raise UserError(f"architecture {name!r} is not known: use one of {', '.join(ARCHITECTURES)}")
     return dict(ARCHITECTURES[name])
 
 
 def meta_unet(name: str) -> UNet2DConditionModel:
-    """The UNet on the `meta` device: shapes without weights, for counting parameters and FLOPs."""
+    """Builds a published UNet on the `meta` device, without weights, to count parameters and FLOPs."""
     with torch.device("meta"):
         return UNet2DConditionModel(**architecture(name)).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Pipelines with random weights, at real size or in small: what is tested and timed where no weights are to be had."""
+"""Pipelines with random weights, at real size or small, for tests and timings without trained weights."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,15 @@ _BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedu
 
 
 def random_pipeline(name: str, seed: int = 0) -> Pipeline:
-    """A published model (`architectures.ARCHITECTURES`) at its real size; its tokenizer knows few words."""
+    """Builds a pipeline at real size with random weights.
+
+    Args:
+        name: A key of `architectures.ARCHITECTURES`.
+        seed: Seeds the weights.
+
+    Returns:
+        The pipeline, in float32 on the CPU; its tokenizer has a small vocabulary.
+    """
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(**architecture(name))
     scaling = {"sdxl": 0.13025}.get(name, 0.18215)
@@ -55,7 +63,15 @@ def pipeline_around(
     vocabulary: int = 49408,
     scheduler: SchedulerMixin | None = None,
 ) -> Pipeline:
-    """A pipeline whose other parts are new: text encoders and autoencoder by their configs; two texts make an XL."""
+    """Builds a pipeline around a UNet, with the other parts at random.
+
+    Args:
+        unet: The UNet.
+        texts: Arguments of one `CLIPTextConfig` per text encoder; two make a Stable Diffusion XL pipeline.
+        vae: Arguments of `AutoencoderKL`.
+        vocabulary: Size of the text encoders' vocabulary.
+        scheduler: The noise schedule; the published model's by default.
+    """
     words = _tokenizer()
     ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
     configs = [
@@ -79,7 +95,7 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 def _scheduler(unet: UNet2DConditionModel) -> SchedulerMixin:
-    """SD v1.5's, or SD v2.1's, which predicts v."""
+    """SD v2.1's scheduler, which predicts v, for UNets with its text width; else SD v1.5's."""
     if unet.config.cross_attention_dim == VIT_H["hidden_size"]:
         return DDIMScheduler(**_BETAS, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False)
     return PNDMScheduler(**_BETAS, skip_prk_steps=True, set_alpha_to_one=False)

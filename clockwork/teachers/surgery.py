@@ -1,4 +1,4 @@
-"""Surgery on a loaded UNet: the Efficient UNet's (paper, Section 5), and a second input for the guidance scale."""
+"""Changes to a loaded UNet: the Efficient UNet (paper, Section 5), and an input for the guidance scale."""
 
 from typing import Any
 
@@ -10,16 +10,22 @@ from clockwork.errors import UserError
 
 
 def without_top_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """The UNet without the transformer blocks of its highest resolution; 846.79M parameters from SD v1.5's.
+    """Removes the transformer blocks of the highest resolution; SD v1.5 keeps 846.79M parameters.
 
-    Shares every weight that is left with the UNet given: copy before training. ValueError where there are none to
-    take out.
+    Args:
+        unet: A UNet with attention in its first down block and its last up block.
+
+    Returns:
+        A UNet that shares its weights with `unet`: copy it before training.
+
+    Raises:
+        UserError: `unet` has no such blocks.
     """
     down, up = list(unet.config.down_block_types), list(unet.config.up_block_types)
     if (down[0], up[-1]) != ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"):
         raise UserError(
-            f"this UNet has no transformer blocks at its highest resolution to take out ({down[0]}, {up[-1]}): "
-            "recover starts from a teacher that has, such as teacher=sd15 or teacher=miniature_sd"
+            f"this UNet has no transformer blocks at its highest resolution to remove ({down[0]}, {up[-1]}): "
+            "objective=recover needs a teacher with them, such as teacher=sd15 or teacher=miniature_sd"
         )
     lighter = _shaped(unet, down_block_types=["DownBlock2D", *down[1:]], up_block_types=[*up[:-1], "UpBlock2D"])
     taken = ("down_blocks.0.attentions.", f"up_blocks.{len(up) - 1}.attentions.")
@@ -28,12 +34,23 @@ def without_top_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def with_guidance_input(unet: UNet2DConditionModel, width: int = 256) -> UNet2DConditionModel:
-    """The UNet with an embedding of the guidance scale, of `width` numbers, beside the timestep (Meng et al. 2023).
+    """Adds an embedding of the guidance scale to the time embedding (Meng et al. 2023, Section 3.1).
 
-    The new weights begin at zero: for every scale it answers as the UNet given. Shares all others with it.
+    Args:
+        unet: A UNet without such an input.
+        width: Size of the embedding that enters it.
+
+    Returns:
+        A UNet that shares all other weights with `unet`. The new ones are zero, so it predicts what `unet` does at
+        every scale.
+
+    Raises:
+        UserError: `unet` has such an input already.
     """
     if unet.config.time_cond_proj_dim is not None:
-        raise UserError("this UNet is conditioned on the guidance scale already: distil another, or go on from it")
+        raise UserError(
+            "this UNet is conditioned on the guidance scale already: choose another teacher, or use objective=progressive"
+        )
     conditioned = _shaped(unet, time_cond_proj_dim=width)
     new = conditioned.time_embedding.cond_proj.weight
     zeros = torch.zeros(new.shape, device=unet.device, dtype=unet.dtype)
@@ -48,7 +65,7 @@ def _shaped(unet: UNet2DConditionModel, **changes: Any) -> UNet2DConditionModel:
 
 
 def _begin_with(unet: UNet2DConditionModel, weights: dict[str, Any]) -> None:
-    """All weights by name, none missing or left over; every shape is asserted."""
+    """Assigns all weights by name; none may be missing, left over or of another shape."""
     wanted = unet.state_dict()
     assert weights.keys() == wanted.keys(), sorted(weights.keys() ^ wanted.keys())
     for name, weight in wanted.items():

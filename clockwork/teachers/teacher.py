@@ -1,4 +1,4 @@
-"""The teacher, around a diffusers pipeline that holds its parts."""
+"""The teacher: the parts of a diffusers pipeline, frozen."""
 
 import json
 from collections.abc import Mapping
@@ -63,33 +63,34 @@ class Teacher:
 
     @property
     def noise_schedule(self) -> Mapping[str, Any]:
-        """The config of its scheduler; a rectified flow, which no scheduler's config tells of, is marked here."""
+        """The config of the pipeline's scheduler; for a rectified flow with prediction type "flow"."""
         return {**self.pipe.scheduler.config, "prediction_type": "flow"} if self.flow else self.pipe.scheduler.config
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one latent."""
         side = self.resolution // self.pipe.vae_scale_factor
         return (self.unet.config.in_channels, side, side)
 
     @property
     def text_width(self) -> int:
-        """Width of the pooled text that adaptors read; 0 without such a model."""
+        """Width of the text embedding that adaptors read; 0 without a text embedder."""
         return 0 if self.pooled is None else self.pooled.width
 
     @property
     def hub_name(self) -> str | None:
-        """Where it came from the hub: what a model card calls its base model."""
+        """The pipeline's name on the hub, for model cards; None if it came from a folder."""
         source = str(self.pipe.name_or_path)
         return source if is_hub_name(source) else None
 
     @cached_property
     def hash(self) -> str:
-        """Of the UNet's weights: what an adaptor belongs to."""
+        """Fingerprint of the UNet's weights, by which an adaptor knows its teacher."""
         return weights_hash(self.unet)
 
     @property
     def precision(self) -> str:
-        """Of the UNet: "float32", "bfloat16" or "float16"."""
+        """The UNet's precision: "float32", "bfloat16" or "float16"."""
         return str(self.unet.dtype).removeprefix("torch.")
 
     @cached_property
@@ -108,7 +109,15 @@ class Teacher:
 
     @torch.no_grad()
     def encode(self, captions: list[str], pooled: bool = True) -> Condition:
-        """`pooled`: whether the adaptor's text embedding is wanted too."""
+        """Encodes prompts.
+
+        Args:
+            captions: One text per example.
+            pooled: Whether to compute the adaptors' text embedding, too.
+
+        Returns:
+            Conditions in the UNet's precision; the adaptors' text embedding in float32.
+        """
         tokens, _, *pooled_text = self.pipe.encode_prompt(
             captions, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
@@ -124,7 +133,7 @@ class Teacher:
         return Condition(tokens.to(dtype), text, added)
 
     def empty(self, pooled: bool = True) -> Condition:
-        """No prompt, batch 1: guidance's other half. Zeros where the pipeline is trained so (SDXL)."""
+        """Encodes the empty prompt, batch 1; zeros for pipelines that were trained with them (SDXL)."""
         empty = self.encode([""], pooled)
         if not self.pipe.config.get("force_zeros_for_empty_prompt", False):
             return empty
@@ -135,9 +144,16 @@ class Teacher:
     def conditions(
         self, captions: list[str], guidance: float | Tensor, pooled: bool = True
     ) -> tuple[Condition, Condition | None]:
-        """What a roll-out with guidance is given: the prompts', and what the second pass gets where there is one.
+        """Encodes prompts for a roll-out.
 
-        A UNet conditioned on the scale (Meng et al.) is told it, one number or one a caption, and needs no second.
+        Args:
+            captions: One text per example.
+            guidance: One scale, or one per caption.
+            pooled: Whether to compute the adaptors' text embedding, too.
+
+        Returns:
+            The prompts' conditions, and those of the empty prompt, batch 1, where guidance needs a second pass. A UNet
+            that is conditioned on the guidance scale (Meng et al.) gets its embedding and needs none.
         """
         condition = self.encode(captions, pooled)
         if width := self.unet.config.time_cond_proj_dim:
@@ -147,7 +163,7 @@ class Teacher:
         return condition, self.empty(pooled) if self.passes(guidance) == 2 else None
 
     def passes(self, guidance: float | Tensor) -> int:
-        """UNet passes a step: guidance takes two, unless the UNet is conditioned on its scale."""
+        """The number of UNet passes per step: two with guidance, unless the UNet is conditioned on the scale."""
         one = self.unet.config.time_cond_proj_dim or (not isinstance(guidance, Tensor) and guidance == 1)
         return 1 if one else 2
 
@@ -206,7 +222,12 @@ class Teacher:
         return torch.stack([torch.randn(self.latent_shape, generator=g) for g in numbers]).to(self.device)
 
     def having(self, name: str, **parts: Any) -> "Teacher":
-        """The same teacher with another `unet` or `scheduler`; the other parts are shared."""
+        """Returns a teacher with some parts of the pipeline replaced, such as `unet` or `scheduler`.
+
+        Args:
+            name: The new teacher's name.
+            parts: Components of the pipeline by name; all others are shared.
+        """
         options = ("requires_safety_checker", "force_zeros_for_empty_prompt")
         kept = {key: self.pipe.config[key] for key in options if key in self.pipe.config}
         pipe = type(self.pipe)(**{**self.pipe.components, **parts}, **kept)
@@ -214,7 +235,7 @@ class Teacher:
         return Teacher(name, pipe, self.guidance, self.resolution, self.pooled, self.flow)
 
     def save(self, folder: Path) -> None:
-        """A pipeline folder in diffusers' format, whole or not at all: what `teacher.path=` takes."""
+        """Saves the pipeline in diffusers' format, atomically; `teacher.path=` takes the folder."""
         with atomic_folder(folder) as partial:
             self.pipe.save_pretrained(partial)
             # What the scheduler's config left open stays open, so that every solver goes on filling it in by itself:
