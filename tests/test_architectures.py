@@ -36,5 +36,5 @@ def test_an_architecture_is_a_copy_and_an_unknown_one_is_refused() -> None:
     architecture("sd15")["sample_size"] = 1
     assert architecture("sd15")["sample_size"] == 64
     assert isinstance(meta_unet("bk_sdm_tiny"), UNet2DConditionModel)
-    with pytest.raises(ValueError, match="no architecture 'sd3'"):
+    with pytest.raises(ValueError, match="architecture 'sd3' is not known"):
         architecture("sd3")

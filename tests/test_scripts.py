@@ -31,7 +31,7 @@ MISTAKES = {
     "not a pipeline folder": ("train", ["teacher.path=configs"], "model_index.json"),
     "unknown schedule": ("train", ["schedule=every2"], "every2"),
     "schedule longer than the steps": ("train", ["schedule='5,6,7,8'", "steps=6"], "longer than the 6 steps"),
-    "unknown solver": ("train", ["solver=euler"], "choose among"),
+    "unknown solver": ("train", ["solver=euler"], "use one of"),
     "unknown cut": ("train", ["cut=stage9"], "unknown cut"),
     "cut that does not fit": ("train", ["cut='0,3'"], "skip"),
     "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),

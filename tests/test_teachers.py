@@ -167,7 +167,7 @@ def test_a_straight_flow_is_followed_to_its_end(steps: int) -> None:
 
 
 def test_solvers_and_flows_do_not_mix() -> None:
-    with pytest.raises(ValueError, match="solver dpm\\+\\+ does not go with"):
+    with pytest.raises(ValueError, match="solver dpm\\+\\+ does not fit"):
         setup(small_teacher("sd15", flow=True))
     with pytest.raises(ValueError, match="predicts epsilon"):
         setup(small_teacher("sd15"), "flow")

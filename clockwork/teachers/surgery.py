@@ -49,7 +49,7 @@ def with_guidance_input(unet: UNet2DConditionModel, width: int = 256) -> UNet2DC
     """
     if unet.config.time_cond_proj_dim is not None:
         raise UserError(
-            "this UNet is conditioned on the guidance scale already: choose another teacher, or use objective=progressive"
+            "this UNet is conditioned on the guidance scale already: use another teacher, or objective=progressive"
         )
     conditioned = _shaped(unet, time_cond_proj_dim=width)
     new = conditioned.time_embedding.cond_proj.weight
