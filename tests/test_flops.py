@@ -1,8 +1,13 @@
 """FLOPs against the paper's printed figures and PAPER.md's exact integers."""
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
 from clockwork.adaptors import Adaptor, ResNet, UNet, Widths
 from clockwork.flops.counter import Flops, count_flops
@@ -10,6 +15,38 @@ from clockwork.teachers.architectures import meta_unet
 from clockwork.unet.split import SplitUNet
 
 WIDTHS = Widths(320, 640, 1280, 1024)
+# One call of each op that is counted, on x of 2 × 4 × 6 × 8 = 384 elements, by hand: macs, paper, full.
+OPS: dict[str, tuple[Callable[[Tensor], Tensor], Flops]] = {
+    "silu": (nn.SiLU(), Flops(0, 384, 0)),
+    "gelu": (nn.GELU(), Flops(0, 384, 0)),
+    "gelu, tanh": (nn.GELU("tanh"), Flops(0, 384, 0)),
+    "group norm": (nn.GroupNorm(2, 4), Flops(0, 5 * 384, 0)),
+    "layer norm": (nn.LayerNorm(8), Flops(0, 5 * 384, 0)),
+    "upsampling by size": (lambda x: F.interpolate(x, size=(12, 16), mode="nearest"), Flops(0, 4 * 384, 0)),
+    "upsampling by factor": (lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"), Flops(0, 4 * 384, 0)),
+    # 2 images · 48 places · 3 × 3 · 4 · 5 = 17,280 multiply-adds; 2 · 48 · 5 = 480 outputs
+    "convolution": (nn.Conv2d(4, 5, 3, padding=1, bias=False), Flops(17_280, 34_560, 34_560)),
+    "convolution with a bias": (nn.Conv2d(4, 5, 3, padding=1), Flops(17_280, 34_560 + 480, 34_560)),
+    "convolution in two groups": (nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False), Flops(10_368, 20_736, 20_736)),
+    # each of the 2 · 48 places times 2 × 2 · 4 · 5; outputs 2 · 5 · 12 · 16
+    "transposed convolution": (nn.ConvTranspose2d(4, 5, 2, stride=2), Flops(7_680, 15_360 + 1_920, 15_360)),
+    # 48 rows · 8 · 3
+    "linear": (nn.Linear(8, 3, bias=False), Flops(1_152, 2_304, 2_304)),
+    "linear with a bias": (nn.Linear(8, 3), Flops(1_152, 2_304, 2_304)),
+    # 2 · 4 heads, twice 6 · 6 · 8 multiply-adds
+    "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), Flops(0, 0, 2 * 8 * 2 * 288)),
+    "matrix product": (lambda x: x @ x.mT, Flops(0, 0, 2 * 8 * 288)),
+}
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("op", list(OPS))
+def test_each_op_is_counted(op: str, device: str) -> None:
+    """Whatever this release of torch decomposes."""
+    call, flops = OPS[op]
+    module = copy.deepcopy(call).to(device) if isinstance(call, nn.Module) else call
+    x = torch.zeros(2, 4, 6, 8, device=device)
+    assert count_flops(lambda: module(x)) == flops
 
 
 def passes(unet: UNet2DConditionModel, cut: str = "stage1") -> tuple[Flops, Flops]:
