@@ -1,4 +1,4 @@
-"""The miniature's parts, new: the same classes as Stable Diffusion's, small. Trained by `make miniature`."""
+"""Untrained parts of the miniature: Stable Diffusion's classes at a small size. `make miniature` trains them."""
 
 import copy
 import json
@@ -14,14 +14,40 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clockwork.miniature.scenes import SIZE, scene
 
-WIDTH = 64  # of the text features, and of the cross-attention that reads them
+WIDTH = 64  # of the text features and the UNet's cross-attention
 MAX_TOKENS = 32
 LATENT_SIZE = SIZE // 2
+CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 
 
 def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte pairs are merged until every word of the captions is one token; texts are padded and
-    cut to `length` tokens."""
+    """Trains a CLIP tokenizer in which every word of the scenes' captions is a single token.
+
+    All printable ASCII characters are in the vocabulary, so any English text can be encoded.
+
+    Args:
+        folder: Folder for `vocab.json` and `merges.txt`.
+        captions: Number of training captions.
+        length: Number of tokens to which texts are padded and truncated.
+
+    Returns:
+        The tokenizer. It is the same on every call.
+    """
+    learned = _byte_pairs([*CHARACTERS, *(scene("train", i).caption for i in range(captions))])
+    # The order of characters differs between trainings, that of merges does not. The special tokens must be last: CLIP
+    # text models pool at the position of the highest id, which must be the end token.
+    characters = sorted(word for word in learned["vocab"] if len(word.removesuffix("</w>")) == 1)
+    merged = [word for word in sorted(learned["vocab"], key=learned["vocab"].get) if word not in characters]
+    vocabulary = [*characters, *merged, "<|startoftext|>", "<|endoftext|>"]
+    merges = [" ".join(pair) for pair in learned["merges"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    return CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=length)
+
+
+def _byte_pairs(texts: list[str]) -> dict[str, Any]:
+    """Learns byte-pair merges until words are single tokens; returns the model's `vocab` and `merges`."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -29,25 +55,16 @@ def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> C
         vocab_size=1000,
         min_frequency=2,
         end_of_word_suffix="</w>",
-        initial_alphabet=list(string.ascii_lowercase + string.digits + string.punctuation),
+        initial_alphabet=list(CHARACTERS),
         show_progress=False,
     )
-    characters = string.ascii_lowercase + string.digits + string.punctuation  # so that any English can be read
-    bpe.train_from_iterator([*characters, *(scene("train", i).caption for i in range(captions))], trainer)
-    learned = json.loads(bpe.to_str())["model"]
-    # Characters come in another order every time, merges do not. CLIP's special tokens come last: its text models pool
-    # at the highest id, which must be the end token.
-    single = sorted(word for word in learned["vocab"] if len(word.removesuffix("</w>")) == 1)
-    merged = [word for word in sorted(learned["vocab"], key=learned["vocab"].get) if word not in single]
-    words = [*single, *merged, "<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    merges = [" ".join(pair) for pair in learned["merges"]]
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    return CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=length)
+    bpe.train_from_iterator(texts, trainer)
+    learned: dict[str, Any] = json.loads(bpe.to_str())["model"]
+    return learned
 
 
 def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
+    """Creates the text encoder for a tokenizer, with random weights."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(words),
@@ -65,20 +82,28 @@ def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
 
 
 def autoencoder() -> AutoencoderKL:
-    """Half-resolution latents of four channels, as a 2 × 2 patch's 12 numbers hold about that much here."""
+    """Creates the autoencoder, with random weights: four latent channels at half the image's resolution."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
         up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
         block_out_channels=(32, 64),
         norm_num_groups=8,
         sample_size=SIZE,
-        scaling_factor=1.0,  # the code is white by construction
+        scaling_factor=1.0,  # latents are trained to have unit variance
         mid_block_add_attention=False,
     )
 
 
 def unet(top_attention: bool) -> UNet2DConditionModel:
-    """SD's form with attention at the highest resolution, the Efficient UNet's without (paper, Section 5)."""
+    """Creates a UNet with random weights.
+
+    Args:
+        top_attention: Whether the highest resolution has attention, as in Stable Diffusion's UNet. The Efficient UNet
+            has none there (paper, Section 5).
+
+    Returns:
+        The UNet.
+    """
     top = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D") if top_attention else ("DownBlock2D", "UpBlock2D")
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
@@ -86,14 +111,14 @@ def unet(top_attention: bool) -> UNet2DConditionModel:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", top[1]),
         block_out_channels=(24, 48, 96, 96),
         layers_per_block=1,
-        attention_head_dim=2,  # diffusers' historic name: it is the number of heads
+        attention_head_dim=2,  # the number of heads, despite diffusers' name
         norm_num_groups=8,
         cross_attention_dim=WIDTH,
     )
 
 
 def noise_schedule() -> DDIMScheduler:
-    """Stable Diffusion's betas, with the prediction of v that suits few steps."""
+    """Creates Stable Diffusion's noise schedule with v-prediction, which suits sampling in few steps."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -107,7 +132,7 @@ def noise_schedule() -> DDIMScheduler:
 
 
 def clip_config(words: CLIPTokenizer) -> dict[str, Any]:
-    """open_clip's model config of the small CLIP that the miniature's metrics look through."""
+    """Returns open_clip's model config of the small CLIP that computes the miniature's metrics."""
     return {
         "embed_dim": 96,
         "vision_cfg": {"image_size": 2 * SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
@@ -125,8 +150,17 @@ def clip_config(words: CLIPTokenizer) -> dict[str, Any]:
 def save_pipeline(
     folder: Path, parts: tuple[UNet2DConditionModel, CLIPTextModel], vae: AutoencoderKL, words: CLIPTokenizer
 ) -> None:
-    """A `StableDiffusionPipeline` folder: UNet and decoder in half precision, which diffusers loads as single; the
-    small text encoder in single, as transformers loads what it finds."""
+    """Saves a `StableDiffusionPipeline` folder.
+
+    UNet and autoencoder are stored in half precision, which diffusers loads as float32 by default. The text encoder is
+    stored in float32, because transformers loads it in its stored precision.
+
+    Args:
+        folder: The folder to write.
+        parts: UNet and text encoder.
+        vae: Autoencoder.
+        words: Tokenizer.
+    """
     unet, text = parts
     pipe = StableDiffusionPipeline(
         copy.deepcopy(vae).half(),
@@ -142,7 +176,13 @@ def save_pipeline(
 
 
 def save_clip(folder: Path, clip: nn.Module, words: CLIPTokenizer) -> None:
-    """An open_clip folder in half precision: `open_clip.create_model("local-dir:" + folder)`."""
+    """Saves an open_clip folder in half precision, which `open_clip.create_model("local-dir:…")` loads.
+
+    Args:
+        folder: The folder to write.
+        clip: The CLIP model.
+        words: Its tokenizer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": clip_config(words), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")

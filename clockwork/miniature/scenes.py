@@ -1,11 +1,11 @@
-"""Captioned scenes drawn from a seed: unlimited training data with no files and no licence.
+"""Procedurally generated images with captions: unlimited training data without files or licences.
 
-A scene is one to three *things* (eight shapes, ten colours, two spoken sizes, three textures) in a stated
-position or relation, on a plain, gradient or striped background. Its caption says all that is to be seen.
+A scene has one to three *things* (eight shapes, ten colours, three sizes, four textures) in a position or relation that
+the caption names, on a plain, gradient or striped background. The caption describes the scene completely.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float64]
+from clockwork.miniature.shapes import SHAPES, TEXTURES, Array, pattern_colour, texture_mask
 
-SIZE = 32  # pixels a side
-SUPERSAMPLE = 2
+SIZE = 32  # width and height of an image in pixels
+SUPERSAMPLE = 2  # samples per pixel and axis when a scene is rendered
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 160, 60),
@@ -29,9 +29,8 @@ COLOURS = {
     "white": (245, 245, 245),
     "black": (20, 20, 20),
 }
-TEXTURES = ("", "striped", "dotted", "checkered")
 BACKGROUNDS = ("plain", "gradient", "striped")
-# Where the things of a scene lie, in units of half the picture, x to the right and y down.
+# Centre of a single thing: x to the right and y down, from −1 to 1 across the image.
 POSITIONS = {
     "in the center": (0.0, 0.0),
     "on the left": (-0.4, 0.0),
@@ -39,118 +38,124 @@ POSITIONS = {
     "at the top": (0.0, -0.4),
     "at the bottom": (0.0, 0.4),
 }
+# Direction from the image centre to the first thing; the others are on the opposite side.
 RELATIONS = {"above": (0, -1), "below": (0, 1), "left of": (-1, 0), "right of": (1, 0)}
+
+
+# Radius in pixels of a small, medium and large thing, by the number of things in the scene.
+RADII = {1: (7.0, 9.0, 11.5), 2: (5.0, 6.2, 7.5), 3: (4.6, 5.6, 6.8)}
+DISTANCE = 0.45  # of the things from the image centre, in units of half the image
 
 
 @dataclass(frozen=True)
 class Thing:
+    """One shape in a scene.
+
+    Attributes:
+        shape: A key of `SHAPES`.
+        colour: A key of `COLOURS`.
+        size: `large`, `small`, or an empty string for medium.
+        texture: One of `TEXTURES`.
+        x: Horizontal centre, from −1 (left) to 1 (right).
+        y: Vertical centre, from −1 (top) to 1 (bottom).
+        radius: Radius in pixels.
+    """
+
     shape: str
     colour: str
-    size: str  # "large", "small" or "" for in between
+    size: str
     texture: str
-    x: float  # centre, in [-1, 1]
+    x: float
     y: float
-    radius: float  # pixels
+    radius: float
 
     @property
     def caption(self) -> str:
+        """Description such as `a large striped red circle`."""
         words = " ".join(w for w in (self.size, self.texture, self.colour, self.shape) if w)
         return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
 @dataclass(frozen=True)
 class Scene:
+    """Everything that is visible in an image.
+
+    Attributes:
+        things: One to three things.
+        relation: A key of `POSITIONS` for one thing, or of `RELATIONS` for several.
+        background: One of `BACKGROUNDS`.
+        background_colour: A key of `COLOURS`.
+    """
+
     things: tuple[Thing, ...]
-    relation: str  # a key of POSITIONS for one thing, of RELATIONS for more
+    relation: str
     background: str
     background_colour: str
 
     @property
     def caption(self) -> str:
-        first, *rest = (thing.caption for thing in self.things)
-        what = f"{first} {self.relation} {' and '.join(rest)}".strip()
-        return f"{what} on a {self.background} {self.background_colour} background"
+        """Description such as `a red circle above a small blue star on a plain green background`."""
+        first, *others = (thing.caption for thing in self.things)
+        things = f"{first} {self.relation} {' and '.join(others)}".strip()
+        return f"{things} on a {self.background} {self.background_colour} background"
 
     def recoloured(self, colour: str) -> "Scene":
-        """The same scene with its first thing in another colour: an edit whose right answer is known."""
+        """Changes the colour of the first thing: an edit with a known ground truth.
+
+        Args:
+            colour: A key of `COLOURS`.
+
+        Returns:
+            The edited scene.
+        """
         return replace(self, things=(replace(self.things[0], colour=colour), *self.things[1:]))
 
 
 def scene(split: str, index: int) -> Scene:
-    """The `index`-th scene of a split ("train", "validation", "test"): always the same one."""
+    """Samples a scene. The same arguments always give the same scene.
+
+    Args:
+        split: `train`, `validation` or `test`.
+        index: Index of the scene in its split.
+
+    Returns:
+        The scene.
+    """
     rng = random.Random(f"{split}/{index}")
     count = rng.choices((1, 2, 3), (0.6, 0.3, 0.1))[0]
     *colours, background_colour = rng.sample(list(COLOURS), count + 1)
+    relation, centres = _layout(rng, count)
+    pairs = zip(centres, colours, strict=True)
+    things = tuple(_thing(rng, centre, colour, RADII[count]) for centre, colour in pairs)
+    return Scene(things, relation, rng.choice(BACKGROUNDS), background_colour)
+
+
+def _layout(rng: random.Random, count: int) -> tuple[str, list[tuple[float, float]]]:
+    """Samples a position (one thing) or relation (several), and returns it with the centres of the things."""
     if count == 1:
-        relation, centre = rng.choice(list(POSITIONS.items()))
-        centres = [centre]
-    else:
-        relation, (dx, dy) = rng.choice(list(RELATIONS.items()))
-        apart = 0.45
-        first, opposite = (dx * apart, dy * apart), (-dx * apart, -dy * apart)
-        if count == 2:
-            centres = [first, opposite]
-        else:  # the second and third side by side, left to right or top to bottom
-            aside = (abs(dy) * apart, abs(dx) * apart)
-            centres = [
-                first,
-                (opposite[0] - aside[0], opposite[1] - aside[1]),
-                (opposite[0] + aside[0], opposite[1] + aside[1]),
-            ]
-    radii = {1: (7.0, 9.0, 11.5), 2: (5.0, 6.2, 7.5), 3: (4.6, 5.6, 6.8)}[count]
-    things = []
-    for (x, y), colour in zip(centres, colours, strict=True):
-        size = rng.randrange(3)
-        room = 1 - radii[size] / (SIZE / 2)  # nothing is cut off by the border
-        x, y = (min(max(c + rng.uniform(-0.06, 0.06), -room), room) for c in (x, y))
-        texture = rng.choices(TEXTURES, (0.49, 0.17, 0.17, 0.17))[0]
-        shape = rng.choice(list(SHAPES))
-        things.append(Thing(shape, colour, ("small", "", "large")[size], texture, x, y, radii[size]))
-    return Scene(tuple(things), relation, rng.choice(BACKGROUNDS), background_colour)
+        position, centre = rng.choice(list(POSITIONS.items()))
+        return position, [centre]
+    relation, (dx, dy) = rng.choice(list(RELATIONS.items()))
+    first, (x, y) = (dx * DISTANCE, dy * DISTANCE), (-dx * DISTANCE, -dy * DISTANCE)
+    if count == 2:
+        return relation, [first, (x, y)]
+    # The second and third are next to each other, perpendicular to the relation.
+    offset_x, offset_y = abs(dy) * DISTANCE, abs(dx) * DISTANCE
+    return relation, [first, (x - offset_x, y - offset_y), (x + offset_x, y + offset_y)]
 
 
-# --- drawing -----------------------------------------------------------------------------------------------
-
-
-def _star(x: Array, y: Array) -> NDArray[np.bool_]:
-    corner, inner = np.pi / 5, 0.42
-    angle = np.abs((np.arctan2(x, y) + corner) % (2 * corner) - corner)
-    u, v = np.hypot(x, y) * np.cos(angle), np.hypot(x, y) * np.sin(angle)
-    # below the straight edge from the tip (1, 0) to the inner corner
-    cx, cy = inner * np.cos(corner), inner * np.sin(corner)
-    return (u - 1) * cy + v * (1 - cx) < 0
-
-
-# Each takes coordinates in units of the radius, y up, and says which points lie inside.
-SHAPES: dict[str, Callable[[Array, Array], NDArray[np.bool_]]] = {
-    "circle": lambda x, y: x**2 + y**2 < 0.95,
-    "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.82,
-    "triangle": lambda x, y: (y > -0.75) & (abs(x) < (0.95 - y) * 0.56),
-    "diamond": lambda x, y: abs(x) + abs(y) < 1.05,
-    "star": _star,
-    "heart": lambda x, y: ((1.2 * x) ** 2 + (1.15 * y + 0.1) ** 2 - 1) ** 3 < (1.2 * x) ** 2 * (1.15 * y + 0.1) ** 3,
-    "ring": lambda x, y: (x**2 + y**2 < 0.98) & (x**2 + y**2 > 0.27),
-    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 0.95),
-}
-
-
-def _second_colour(colour: Array) -> Array:
-    """What a texture is drawn with: dark on light colours, light on dark ones."""
-    return colour * 0.3 if colour.mean() > 110 else colour * 0.4 + 150
-
-
-def _texture(kind: str, x: Array, y: Array) -> NDArray[np.bool_]:
-    """Where the second colour goes; coordinates in pixels from the thing's centre."""
-    if kind == "striped":
-        return (y + 1) % 4 < 2
-    if kind == "dotted":
-        return ((x + 2) % 4 - 2) ** 2 + ((y + 2) % 4 - 2) ** 2 < 1.3
-    if kind == "checkered":
-        return ((x // 3).astype(int) + (y // 3).astype(int)) % 2 == 0
-    return np.zeros_like(x, dtype=bool)
+def _thing(rng: random.Random, centre: tuple[float, float], colour: str, radii: Sequence[float]) -> Thing:
+    """Samples size, texture and shape of a thing, and moves it a little within the image."""
+    size = rng.randrange(3)
+    limit = 1 - radii[size] / (SIZE / 2)  # the border must not cut it off
+    x, y = (min(max(c + rng.uniform(-0.06, 0.06), -limit), limit) for c in centre)
+    texture = rng.choices(TEXTURES, (0.49, 0.17, 0.17, 0.17))[0]
+    shape = rng.choice(list(SHAPES))
+    return Thing(shape, colour, ("small", "", "large")[size], texture, x, y, radii[size])
 
 
 def _background(kind: str, colour: Array, x: Array, y: Array) -> Array:
+    """Returns the background's colours, `height × width × 3`, at coordinates from −1 to 1."""
     if kind == "gradient":
         shade = 1.1 - 0.75 * (y + 1) / 2
         return (colour[None, None] + 25 * (colour.mean() < 60)) * shade[..., None]
@@ -161,25 +166,38 @@ def _background(kind: str, colour: Array, x: Array, y: Array) -> Array:
 
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
-    """The picture of a scene: SIZE × SIZE × 3, 8 bits."""
-    n = SIZE * SUPERSAMPLE
-    axis = (np.arange(n) + 0.5) / n * 2 - 1
+    """Renders a scene.
+
+    Args:
+        scene: The scene.
+
+    Returns:
+        An 8-bit image, `SIZE × SIZE × 3`.
+    """
+    side = SIZE * SUPERSAMPLE
+    axis = (np.arange(side) + 0.5) / side * 2 - 1
     x, y = np.meshgrid(axis, axis)
     canvas = _background(scene.background, np.array(COLOURS[scene.background_colour], float), x, y)
     for thing in scene.things:
         px, py = (x - thing.x) * SIZE / 2, (y - thing.y) * SIZE / 2
         inside = SHAPES[thing.shape](px / thing.radius, -py / thing.radius)
         colour = np.array(COLOURS[thing.colour], float)
-        fill = np.where(_texture(thing.texture, px, py)[..., None], _second_colour(colour), colour)
+        fill = np.where(texture_mask(thing.texture, px, py)[..., None], pattern_colour(colour), colour)
         canvas = np.where(inside[..., None], fill, canvas)
-    small = canvas.reshape(SIZE, SUPERSAMPLE, SIZE, SUPERSAMPLE, 3).mean((1, 3))
-    return np.clip(small.round(), 0, 255).astype(np.uint8)
+    averaged = canvas.reshape(SIZE, SUPERSAMPLE, SIZE, SUPERSAMPLE, 3).mean((1, 3))
+    return np.clip(averaged.round(), 0, 255).astype(np.uint8)
 
 
 def batch(split: str, start: int, count: int) -> tuple[list[str], Tensor]:
-    """Captions and pictures of scenes start … start + count − 1.
+    """Renders consecutive scenes of a split.
 
-    Returns the captions and images `count × 3 × SIZE × SIZE` in [−1, 1].
+    Args:
+        split: `train`, `validation` or `test`.
+        start: Index of the first scene.
+        count: Number of scenes.
+
+    Returns:
+        The captions, and the images in [−1, 1], `count × 3 × SIZE × SIZE`.
     """
     scenes = [scene(split, i) for i in range(start, start + count)]
     pixels = torch.from_numpy(np.stack([draw(s) for s in scenes]))
