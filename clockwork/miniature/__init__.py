@@ -1,4 +1,4 @@
-"""The miniature: a small Stable Diffusion that is trained on generated images with captions and ships with clockwork."""
+"""The miniature: a small Stable Diffusion, trained on rendered scenes with captions, that ships with clockwork."""
 
 from pathlib import Path
 

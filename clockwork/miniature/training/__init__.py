@@ -1,4 +1,4 @@
-"""Trains the miniature's parts from nothing."""
+"""Training of the miniature from scratch."""
 
 from clockwork.miniature.training.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""The stages of `make miniature`, each resumable and passed over once its result is there."""
+"""The stages of `make miniature`. Each can be resumed, and is skipped if its result exists."""
 
 import shutil
 from collections.abc import Mapping
@@ -14,30 +14,53 @@ from transformers import CLIPTextModel
 
 from clockwork.io.atomic import atomic_folder
 from clockwork.miniature import WEIGHTS, models
-from clockwork.miniature.training.parts import Autoencoder, Contrast, Diffusion, Part, encode_scenes
+from clockwork.miniature.training.autoencoder import AutoencoderModule, encode_scenes
+from clockwork.miniature.training.clip import CLIPModule
+from clockwork.miniature.training.diffusion import DiffusionModule
+from clockwork.miniature.training.module import MiniatureModule
 from clockwork.training.fit import fit
 
-FAST = {"memory_format": torch.channels_last}
+FAST = {"memory_format": torch.channels_last}  # the faster layout for convolutions
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """The stages that train the miniature.
+
+    Every stage takes `optimisation`, the arguments of its training module, and `trainer`, those of Lightning's Trainer.
+
+    Attributes:
+        folder: Folder of all results; each stage writes a folder in it.
+    """
+
     folder: Path
 
     def autoencoder(self, optimisation: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
+        """Trains the autoencoder and saves it to `vae`.
+
+        Args:
+            optimisation: Arguments of `AutoencoderModule`.
+            trainer: Arguments of Lightning's Trainer.
+        """
         if not (self.folder / "vae").is_dir():
             vae = models.autoencoder().to(**FAST)
-            if self._train("autoencoder", Autoencoder(vae, **optimisation), trainer):
+            if self._train("autoencoder", AutoencoderModule(vae, **optimisation), trainer):
                 with atomic_folder(self.folder / "vae") as partial:
                     vae.save_pretrained(partial)
 
     def clip(self, optimisation: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
+        """Trains the small CLIP and saves it to `clip`.
+
+        Args:
+            optimisation: Arguments of `CLIPModule`.
+            trainer: Arguments of Lightning's Trainer.
+        """
         if not (self.folder / "clip").is_dir():
-            words = models.tokenizer(self.folder / "tokenizer")
-            clip = open_clip.model.CLIP(**models.clip_config(words))
-            if self._train("small_clip", Contrast(clip, words, **optimisation), trainer):
+            tokenizer = models.tokenizer(self.folder / "tokenizer")
+            clip = open_clip.model.CLIP(**models.clip_config(tokenizer))
+            if self._train("small_clip", CLIPModule(clip, tokenizer, **optimisation), trainer):
                 with atomic_folder(self.folder / "clip") as partial:
-                    models.save_clip(partial, clip, words)
+                    models.save_clip(partial, clip, tokenizer)
 
     def teacher(
         self,
@@ -47,36 +70,44 @@ class Recipe:
         trainer: Mapping[str, Any],
         start: str | None = None,
     ) -> None:
-        """A UNet with its text encoder; with `start`, they begin with that teacher's weights. Where the UNet is of
-        another form than the start's, the text encoder stays as it is, so that one serves both."""
+        """Trains a UNet and its text encoder, and saves them as a pipeline. Needs the results of `autoencoder`.
+
+        Args:
+            name: Name of the pipeline's folder. The UNet of `miniature_sd` has attention at the highest resolution; its
+                text encoder stays fixed if there is a `start`, so that both teachers share it.
+            optimisation: Arguments of `DiffusionModule`.
+            scenes: Number of training scenes.
+            trainer: Arguments of Lightning's Trainer.
+            start: Folder of the pipeline whose weights initialise UNet and text encoder, if any.
+        """
         if (self.folder / name).is_dir():
             return
-        words = models.tokenizer(self.folder / "tokenizer")
-        unet, text = models.unet(top_attention=name == "miniature_sd").to(**FAST), models.text_encoder(words)
+        tokenizer = models.tokenizer(self.folder / "tokenizer")
+        unet, text = models.unet(top_attention=name == "miniature_sd").to(**FAST), models.text_encoder(tokenizer)
         if start is not None:
-            begin_as(unet, UNet2DConditionModel.from_pretrained(self.folder / start, subfolder="unet"))
+            load_common_weights(unet, UNet2DConditionModel.from_pretrained(self.folder / start, subfolder="unet"))
             text = CLIPTextModel.from_pretrained(self.folder / start / "text_encoder").train()
             text.requires_grad_(name != "miniature_sd")
         vae = AutoencoderKL.from_pretrained(self.folder / "vae").eval()
         latents = encode_scenes(vae.to(**FAST), scenes, self.folder / "latents.npy")
-        part = Diffusion(unet, text, words, latents, models.noise_schedule(), **optimisation)
-        if self._train(name, part, trainer):
+        module = DiffusionModule(unet, text, tokenizer, latents, models.noise_schedule(), **optimisation)
+        if self._train(name, module, trainer):
             with atomic_folder(self.folder / name) as partial:
-                models.save_pipeline(partial, part.averaged(), vae, words)
+                models.save_pipeline(partial, module.averaged(), vae, tokenizer)
 
     def ship(self) -> None:
-        """Puts the result where the package looks for it."""
+        """Copies the results over the weights that the package ships with."""
         for name in ("miniature", "miniature_sd", "clip"):
             shutil.copytree(self.folder / name, WEIGHTS / name, dirs_exist_ok=True)
 
-    def _train(self, name: str, part: Part, trainer: Mapping[str, Any]) -> bool:
-        """Whether this is the process that writes the result."""
+    def _train(self, name: str, module: MiniatureModule, trainer: Mapping[str, Any]) -> bool:
+        """Trains a module, and returns whether this is the process that saves the result."""
         output = self.folder / "runs" / name
         fitted = fit(
-            part,
+            module,
             output,
             every_n_steps=250,
-            max_steps=part.hparams["steps"],
+            max_steps=module.hparams["steps"],
             gradient_clip_val=1.0,
             log_every_n_steps=25,
             logger=CSVLogger(output, name="log", version=""),
@@ -85,12 +116,16 @@ class Recipe:
         return fitted.is_global_zero
 
 
-def begin_as(unet: UNet2DConditionModel, begun: UNet2DConditionModel) -> None:
-    """Takes over every weight of the same name and shape; attention that is new starts as doing nothing."""
-    weights = begun.state_dict()
-    missing, unexpected = unet.load_state_dict(weights, strict=False)
+def load_common_weights(unet: UNet2DConditionModel, source: UNet2DConditionModel) -> None:
+    """Copies the weights that both UNets have. Attention blocks that the source lacks are initialised to zero output.
+
+    Args:
+        unet: The UNet to initialise; it must have every weight of the source.
+        source: The trained UNet.
+    """
+    missing, unexpected = unet.load_state_dict(source.state_dict(), strict=False)
     assert not unexpected, unexpected
-    new = {name.removesuffix(".proj_out.weight") for name in missing if name.endswith(".proj_out.weight")}
-    for module in new:
-        torch.nn.init.zeros_(unet.get_submodule(module).proj_out.weight)
-        torch.nn.init.zeros_(unet.get_submodule(module).proj_out.bias)
+    suffix = ".proj_out.weight"
+    for name in (name.removesuffix(suffix) for name in missing if name.endswith(suffix)):
+        torch.nn.init.zeros_(unet.get_submodule(name).proj_out.weight)
+        torch.nn.init.zeros_(unet.get_submodule(name).proj_out.bias)
