@@ -14,6 +14,9 @@ class OperatingPoint:
     guidance: float
     resolution: int  # pixels a side
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "guidance", float(self.guidance))  # 3 and 3.0 are one point, in fingerprints too
+
     def differences(self, other: "OperatingPoint") -> list[str]:
         """One phrase a field in which they differ: "steps 8, not 6" for self 8 and other 6."""
         theirs = asdict(other)

@@ -16,25 +16,22 @@ def measure(cfg: DictConfig) -> list[str]:
 
     from clockwork.evaluation.harness import Evaluation
     from clockwork.experiments.build import chosen_setup
-    from clockwork.io import distributed as processes
+    from clockwork.io import distributed
 
-    processes.join()
-    first = processes.rank() == 0
+    main_process = distributed.rank() == 0
     teacher = instantiate(cfg.teacher)
     differences = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]
     # Every point is made before the first is run, so that a mistake in the last shows at once.
     setups = [chosen_setup(cfg, teacher, difference) for difference in differences]
-    with processes.one_by_one():  # the first makes the reference's statistics, the others read them
-        metrics = instantiate(cfg.metrics)
     made_by = shlex.join(["python", *sys.argv])
-    evaluation = Evaluation(instantiate(cfg.prompts), metrics, Path(cfg.output), cfg.seed, cfg.batch_size, made_by)
+    prompts, metrics = instantiate(cfg.prompts), instantiate(cfg.metrics)
+    evaluation = Evaluation(prompts, metrics, Path(cfg.output), cfg.seed, cfg.batch_size, made_by)
     for number, setup in enumerate(setups, 1):
-        print(
-            f"[{number}/{len(setups)}] {setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps"
-        )
+        if main_process:
+            name = f"{setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps"
+            print(f"[{number}/{len(setups)}] {name}")
         evaluation.evaluate(setup)
-    processes.leave()
-    if first:
+    if main_process:
         tell(cfg, evaluation, setups)
     return [evaluation.digest(setup) for setup in setups]
 
@@ -66,12 +63,14 @@ def tell(cfg: DictConfig, evaluation: Any, setups: list[Any]) -> None:
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     from clockwork.experiments.paper_tables import Table
+    from clockwork.io import distributed
 
-    table = Table.asked(cfg)
-    if table is None:
-        measure(cfg)
-    else:
-        table.run(measure)
+    with distributed.process_group():
+        table = Table.asked(cfg)
+        if table is None:
+            measure(cfg)
+        else:
+            table.run(measure)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from clockwork.evaluation.rows import read_rows
+import pytest
+
+from clockwork.evaluation.rows import image_folder, read_rows
 
 ROOT = Path(__file__).parent.parent
 FEW = ["metrics=none", "metrics.latency=false", "steps=2", "adaptor=identity", "batch_size=2"]
@@ -26,16 +29,28 @@ def check(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, said
 
 
-def test_two_processes_paint_what_one_does(tmp_path: Path) -> None:
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    both = evaluate(tmp_path / "two", "prompts.count=4", launcher=torchrun)
-    alone = evaluate(tmp_path / "one", "prompts.count=4")
-    check(both)
-    check(alone)
-    two, one = (read_rows(tmp_path / name / "rows.jsonl") for name in ("two", "one"))
-    assert len(two) == len(one) == 1 and two[0]["digest"] == one[0]["digest"]
-    assert abs(two[0]["psnr"] - one[0]["psnr"]) < 0.2  # rounding of batches only
-    assert len(list((tmp_path / "two" / "pictures" / two[0]["digest"]).glob("*.png"))) == 4
+def images(folder: Path, row: dict[str, Any]) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in image_folder(folder, row).iterdir()}
+
+
+@pytest.mark.parametrize(("processes", "prompts"), [(2, 5), (3, 2)])
+def test_several_processes_measure_what_one_does(processes: int, prompts: int, tmp_path: Path) -> None:
+    """The same images and the same figures, the reference's sums made in shares included; with three processes and two
+    prompts one process has no image."""
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    words = ["metrics=miniature", "metrics.reference=120", f"prompts.count={prompts}"]
+    running = {
+        name: evaluate(tmp_path / name, *words, f"+metrics.cache={tmp_path / name / 'cache'}", launcher=launcher)
+        for name, launcher in {"several": torchrun, "one": ()}.items()
+    }
+    for process in running.values():
+        check(process)
+    (several,), (one,) = (read_rows(tmp_path / name / "rows.jsonl") for name in running)
+    assert images(tmp_path / "several", several) == images(tmp_path / "one", one)
+    assert len(images(tmp_path / "one", one)) == prompts
+    names = ("fid_miniature", "clip_score_miniature", "psnr", "ssim")
+    assert {name: several[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=1e-6)
+    assert {k for k in one if one[k] != several[k]} <= {"command", *names}
 
 
 def test_ctrl_c_keeps_the_pictures_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An editor: what inverts a picture, and what paints it anew by another prompt (paper, Section 5.3, Table 7)."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,7 +11,6 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.adaptors import adaptor_hash
 from clockwork.data.image_io import read_image, squared
 from clockwork.editing.inversion import condition, inverse_solver, invert, timesteps
 from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
@@ -71,8 +71,8 @@ class Editor:
         setup = self.generation
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
         full = Setup(setup.teacher, setup.split, Schedule(), setup.solver, setup.steps, 1.0)
-        *_, last = rollout(full.denoiser, solver, setup.steps, self._start(latents), condition(full, source))
-        return setup.teacher.decode(last.latents)[0]
+        steps = rollout(full.denoiser, solver, setup.steps, self._start(latents), condition(full, source))
+        return setup.teacher.decode(deque(steps, maxlen=1).pop().latents)[0]
 
     def record(self, latents: Mapping[int, Tensor]) -> list[Features]:
         """The source's features to inject, a step, for `replay`: one pass a step, for every edit of the picture."""
@@ -97,7 +97,7 @@ class Editor:
             )
         negative = condition(self.generation, self.negative) if self._rows == 2 else None
         steps = self._rollout(denoiser, latents, condition(self.generation, target), negative)
-        *_, last = tqdm(steps, "generation", self.generation.calls, leave=False, unit="step")
+        last = deque(tqdm(steps, "generation", self.generation.calls, leave=False, unit="step"), maxlen=1).pop()
         return self.generation.teacher.decode(last.latents)[0]
 
     def _rollout(
@@ -132,8 +132,26 @@ class Editor:
         """What a row says of the editor."""
         point = asdict(self.generation.point)
         shared = {name: point[name] for name in ("teacher", "teacher_hash", "cut", "resolution", "guidance")}
-        own = {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
-        return {**shared, **own, **_columns("inversion", self.inversion), **_columns("generation", self.generation)}
+        return {
+            **shared,
+            **self._settings,
+            **_columns("inversion", self.inversion),
+            **_columns("generation", self.generation),
+        }
+
+    @property
+    def text_embedder(self) -> str | None:
+        """Which text embedder the adaptors read; None where none does."""
+        return self.inversion.text_embedder or self.generation.text_embedder
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes an edit besides its image and prompts, as plain data."""
+        phases = {"inversion": self.inversion.identity(), "generation": self.generation.identity()}
+        return {**phases, **self._settings}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
 
     def flops(self, edits: int = 1) -> Flops:
         """Of inverting one picture and one of its `edits`: of the steps that run, at the batch that each has.
@@ -171,7 +189,7 @@ def _columns(phase: str, setup: Setup) -> dict[str, Any]:
         f"{phase}_full_steps": setup.schedule.full_steps(setup.calls),
         f"{phase}_schedule": str(setup.schedule),
         f"{phase}_adaptor": setup.adaptor_name,
-        f"{phase}_adaptor_hash": adaptor_hash(setup.adaptor),
+        f"{phase}_adaptor_hash": setup.adaptor_hash,
     }
 
 

@@ -6,17 +6,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.adaptors import adaptor_hash
 from clockwork.data.image_io import read_image, write_image
 from clockwork.editing.benchmark import Pair, pairs_hash
 from clockwork.editing.edit import Editor
 from clockwork.editing.inversion import LatentsOnDisk, save_latents
 from clockwork.editing.rows import Row
-from clockwork.evaluation.rows import append_row, commit, read_rows, versions
+from clockwork.evaluation.rows import append_row, commit, image_folder, read_rows, versions
+from clockwork.io.device import choose_device
 from clockwork.io.fingerprint import digest
 from clockwork.metrics.clip_score import clip_score
 from clockwork.metrics.similarity import psnr_and_ssim
@@ -40,6 +39,11 @@ class Metrics:
         structure = [] if self.structure is None else [f"structure {self.structure.label}"]
         return "; ".join(clip + structure + ["reconstruction"] * self.reconstruction) or "none"
 
+    @property
+    def identity(self) -> list[str | None]:
+        """Everything about them that changes a figure."""
+        return [self.label, None if self.clip is None else self.clip.identity]
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -56,18 +60,22 @@ class Measurement:
     def rows(self) -> Path:
         return self.folder / "rows.jsonl"
 
+    def images_digest(self, editor: Editor) -> str:
+        """Of everything that changes the images, which their folder is named by: other metrics measure the same."""
+        return digest([editor.identity(), pairs_hash(self.pairs)])
+
     def digest(self, editor: Editor) -> str:
-        """Of all that fixes the pictures and the metrics."""
-        return digest([editor.columns(), pairs_hash(self.pairs), self.metrics.label])
+        """Of everything that changes the row's figures, and of the adaptors' names."""
+        names = [setup.adaptor_name for setup in (editor.inversion, editor.generation)]
+        return digest([self.images_digest(editor), names, self.metrics.identity])
 
     def measure(self, editor: Editor) -> None:
         """Appends the row, unless one with its digest is there."""
-        name = self.digest(editor)
-        if name in {row["digest"] for row in read_rows(self.rows)}:
+        if self.digest(editor) in {row["digest"] for row in read_rows(self.rows)}:
             return
-        folder = self.folder / "pictures" / name
+        folder = image_folder(self.folder, {"images_digest": self.images_digest(editor)})
         self._paint(editor, folder)
-        append_row(self.rows, self._row(editor, name, folder))
+        append_row(self.rows, asdict(self._row(editor, folder)))
 
     def _paint(self, editor: Editor, folder: Path) -> None:
         """One PNG a pair, and one a reconstruction; those already there are kept."""
@@ -91,7 +99,7 @@ class Measurement:
         if self.latents is None:
             return editor.invert(pair.picture(), pair.source)
         setup = editor.inversion
-        made = [asdict(setup.point), adaptor_hash(setup.adaptor), pairs_hash([pair]), editor.visited]
+        made = [setup.identity(), pairs_hash([pair]), editor.visited]
         file = self.latents / f"{digest(made)}.safetensors"
         if not file.is_file():
             save_latents(file, editor.invert(pair.picture(), pair.source))
@@ -136,10 +144,10 @@ class Measurement:
             "psnr_autoencoder": autoencoder,
         }
 
-    def _row(self, editor: Editor, name: str, folder: Path) -> Row:
+    def _row(self, editor: Editor, folder: Path) -> Row:
         flops = editor.flops(len(self.pairs) // len({pair.picture_id for pair in self.pairs}))
         return Row(
-            digest=name,
+            digest=self.digest(editor),
             benchmark=self.benchmark,
             pairs=len(self.pairs),
             pairs_hash=pairs_hash(self.pairs),
@@ -153,6 +161,9 @@ class Measurement:
             device=str(editor.generation.teacher.device),
             commit=commit(),
             versions=versions(),
+            precision=editor.generation.teacher.precision,
+            text_embedder=editor.text_embedder,
+            images_digest=self.images_digest(editor),
         )
 
 
@@ -174,5 +185,4 @@ def real(
     """CLIP score through an open_clip model, structure distance through a DINO ViT: the paper's."""
     from clockwork.metrics import structure
 
-    at = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return Metrics(OpenCLIP(clip, clip_tag, at), structure.dino(dino, at), reconstruction)
+    return Metrics(OpenCLIP(clip, clip_tag, choose_device(device)), structure.dino(dino, device), reconstruction)

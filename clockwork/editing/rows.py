@@ -46,3 +46,6 @@ class Row:
     device: str
     commit: str | None
     versions: str
+    precision: str | None = None  # of the teacher
+    text_embedder: str | None = None  # whose embedding an adaptor reads
+    images_digest: str | None = None  # names the images' folder

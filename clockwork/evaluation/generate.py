@@ -1,4 +1,4 @@
-"""Pictures on disk, one file a prompt: a killed run goes on with the first that is missing."""
+"""Images on disk, one file per prompt: a run that was stopped goes on with the first that is missing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.data.image_io import read_image, write_image
+from clockwork.data.image_io import images_at_once, read_image, write_image
 from clockwork.data.prompts import Prompt, chunks
-from clockwork.io import distributed as processes
+from clockwork.io import distributed
+from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.sampling.denoisers import Denoiser
 from clockwork.sampling.sampler import Setup
+
+Wrapper = Callable[[Denoiser, list[int]], Denoiser]
 
 
 def generate(
@@ -19,33 +22,66 @@ def generate(
     prompts: Sequence[Prompt],
     folder: Path,
     seed: int = 0,
-    batch_size: int = 32,
-    wrap: Callable[[Denoiser, list[int]], Denoiser] | None = None,
+    batch_size: int = 50,
+    wrap: Wrapper | None = None,
     label: str | None = None,
 ) -> None:
-    """One PNG a prompt, named by its id; those already there are kept. Several processes take turns at the prompts.
+    """Writes one PNG per prompt, named by its id, and keeps those that are there. Several processes share the work.
 
-    `wrap` puts another denoiser around the setup's, given the ids of a batch's prompts; `label` is the progress bar's.
+    Args:
+        setup: What generates.
+        prompts: An image each.
+        folder: Where the images are.
+        seed: Of the noise, with the prompt's id.
+        batch_size: At most; fewer images at once where they are large (`images_at_once`).
+        wrap: Puts another denoiser around the setup's, given the ids of a batch's prompts.
+        label: The progress bar's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mine = prompts[processes.rank() :: processes.ranks()]
-    missing = [p for p in mine if not _file(folder, p).is_file()]
-    label, done = label or f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps", len(mine) - len(missing)
-    with tqdm(total=len(mine), initial=done, desc=label, unit="image", disable=processes.rank() > 0) as bar:
-        for batch in chunks(missing, batch_size):
-            ids = [p.id for p in batch]
-            denoiser = setup.denoiser if wrap is None else wrap(setup.denoiser, ids)
-            latents = setup.latents([p.text for p in batch], setup.teacher.noise(ids, seed), denoiser)
-            for prompt, image in zip(batch, setup.teacher.decode(latents), strict=True):
-                write_image(_file(folder, prompt), image)
-            bar.update(len(batch))
+    missing = _missing(prompts, folder)
+    label = label or f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps"
+    total, done = len(prompts), len(prompts) - len(missing)
+    with tqdm(total=total, initial=done, desc=label, unit="image", disable=distributed.rank() > 0) as bar:
+        for _ in map_in_threads(_write, _images(setup, missing, folder, seed, batch_size, wrap)):
+            bar.update(min(distributed.world_size(), total - bar.n))
+    distributed.barrier()
 
 
 def pictures(folder: Path, prompts: Sequence[Prompt], batch_size: int = 64) -> Iterator[Tensor]:
-    """The pictures of the prompts, in their order: 8-bit batches `batch × 3 × height × width`."""
-    for batch in chunks(prompts, batch_size):
-        yield torch.stack([read_image(_file(folder, p)) for p in batch])
+    """The images of the prompts, in their order: 8-bit batches `batch × 3 × height × width`, read in threads."""
+
+    def read(batch: Sequence[Prompt]) -> Tensor:
+        return torch.stack([read_image(image_file(folder, prompt)) for prompt in batch])
+
+    return map_in_threads(read, chunks(prompts, batch_size), ahead=THREADS)
 
 
-def _file(folder: Path, prompt: Prompt) -> Path:
+def image_file(folder: Path, prompt: Prompt) -> Path:
+    """Where a prompt's image is."""
     return folder / f"{prompt.id}.png"
+
+
+def _missing(prompts: Sequence[Prompt], folder: Path) -> list[Prompt]:
+    """As the main process finds them, so that all share the same ones."""
+    there = {file.name for file in folder.iterdir()}
+    missing = distributed.from_main_process([image_file(folder, prompt).name not in there for prompt in prompts])
+    return [prompt for prompt, lacks in zip(prompts, missing, strict=True) if lacks]
+
+
+def _images(
+    setup: Setup, prompts: Sequence[Prompt], folder: Path, seed: int, batch_size: int, wrap: Wrapper | None
+) -> Iterator[tuple[Path, Tensor]]:
+    """This process's images. Processes wait for each other after every batch: none waits long for a slow one."""
+    at_once = images_at_once(setup.teacher.resolution, batch_size)
+    for together in chunks(prompts, at_once * distributed.world_size()):
+        batch = distributed.share(together)
+        if batch:
+            ids = [prompt.id for prompt in batch]
+            denoiser = setup.denoiser if wrap is None else wrap(setup.denoiser, ids)
+            latents = setup.latents([prompt.text for prompt in batch], setup.teacher.noise(ids, seed), denoiser)
+            yield from zip((image_file(folder, p) for p in batch), setup.teacher.decode(latents), strict=True)
+        distributed.barrier()
+
+
+def _write(image: tuple[Path, Tensor]) -> None:
+    write_image(*image)

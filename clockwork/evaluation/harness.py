@@ -1,93 +1,167 @@
 """One operating point → one row."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from clockwork.adaptors import adaptor_hash
-from clockwork.data.image_io import squared
-from clockwork.data.prompts import Prompt, prompts_hash
-from clockwork.evaluation.generate import generate, pictures
-from clockwork.evaluation.rows import Row, append_row, commit, read_rows, versions
+from clockwork.data.image_io import images_at_once, read_image, squared
+from clockwork.data.prompts import Prompt, chunks, prompts_hash
+from clockwork.errors import UserError
+from clockwork.evaluation.generate import generate, image_file
+from clockwork.evaluation.rows import Row, append_row, commit, image_folder, read_rows, versions
+from clockwork.evaluation.scores import Metrics, Scores
 from clockwork.flops.cost import image_flops
-from clockwork.io import distributed as processes
+from clockwork.io import distributed
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
-from clockwork.metrics.clip_score import clip_score
-from clockwork.metrics.fid import FID
-from clockwork.metrics.latency import latency_ms
-from clockwork.metrics.similarity import psnr_and_ssim
+from clockwork.io.threads import THREADS, map_in_threads
+from clockwork.metrics.latency import device_name, measure_latency
 from clockwork.sampling.sampler import Setup
 from clockwork.schedule import Schedule
-from clockwork.teachers.text_embedder import OpenCLIP
 
-
-@dataclass(frozen=True)
-class Metrics:
-    """What to measure. `miniature` says that FID and CLIP score look through the small CLIP, and are named so; with
-    `size` they see the pictures at that many pixels a side."""
-
-    fid: FID | None = None
-    clip: OpenCLIP | None = None
-    latency: bool = True
-    miniature: bool = False
-    size: int | None = None
-
-    @property
-    def label(self) -> str:
-        fid = [] if self.fid is None else [f"FID {self.fid.label}"]
-        clip = [] if self.clip is None else [f"CLIP {self.clip.label}"]
-        return "; ".join(fid + clip) or "none"
-
-    def scores(
-        self, batches: Callable[[], Iterable[Tensor]], captions: Sequence[str]
-    ) -> tuple[float | None, float | None]:
-        """FID and CLIP score of 8-bit batches in their captions' order; None where not measured."""
-        fid = None if self.fid is None else self.fid(batches())
-        return fid, None if self.clip is None else clip_score(self.clip, batches(), captions)
+__all__ = ["Evaluation", "Metrics"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The prompts, the metrics and the folder that a sweep's rows share."""
+    """The prompts, the metrics and the folder that a sweep's rows share.
+
+    Args:
+        prompts: An image each.
+        metrics: What to measure.
+        folder: Of `rows.jsonl`, `prompts` and `pictures`.
+        seed: Of the noise, with the prompt's id.
+        batch_size: Images generated at once, at most (`images_at_once`).
+        command: What rows are recorded to be made by.
+    """
 
     prompts: Sequence[Prompt]
     metrics: Metrics
     folder: Path
     seed: int = 0
-    batch_size: int = 32
-    command: str | None = None  # what rows say they were made by
+    batch_size: int = 50
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        least = 1 if self.metrics.fid is None else 2
+        if len(self.prompts) < least:
+            raise UserError(f"{len(self.prompts)} prompts are too few to measure: raise prompts.count")
 
     @property
     def rows(self) -> Path:
         return self.folder / "rows.jsonl"
 
+    def images_digest(self, setup: Setup) -> str:
+        """Of everything that changes the images, which their folder is named by: other metrics measure the same."""
+        return digest([setup.identity(), prompts_hash(self.prompts), self.seed])
+
     def digest(self, setup: Setup) -> str:
-        """Of all that fixes the pictures and the metrics."""
-        fixed = [asdict(setup.point), setup.adaptor_name, adaptor_hash(setup.adaptor)]
-        return digest([*fixed, prompts_hash(self.prompts), self.seed, self.metrics.label])
+        """Of everything that changes the row's figures, and of the adaptor's name. Not of latency, which belongs to a
+        device."""
+        return digest([self.images_digest(setup), setup.adaptor_name, self.metrics.identity])
 
     def pictures(self, setup: Setup) -> Path:
-        """The folder with an operating point's pictures, painted as far as they are missing."""
-        folder = self.folder / "pictures" / self.digest(setup)
+        """The folder with an operating point's images, generated as far as they are missing."""
+        folder = image_folder(self.folder, {"images_digest": self.images_digest(setup)})
         generate(setup, self.prompts, folder, self.seed, self.batch_size)
         return folder
 
     def evaluate(self, setup: Setup) -> None:
-        """Appends the row, unless one with its digest is there. All processes paint, the first measures."""
-        if self.digest(setup) in {row["digest"] for row in read_rows(self.rows)}:
+        """Appends the row, unless one with its digest is there; then its latency on this device, if that is wanted and
+        not there. All processes generate and measure, the main one writes."""
+        (measured,) = distributed.from_main_process([self._row(setup) is not None])
+        if not measured:
+            row = self.measure(setup)
+            if distributed.rank() == 0:
+                self._keep_prompts()
+                append_row(self.rows, asdict(row))
+        if self.metrics.latency:
+            self._time(setup)
+
+    def measure(self, setup: Setup) -> Row:
+        """Everything but latency; all processes have to call it, and get the same figures."""
+        flops = image_flops(setup)
+        return Row(
+            digest=self.digest(setup),
+            **asdict(setup.point),
+            adaptor=setup.adaptor_name,
+            adaptor_hash=setup.adaptor_hash,
+            full_steps=setup.schedule.full_steps(setup.calls),
+            calls=setup.calls,
+            prompts=prompts_hash(self.prompts),
+            images=len(self.prompts),
+            seed=self.seed,
+            **self._figures(setup),
+            metrics=self.metrics.label,
+            tflops_paper=flops.paper / 1e12,
+            tflops_full=flops.full / 1e12,
+            gmacs=flops.macs / 1e9,
+            device=str(setup.teacher.device),
+            commit=commit(),
+            versions=versions(),
+            teacher_digest=self.digest(_teacher_of(setup)),
+            command=self.command,
+            precision=setup.teacher.precision,
+            text_embedder=setup.text_embedder,
+            images_digest=self.images_digest(setup),
+            teacher_images_digest=self.images_digest(_teacher_of(setup)),
+        )
+
+    def _figures(self, setup: Setup) -> dict[str, Any]:
+        """FID, CLIP score, and PSNR and SSIM to the full teacher's images at the same steps, from one reading of each
+        image; of the teacher itself no PSNR and SSIM."""
+        ours, teachers = self.pictures(setup), None
+        if setup.adaptor is not None:
+            teachers = self.pictures(_teacher_of(setup))
+        scores = Scores(self.metrics, setup.teacher.device)
+        at_once = images_at_once(setup.teacher.resolution, 64)
+        batches = list(chunks(distributed.share(self.prompts), at_once))
+
+        def read(batch: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor | None, list[str]]:
+            images = _read(ours, batch)
+            compared = None if teachers is None else _read(teachers, batch)
+            return images, self._rated(images), compared, [prompt.text for prompt in batch]
+
+        images_read = map_in_threads(read, batches, ahead=THREADS)
+        bar = tqdm(images_read, "metrics", len(batches), leave=False, unit="batch", disable=distributed.rank() > 0)
+        for images, rated, compared, captions in bar:
+            scores.update(rated, captions)
+            if compared is not None:
+                scores.compare(images, compared)
+        return scores.compute(similarity=teachers is not None)
+
+    def _rated(self, images: Tensor) -> Tensor:
+        """The images as FID and CLIP score see them."""
+        size = self.metrics.size
+        return images if size is None else torch.stack([squared(image, size) for image in images])
+
+    def _time(self, setup: Setup) -> None:
+        """Adds the latency of one image's latents, if the row has none of this device: to the row, whose other figures
+        stay. Only the main process computes; the others wait after every run."""
+        name, row = device_name(setup.teacher.device), self._row(setup)
+        (timed,) = distributed.from_main_process([row is not None and row.get("latency_device") == name])
+        if timed:
             return
-        for painter in (setup, _teacher_of(setup)):
-            self.pictures(painter)
-        processes.wait()
-        if processes.rank() == 0:
-            self._keep_prompts()
-            append_row(self.rows, self.measure(setup))
-        processes.wait()
+        first = self.prompts[0]
+        conditions, noise = setup.conditions([first.text]), setup.teacher.noise([first.id], self.seed)
+
+        def run() -> None:
+            if distributed.rank() == 0:
+                setup.latents_of(conditions, noise)
+
+        latency = measure_latency(run, setup.teacher.device, after_run=distributed.barrier)
+        if distributed.rank() == 0 and row is not None:
+            append_row(self.rows, {**row, **asdict(latency)})
+
+    def _row(self, setup: Setup) -> dict[str, Any] | None:
+        wanted = self.digest(setup)
+        return next((row for row in read_rows(self.rows) if row["digest"] == wanted), None)
 
     def _keep_prompts(self) -> None:
         """`prompts/<hash>.json` beside the rows, which hold the hash alone: ids and texts."""
@@ -96,55 +170,10 @@ class Evaluation:
             with atomic_write(file) as partial:
                 partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
 
-    def _nearness(self, setup: Setup, folder: Path) -> tuple[float | None, float | None]:
-        """PSNR and SSIM to the full teacher's pictures at the same steps; of the teacher itself, None."""
-        if setup.adaptor is None:
-            return None, None
-        teacher = self.pictures(_teacher_of(setup))
-        return psnr_and_ssim(zip(pictures(folder, self.prompts), pictures(teacher, self.prompts), strict=True))
 
-    def _rated(self, folder: Path) -> Iterator[Tensor]:
-        """The pictures as FID and CLIP score see them."""
-        for batch in pictures(folder, self.prompts):
-            size = self.metrics.size
-            yield batch if size is None else torch.stack([squared(image, size) for image in batch])
-
-    def measure(self, setup: Setup) -> Row:
-        metrics, folder = self.metrics, self.pictures(setup)
-        fid, score = metrics.scores(lambda: self._rated(folder), [p.text for p in self.prompts])
-        psnr, ssim = self._nearness(setup, folder)
-        flops, small = image_flops(setup), metrics.miniature
-        first = self.prompts[0]
-        return Row(
-            digest=self.digest(setup),
-            **asdict(setup.point),
-            adaptor=setup.adaptor_name,
-            adaptor_hash=adaptor_hash(setup.adaptor),
-            full_steps=setup.schedule.full_steps(setup.calls),
-            calls=setup.calls,
-            prompts=prompts_hash(self.prompts),
-            images=len(self.prompts),
-            seed=self.seed,
-            fid=None if small else fid,
-            clip_score=None if small else score,
-            fid_miniature=fid if small else None,
-            clip_score_miniature=score if small else None,
-            metrics=metrics.label,
-            psnr=psnr,
-            ssim=ssim,
-            tflops_paper=flops.paper / 1e12,
-            tflops_full=flops.full / 1e12,
-            gmacs=flops.macs / 1e9,
-            latency_ms=latency_ms(lambda: setup.latents([first.text], setup.teacher.noise([first.id])))
-            if metrics.latency
-            else None,
-            device=str(setup.teacher.device),
-            commit=commit(),
-            versions=versions(),
-            teacher_digest=self.digest(_teacher_of(setup)),
-            command=self.command,
-        )
+def _read(folder: Path, prompts: Sequence[Prompt]) -> Tensor:
+    return torch.stack([read_image(image_file(folder, prompt)) for prompt in prompts])
 
 
 def _teacher_of(setup: Setup) -> Setup:
-    return replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule())
+    return replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)

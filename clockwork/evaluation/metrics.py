@@ -1,7 +1,7 @@
 """The sets of metrics a config can name."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,8 +9,10 @@ from tqdm import tqdm
 
 from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import chunks
-from clockwork.evaluation.harness import Metrics
+from clockwork.evaluation.scores import Metrics
+from clockwork.io import distributed
 from clockwork.io.fingerprint import digest, weights_hash
+from clockwork.io.threads import map_in_threads
 from clockwork.metrics.fid import FID
 from clockwork.metrics.inception import WIDTH, Inception, resized
 from clockwork.miniature import scenes
@@ -28,7 +30,7 @@ def miniature(reference: int = 10_000, latency: bool = True, cache: str = "outpu
     label = f"small CLIP {weights_hash(clip.module)}, {reference} rendered scenes"
 
     def render() -> Iterator[torch.Tensor]:
-        for start in range(0, reference, 100):
+        for start in distributed.share(range(0, reference, 100)):
             images = scenes.batch("validation", start, min(100, reference - start))[1]
             yield ((images + 1) * 127.5).round().to(torch.uint8)
 
@@ -59,18 +61,23 @@ def real(
     at = f" at {size}" if size else ""
     label = f"{network.label}{at}, {len(files)} pictures {_hash(files)}"
 
-    def read() -> Iterator[torch.Tensor]:
-        for batch in tqdm(list(chunks(files, 32)), "reference features", unit="batch"):
-            images = [read_image(file) for file in batch]
-            yield torch.cat([resized((squared(image, size) if size else image)[None]) for image in images])
+    def read(batch: Sequence[Path]) -> torch.Tensor:
+        images = [read_image(file) for file in batch]
+        return torch.cat([resized((squared(image, size) if size else image)[None]) for image in images])
+
+    def read_share() -> Iterator[torch.Tensor]:
+        batches = list(chunks(distributed.share(files), 32))
+        silent = distributed.rank() > 0
+        yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=silent)
 
     kept = Path(cache) / f"fid-{digest(label)}.npz"
-    return Metrics(FID(network, WIDTH, label, read, kept), scorer, latency, size=size)
+    return Metrics(FID(network, WIDTH, label, read_share, kept), scorer, latency, size=size)
 
 
 def _hash(files: list[Path]) -> str:
     """Twelve hexadecimal digits of the files' names and contents."""
     sha = hashlib.sha256()
-    for file in files:
-        sha.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    contents = map_in_threads(lambda file: hashlib.sha256(file.read_bytes()).digest(), files)
+    for file, content in zip(files, contents, strict=True):
+        sha.update(file.name.encode() + content)
     return sha.hexdigest()[:12]

@@ -4,17 +4,19 @@ import importlib.metadata
 import json
 import os
 import subprocess
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was not measured is None. FLOPs are of one image, all steps; `*_miniature` are the small metrics."""
+    """What was not measured is None. FLOPs are of one image, all steps; `*_miniature` are the small metrics.
+
+    Rows of earlier versions have fewer fields: they are read and shown, but never taken for a row of today, whose
+    digest holds more.
+    """
 
     digest: str
     teacher: str
@@ -42,27 +44,45 @@ class Row:
     tflops_paper: float
     tflops_full: float
     gmacs: float
-    latency_ms: float | None
     device: str
     commit: str | None
     versions: str
-    teacher_digest: str | None = None  # of the full teacher at the same steps, whose pictures psnr and ssim look at
+    teacher_digest: str | None = None  # of the full teacher's row at the same steps
     command: str | None = None  # that measured it
+    precision: str | None = None  # of the teacher
+    text_embedder: str | None = None  # whose embedding the adaptor reads
+    images_digest: str | None = None  # names the images' folder
+    teacher_images_digest: str | None = None  # and that of the images which psnr and ssim compare with
+    latency_ms: float | None = None  # of one prompt's latents, without encoders and decoder: mean,
+    latency_median_ms: float | None = None
+    latency_spread_ms: float | None = None  # interquartile range
+    latency_device: str | None = None  # the hardware's name
 
 
-def append_row(file: Path, row: "DataclassInstance") -> None:
-    """One write and a flush to disk, so that a kill leaves whole lines only."""
+def image_folder(folder: Path, row: Mapping[str, Any], of: str = "") -> Path:
+    """Where the images of a row are.
+
+    Args:
+        folder: Of `rows.jsonl`.
+        row: Of this version or an earlier one.
+        of: `"teacher_"`: of the full teacher at the same steps instead.
+    """
+    return folder / "pictures" / str(row.get(f"{of}images_digest") or row.get(f"{of}digest"))
+
+
+def append_row(file: Path, row: Mapping[str, Any]) -> None:
+    """One write and a flush to disk, so that a kill leaves complete lines only."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as stream:
         if stream.tell() and not _ends_whole(stream):
             stream.write(b"\n")  # an earlier run was cut off in the middle of a line
-        stream.write(json.dumps(asdict(row)).encode() + b"\n")
+        stream.write(json.dumps(dict(row)).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Whole rows, the last one of a digest; a line cut off by a kill is passed over."""
+    """Rows, the last one of each digest; a line cut off by a kill is passed over."""
     rows: dict[str, dict[str, Any]] = {}
     for line in file.read_text().splitlines() if file.is_file() else []:
         try:

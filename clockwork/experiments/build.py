@@ -9,7 +9,7 @@ from hydra import compose
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from clockwork.adaptors import KINDS, Adaptor, Identity, check_point, fetch, is_hub_name, load_adaptor
+from clockwork.adaptors import KINDS, Adaptor, Identity, adaptor_hash, check_point, fetch, is_hub_name, load_adaptor
 from clockwork.editing.edit import Editor
 from clockwork.errors import MissingFileError, UserError
 from clockwork.experiments.command import CONFIGS
@@ -51,7 +51,9 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) 
     adaptor, trained = load_adaptor(folder)
     kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
+    trained_hash = adaptor_hash(adaptor)
     setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if from_elsewhere else name)
+    setup = replace(setup, trained_hash=trained_hash)
     check_point(trained, setup.point)
     return setup if is_hub_name(name) else replace(setup, folder=folder)
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clockwork.errors import MissingFileError, UserError
+from clockwork.io.device import choose_device
+from clockwork.metrics.numerics import exact_convolutions
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -16,7 +18,7 @@ SIDE, WIDTH = 299, 2048
 
 
 class Inception:
-    """2,048 features a picture. `path` is the file clean-fid uses; it is downloaded there once if it is missing.
+    """2,048 features per image. `path` is the file clean-fid uses; it is downloaded there once if it is missing.
 
     A TorchScript file is a program: one with another hash than `sha256` is never loaded.
     """
@@ -26,8 +28,8 @@ class Inception:
         if not path.is_file():
             _download(path, sha256)
         if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
-            raise UserError(f"{path} has hash {found[:12]}…, not {sha256[:12]}…: remove it, and it is downloaded anew")
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+            raise UserError(f"{path} has hash {found[:12]}…, not {sha256[:12]}…: remove it, and it is downloaded again")
+        self.device = choose_device(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is what the network exists in
             module = torch.jit.load(path, map_location=self.device).eval()
@@ -37,7 +39,9 @@ class Inception:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Features `batch × 2048` of images `batch × 3 × height × width` in [0, 255], of any size."""
-        features: Tensor = self._layers((resized(images.to(self.device)) - 128) / 128)
+        exact = images if self.device.type == "mps" else images.to(self.device)  # which has no double precision
+        with exact_convolutions():
+            features: Tensor = self._layers((resized(exact).to(self.device) - 128) / 128)
         return features.flatten(1)
 
 

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clockwork.errors import MissingFileError
+from clockwork.io.device import choose_device
+from clockwork.metrics.numerics import require_finite_features
 from clockwork.teachers.text_embedder import OpenCLIP
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -30,10 +32,13 @@ class Structure:
         """Mean over pairs of 8-bit batches: 0 where the structure is the same."""
         total, count = 0.0, 0
         for ours, theirs in pairs:
-            difference = self_similarity(self.features(ours)) - self_similarity(self.features(theirs))
+            difference = self._self_similarity(ours) - self._self_similarity(theirs)
             total += float(difference.square().mean((1, 2)).sum())
             count += len(ours)
         return total / count
+
+    def _self_similarity(self, images: Tensor) -> Tensor:
+        return self_similarity(require_finite_features(self.features(images), f"structure {self.label}"))
 
 
 def self_similarity(features: Tensor) -> Tensor:
@@ -56,16 +61,15 @@ def dino(model: str = "vit_base_patch8_224.dino", device: str = "auto") -> Struc
             f"{model} is no timm folder: it has no config.json; download one with `hf download "
             "timm/vit_base_patch8_224.dino --local-dir DIR` where there is a network, or give a timm name"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    at = choose_device(device)
     name = f"local-dir:{folder}" if folder.is_dir() else model
-    vit = timm.create_model(name, pretrained=True, num_classes=0).to(device).eval().requires_grad_(False)
-    size, (mean, std) = vit.patch_embed.img_size, (torch.tensor(v, device=device)[:, None, None] for v in IMAGENET)
+    vit = timm.create_model(name, pretrained=True, num_classes=0).to(at).eval().requires_grad_(False)
+    size, (mean, std) = vit.patch_embed.img_size, (torch.tensor(v, device=at)[:, None, None] for v in IMAGENET)
     kept: list[Tensor] = []
 
     @torch.no_grad()
     def keys(images: Tensor) -> Tensor:
-        pixels = F.interpolate(images.to(device).float() / 255, size=size, mode="bilinear", antialias=True)
+        pixels = F.interpolate(images.to(at).float() / 255, size=size, mode="bilinear", antialias=True)
         hook = vit.blocks[-1].attn.qkv.register_forward_hook(lambda *call: kept.append(call[-1]))
         try:
             vit((pixels - mean) / std)

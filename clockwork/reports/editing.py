@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clockwork.data.image_io import read_image, write_grid
+from clockwork.evaluation.rows import image_folder
 from clockwork.reports.figures import pareto
 from clockwork.reports.tables import Row, label
 
@@ -94,7 +95,7 @@ def side_by_side(rows: Sequence[Row], pairs: Sequence[_Pair], folder: Path, coun
     if all(pair.right for pair in chosen):
         lines["right answer"] = torch.stack([pair.right() for pair in chosen if pair.right])
     for row in readable(rows):
-        files = [folder / "pictures" / row["digest"] / f"{pair.id}.png" for pair in chosen]
+        files = [image_folder(folder, row) / f"{pair.id}.png" for pair in chosen]
         name = "no clock" if row["adaptor"] == "none" else label(row)
         lines[name] = torch.stack([read_image(file) for file in files])
     steps = "-".join(str(n) for n in dict.fromkeys(row["inversion_steps"] for row in rows))

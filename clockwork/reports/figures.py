@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clockwork.data.image_io import read_images, write_grid
+from clockwork.evaluation.rows import image_folder
 from clockwork.io.atomic import atomic_write
 from clockwork.reports.plots import QUALITY, present
 from clockwork.reports.tables import Row, flops_unit, label
@@ -51,6 +52,6 @@ def pictures_side_by_side(rows: Sequence[Row], prompts: Sequence[_Prompt], folde
     """`grid.png`: the same prompts and seeds, an operating point a line."""
     lines = {}
     for row in rows:
-        files = [folder / "pictures" / row["digest"] / f"{p.id}.png" for p in prompts[:count]]
+        files = [image_folder(folder, row) / f"{p.id}.png" for p in prompts[:count]]
         lines[f"{label(row)}, {row['steps']} steps"] = read_images(files)
     write_grid(folder / "grid.png", lines, side=64)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clockwork.errors import MissingFileError
-from clockwork.evaluation.rows import read_rows
+from clockwork.evaluation.rows import image_folder, read_rows
 from clockwork.io.atomic import atomic_write
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
@@ -122,12 +122,12 @@ def _prompts(rows: Sequence[Row], folder: Path) -> list[tuple[int, str]]:
     kept = folder / "prompts" / f"{rows[0]['prompts']}.json"
     if kept.is_file():
         return [(number, text) for number, text in json.loads(kept.read_text(encoding="utf-8"))]
-    numbers = sorted(int(f.stem) for f in (folder / "pictures" / rows[0]["digest"]).glob("*.png"))
+    numbers = sorted(int(f.stem) for f in image_folder(folder, rows[0]).glob("*.png"))
     return [(number, f"prompt {number}") for number in numbers]
 
 
 def _pairs(row: Row, rows: Sequence[Row], folder: Path, prompts: Sequence[tuple[int, str]]) -> list[Pair]:
-    ours, theirs = (folder / "pictures" / str(d) for d in (row["digest"], row.get("teacher_digest")))
+    ours, theirs = image_folder(folder, row), image_folder(folder, row, "teacher_")
     pairs = []
     for number, _ in prompts:
         mine, teachers = ours / f"{number}.png", theirs / f"{number}.png"

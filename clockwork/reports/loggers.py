@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from clockwork.evaluation.rows import image_folder
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained
 from clockwork.reports.tables import Row
@@ -57,7 +58,7 @@ def log_rows(
             for cost in plots.present(rows, plots.COSTS):
                 run.log({f"pareto/{quality}-{cost}": plots.pareto(rows, quality, cost)})
         for name, row in zip(plots.curve_names(rows), rows, strict=True):
-            files = sorted((output / "pictures" / row["digest"]).glob("*.png"), key=lambda f: int(f.stem))[:pictures]
+            files = sorted(image_folder(output, row).glob("*.png"), key=lambda f: int(f.stem))[:pictures]
             shown = [wandb.Image(str(file), caption=f"prompt {file.stem}") for file in files]
             if shown:
                 run.log({f"pictures/{name}, {row['steps']} steps": shown})

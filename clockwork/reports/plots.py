@@ -23,7 +23,7 @@ AXES = {
 
 def curve_names(rows: Sequence[Row]) -> list[str]:
     """Adaptor and clock, and whatever else tells the rows apart: rows of one name differ in their steps alone."""
-    fields = ("teacher", "cut", "solver", "guidance", "resolution", "device")
+    fields = ("teacher", "cut", "solver", "guidance", "resolution", "precision", "device")
     told = [name for name in fields if len({row.get(name) for row in rows}) > 1]
     return [", ".join([label(row), *(f"{name} {row.get(name)}" for name in told)]) for row in rows]
 

@@ -1,7 +1,8 @@
 """A setup: an operating point with the live parts that run it. What is trained, evaluated and edited with."""
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from clockwork.adaptors import Adaptor, Widths
+from clockwork.adaptors import Adaptor, Widths, adaptor_hash
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.sampling.denoisers import Clocked, Denoiser, Full
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import make_solver, timesteps
 from clockwork.schedule import Schedule
-from clockwork.teachers import Teacher
+from clockwork.teachers import Condition, Teacher
 from clockwork.unet.chain import Cut
 from clockwork.unet.split import SplitUNet
 
@@ -34,6 +35,7 @@ class Setup:
     adaptor: Adaptor | None = None
     adaptor_name: str = "none"
     folder: Path | None = None  # the adaptor's
+    trained_hash: str | None = None  # of the adaptor's weights before they were cast to the teacher's precision
 
     def __post_init__(self) -> None:
         self.schedule.adaptor_steps(self.calls)  # refuses a schedule longer than the steps
@@ -63,17 +65,57 @@ class Setup:
     def denoiser(self) -> Denoiser:
         return Full(self.split) if self.adaptor is None else Clocked(self.split, self.adaptor, self.schedule)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether the adaptor reads the text embedder's embedding."""
+        return self.adaptor is not None and "text_emb" in self.adaptor.inputs
+
+    @property
+    def adaptor_hash(self) -> str | None:
+        """Fingerprint of the adaptor, the same in every precision that it is cast to; None without an adaptor."""
+        return None if self.adaptor is None else self.trained_hash or adaptor_hash(self.adaptor)
+
+    @property
+    def text_embedder(self) -> str | None:
+        """Which text embedder the adaptor reads; None where it reads none."""
+        embedder = self.teacher.pooled
+        return embedder.identity if self.reads_text and embedder is not None else None
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes an image besides its prompt and seed, as plain data."""
+        precision = None if self.adaptor is None else self.adaptor.dtype
+        return {
+            **asdict(self.point),
+            "teacher_parts": self.teacher.identity,
+            "adaptor_hash": self.adaptor_hash,
+            "adaptor_precision": precision and str(precision).removeprefix("torch."),
+            "text_embedder": self.text_embedder,
+        }
+
+    def conditions(self, captions: list[str]) -> tuple[Condition, Condition | None]:
+        """What the captions become: the prompts' condition, and guidance's negative one where there is one."""
+        return self.teacher.conditions(captions, self.guidance, self.reads_text)
+
     def rollout(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Iterator[StepRecord]:
-        """A record a step; by another denoiser than the setup's own, if one is given."""
-        reads_text = self.adaptor is not None and "text_emb" in self.adaptor.inputs
-        condition, negative = self.teacher.conditions(captions, self.guidance, reads_text)
-        solver = make_solver(self.solver, self.teacher.noise_schedule)
-        return rollout(denoiser or self.denoiser, solver, self.steps, noise, condition, negative, self.guidance)
+        """A record per step; by another denoiser than the setup's own, if one is given."""
+        return self._rollout(self.conditions(captions), noise, denoiser)
 
     def latents(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Tensor:
         """The roll-out's last latents, `batch × channels × height × width`."""
-        *_, last = self.rollout(captions, noise, denoiser)
-        return last.latents
+        return self.latents_of(self.conditions(captions), noise, denoiser)
+
+    def latents_of(
+        self, conditions: tuple[Condition, Condition | None], noise: Tensor, denoiser: Denoiser | None = None
+    ) -> Tensor:
+        """The same of `conditions`, as the method of that name gives them: the UNet, the adaptor and the solver alone
+        run, and only the last step's record is kept."""
+        return deque(self._rollout(conditions, noise, denoiser), maxlen=1).pop().latents
+
+    def _rollout(
+        self, conditions: tuple[Condition, Condition | None], noise: Tensor, denoiser: Denoiser | None
+    ) -> Iterator[StepRecord]:
+        solver = make_solver(self.solver, self.teacher.noise_schedule)
+        return rollout(denoiser or self.denoiser, solver, self.steps, noise, *conditions, self.guidance)
 
 
 def widths(teacher: Teacher, cut: Cut | str) -> Widths:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clockwork.io.fingerprint import weights_hash
 from clockwork.miniature import WEIGHTS
 
 SHIPPED = f"local-dir:{WEIGHTS / 'clip'}"
@@ -54,6 +55,12 @@ class OpenCLIP:
         """How a row describes it."""
         name = f"{self.name} {self.tag}" if self.tag else Path(self.name).name
         return name if self.precision == torch.float32 else f"{name} {str(self.precision).removeprefix('torch.')}"
+
+    @property
+    def identity(self) -> str:
+        """Everything that changes its embeddings: the label, and the weights' fingerprint where they are a folder's,
+        whose name does not tell."""
+        return f"{self.label} {_weights_hash(self)}" if self.name.startswith("local-dir:") else self.label
 
     @property
     def precision(self) -> torch.dtype:
@@ -120,6 +127,11 @@ def _load(
         del model.visual
     model.to(device, precision)
     return model, size if isinstance(size, int) else size[0], open_clip.get_tokenizer(name)
+
+
+@lru_cache
+def _weights_hash(embedder: OpenCLIP) -> str:
+    return weights_hash(embedder.module)
 
 
 @lru_cache
