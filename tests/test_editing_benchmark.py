@@ -182,7 +182,7 @@ def test_a_row_is_measured_once_and_resumed(teacher: Teacher, tmp_path: Path) ->
     measurement.measure(plain)
     kept = list((tmp_path / "latents").iterdir())
     assert len(kept) == 2 and all(file.suffix == ".safetensors" for file in kept)
-    pictures = tmp_path / "pictures" / measurement.digest(plain)
+    pictures = tmp_path / "pictures" / measurement.images_digest(plain)
     edit, again = pictures / "test-0.png", pictures / "test-1.png"
     before = edit.read_bytes(), again.stat().st_mtime_ns
     edit.unlink()  # killed in between: what is there stays, what is missing comes out the same

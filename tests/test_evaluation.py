@@ -1,22 +1,30 @@
 """Rows: one a point however often it is asked for, nothing lost to a kill, and what they measure in order."""
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from clockwork.adaptors import Identity
+from clockwork.adaptors import Identity, ResNet
+from clockwork.data.image_io import images_at_once
 from clockwork.data.prompts import miniature
+from clockwork.errors import UserError
 from clockwork.evaluation.generate import pictures
 from clockwork.evaluation.harness import Evaluation, Metrics
-from clockwork.evaluation.rows import read_rows
+from clockwork.evaluation.rows import append_row, image_folder, read_rows
 from clockwork.flops.cost import image_flops, step_flops
+from clockwork.metrics import latency
 from clockwork.reports.figures import pareto, pictures_side_by_side
 from clockwork.reports.tables import table
 from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
-from clockwork.teachers import load_teacher
+from clockwork.teachers import Teacher, load_teacher
+from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.split import SplitUNet
 
 
@@ -77,6 +85,152 @@ def test_the_papers_order_of_schedules(identity: Setup, tmp_path: Path) -> None:
     psnr = {s: evaluation.measure(replace(identity, schedule=Schedule.parse(s))).psnr for s in ("clock2", "3,4,5,6")}
     assert psnr["clock2"] is not None and psnr["3,4,5,6"] is not None
     assert psnr["clock2"] > psnr["3,4,5,6"] + 1
+
+
+@pytest.fixture(scope="module")
+def reads_text(identity: Setup) -> Setup:
+    torch.manual_seed(0)
+    adaptor = ResNet(widths(identity.teacher, "stage1"), width=16, blocks=1).eval()
+    return replace(identity, adaptor=adaptor, adaptor_name="resnet", steps=2)
+
+
+@contextmanager
+def running(setup: Setup) -> Iterator[list[str]]:
+    """The names of what runs in the block, in its order."""
+    ran: list[str] = []
+    pipe, embedder = setup.teacher.pipe, setup.teacher.pooled
+    assert embedder is not None
+    modules = {
+        "unet": pipe.unet.conv_in,
+        "text encoder": pipe.text_encoder,
+        "vae": pipe.vae.decoder,
+        "text embedder": embedder.module.transformer,
+        "adaptor": setup.adaptor,
+    }
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: ran.append(name)))
+        yield ran
+
+
+def test_latency_is_latent_generation_only(reads_text: Setup, tmp_path: Path) -> None:
+    """Text encoder, text embedder, noise and decoder are outside what is timed; a measured row is timed later, and its
+    other figures stay."""
+    prompts = miniature("test", 2)
+    Evaluation(prompts, Metrics(latency=False), tmp_path).evaluate(reads_text)
+    (measured,) = read_rows(tmp_path / "rows.jsonl")
+    with running(reads_text) as ran:
+        Evaluation(prompts, Metrics(latency=True), tmp_path).evaluate(reads_text)
+    first = ran.index("unet")
+    assert set(ran[:first]) == {"text encoder", "text embedder"}, "nothing is generated or decoded again"
+    assert ran[first:] == ["unet", "unet", "adaptor"] * 12, "two runs to warm up and ten timed, two steps each"
+    (timed,) = read_rows(tmp_path / "rows.jsonl")
+    names = ("latency_ms", "latency_median_ms", "latency_spread_ms", "latency_device")
+    assert {name for name in measured if measured[name] != timed[name]} == set(names)
+    assert timed["latency_median_ms"] > 0 and timed["latency_spread_ms"] >= 0
+    assert 0.2 < timed["latency_ms"] / timed["latency_median_ms"] < 5
+
+
+def test_latency_belongs_to_a_device(identity: Setup, tmp_path: Path) -> None:
+    evaluation = Evaluation(miniature("test", 1), Metrics(), tmp_path)
+    short = replace(identity, steps=1)
+    evaluation.evaluate(short)
+    lines = evaluation.rows.read_text().splitlines()
+    evaluation.evaluate(short)
+    assert evaluation.rows.read_text().splitlines() == lines, "timed once"
+    append_row(evaluation.rows, {**json.loads(lines[-1]), "latency_device": "another GPU", "latency_ms": 0.1})
+    evaluation.evaluate(short)
+    (row,) = read_rows(evaluation.rows)
+    assert row["latency_device"] == latency.device_name(torch.device("cpu")) and row["latency_ms"] > 0.1
+
+
+def test_spread_and_median_are_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of 1, 2, …, 10 ms after two slow ones to warm up."""
+    clock = [0.0]
+    durations = iter([5.0, 5.0, *(ms / 1000 for ms in range(1, 11))])
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: clock[0])
+
+    def run() -> None:
+        clock[0] += next(durations)
+
+    measured = latency.measure_latency(run, torch.device("cpu"))
+    assert measured.latency_ms == pytest.approx(5.5) and measured.latency_median_ms == pytest.approx(5.5)
+    assert measured.latency_spread_ms == pytest.approx(4.5)
+
+
+def other_weights(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        next(module.parameters()).add_(1.0)
+
+
+CHANGES: dict[str, Callable[[Teacher], Any]] = {
+    "precision": lambda teacher: teacher.unet.to(torch.float16),
+    "VAE": lambda teacher: other_weights(teacher.pipe.vae),
+    "text encoder": lambda teacher: other_weights(teacher.pipe.text_encoder),
+    "UNet": lambda teacher: other_weights(teacher.unet),
+    "solver": lambda teacher: teacher.pipe.scheduler.register_to_config(timestep_spacing="leading"),
+    "text embedder": lambda teacher: setattr(teacher, "pooled", OpenCLIP("ViT-B-32", "openai")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: Setup, tmp_path: Path) -> None:
+    evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
+    teacher = load_teacher("miniature", guidance=3.0)
+    same = replace(reads_text, teacher=teacher, split=SplitUNet(teacher.unet))
+    assert evaluation.digest(same) == evaluation.digest(reads_text)
+    teacher = load_teacher("miniature", guidance=3.0)
+    CHANGES[change](teacher)
+    other = replace(reads_text, teacher=teacher, split=SplitUNet(teacher.unet))
+    assert evaluation.images_digest(other) != evaluation.images_digest(reads_text)
+    assert evaluation.digest(other) != evaluation.digest(reads_text)
+
+
+def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text: Setup, tmp_path: Path) -> None:
+    evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
+    embedder = OpenCLIP.miniature(text_only=True)
+    scored = replace(evaluation, metrics=Metrics(clip=OpenCLIP.miniature()))
+    assert scored.images_digest(reads_text) == evaluation.images_digest(reads_text)
+    assert scored.digest(reads_text) != evaluation.digest(reads_text)
+    assert evaluation.digest(replace(reads_text, guidance=3)) == evaluation.digest(reads_text)
+    untexted = replace(reads_text, adaptor=Identity(widths(reads_text.teacher, "stage1")))
+    assert untexted.text_embedder is None and reads_text.text_embedder == embedder.identity
+
+
+def test_an_adaptor_is_the_same_in_every_precision(reads_text: Setup) -> None:
+    assert reads_text.adaptor is not None
+    trained = reads_text.adaptor_hash
+    half = ResNet(reads_text.adaptor.widths, width=16, blocks=1)
+    half.load_state_dict(reads_text.adaptor.state_dict())
+    cast = replace(reads_text, adaptor=half.bfloat16(), trained_hash=trained)
+    assert cast.adaptor_hash == trained != replace(cast, trained_hash=None).adaptor_hash
+    assert cast.identity() != reads_text.identity(), "it computes other images"
+
+
+def test_rows_of_earlier_versions_are_read(identity: Setup, tmp_path: Path) -> None:
+    evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
+    evaluation.evaluate(replace(identity, steps=1))
+    (row,) = read_rows(evaluation.rows)
+    added = ("precision", "text_embedder", "images_digest", "teacher_images_digest", "latency_device")
+    old = {name: value for name, value in row.items() if name not in added} | {"digest": "0123456789ab"}
+    append_row(evaluation.rows, old)
+    evaluation.evaluate(replace(identity, steps=1))
+    assert [r["digest"] for r in read_rows(evaluation.rows)] == [row["digest"], "0123456789ab"]
+    assert image_folder(tmp_path, old) == tmp_path / "pictures" / "0123456789ab"
+    assert image_folder(tmp_path, row, "teacher_").is_dir()
+    assert "identity" in table(read_rows(evaluation.rows))
+
+
+@pytest.mark.parametrize(("count", "metrics"), [(0, Metrics()), (1, Metrics(fid=object()))])  # type: ignore[arg-type]
+def test_too_few_prompts_are_refused_before_anything_is_written(count: int, metrics: Metrics, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"raise prompts\.count"):
+        Evaluation(miniature("test", count), metrics, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(32, 50), (256, 50), (512, 16), (768, 7), (1024, 4), (4096, 1)])
+def test_fewer_images_at_once_where_they_are_large(side: int, at_once: int) -> None:
+    assert images_at_once(side, 50) == at_once
 
 
 def test_an_adaptorless_clock_is_refused(identity: Setup) -> None:

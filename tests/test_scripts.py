@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from clockwork.data.prompts import miniature
-from clockwork.evaluation.rows import read_rows
+from clockwork.evaluation.rows import image_folder, read_rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -112,7 +112,7 @@ def test_pictures_from_elsewhere_are_scored_as_ours(
     small = ["metrics.reference=200", f"+metrics.cache={tmp_path}"]
     run(monkeypatch, "evaluate", "prompts.count=70", "steps=1", *small, "metrics.latency=false", f"output={tmp_path}")
     (row,) = read_rows(tmp_path / "rows.jsonl")
-    folder = tmp_path / "pictures" / row["digest"]
+    folder = image_folder(tmp_path, row)
     for prompt in miniature("test", 70):
         (folder / f"{prompt.id}.txt").write_text(prompt.text)
     run(monkeypatch, "score", f"images.path={folder}", *small, "metrics.latency=false")

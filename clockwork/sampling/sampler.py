@@ -15,7 +15,7 @@ from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.sampling.denoisers import Clocked, Denoiser, Full
 from clockwork.sampling.rollout import StepRecord, rollout
-from clockwork.sampling.solvers import make_solver, timesteps
+from clockwork.sampling.solvers import make_solver, solver_settings, timesteps
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher
 from clockwork.unet.chain import Cut
@@ -86,6 +86,7 @@ class Setup:
         precision = None if self.adaptor is None else self.adaptor.dtype
         return {
             **asdict(self.point),
+            "solver_config": solver_settings(make_solver(self.solver, self.teacher.noise_schedule)),
             "teacher_parts": self.teacher.identity,
             "adaptor_hash": self.adaptor_hash,
             "adaptor_precision": precision and str(precision).removeprefix("torch."),

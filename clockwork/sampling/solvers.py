@@ -47,6 +47,13 @@ def timesteps(name: str, noise_schedule: Mapping[str, Any], steps: int) -> int:
     return len(solver.timesteps)
 
 
+def solver_settings(solver: SchedulerMixin) -> dict[str, Any]:
+    """What its config sets, as plain data; without what it leaves to the class, which differs from one solver to
+    another and grows with diffusers' versions."""
+    left_open = solver.config.get("_use_default_values", [])
+    return {k: v for k, v in solver.config.items() if k not in left_open and not k.startswith("_")}
+
+
 def solver_name(solver: SchedulerMixin) -> str:
     """The solver's key in `SOLVERS`, or its class's name if it has none."""
     for name, (kind, options) in SOLVERS.items():
