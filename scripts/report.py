@@ -18,7 +18,8 @@ def flops(cfg: DictConfig) -> Path:
 
     from clockwork.experiments.paper_tables import KINDS, Table, kind, numbers
     from clockwork.flops.paper_models import RealSize
-    from clockwork.reports.paper.flops_audit import flops_lines, summary, write_flops
+    from clockwork.reports.paper.flops_audit import summary, write_flops
+    from clockwork.reports.paper.flops_lines import flops_lines
 
     tables = [Table.load(of, number, "paper") for of in KINDS for number in numbers(of)]
     kinds = {p["adaptor"]: kind(p) for table in tables for p in table.spec["points"] if p["adaptor"] != "none"}

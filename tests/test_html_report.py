@@ -107,7 +107,7 @@ def test_a_sweep_without_rows_or_baseline_says_so(sweep: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"scripts/evaluate\.py output="):
         write_report(sweep / "prompts")
     (sweep / "rows.jsonl").write_text(json.dumps(ROWS[3]) + "\n")
-    assert "the baseline of fewer steps is missing" in write_report(sweep).read_text()
+    assert "the baseline with fewer steps is missing" in write_report(sweep).read_text()
 
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")

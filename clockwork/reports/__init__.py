@@ -1,1 +1,1 @@
-"""Reports: tables, figures and logs, from rows alone."""
+"""Tables, figures, HTML reports and wandb runs, made from rows."""

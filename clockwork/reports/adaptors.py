@@ -1,4 +1,4 @@
-"""Which trained adaptors stand behind rows, and how their training went."""
+"""Trained adaptors that rows were measured with, and the losses of their training."""
 
 import csv
 import json
@@ -12,7 +12,14 @@ from clockwork.reports.tables import Row
 
 @dataclass(frozen=True)
 class Trained:
-    """An adaptor's folder, and its losses by epoch where a csv log lies beside it."""
+    """A trained adaptor.
+
+    Attributes:
+        name: Name of the training run, which is its folder's name.
+        folder: The adaptor's folder.
+        config: Contents of the adaptor's `config.json`.
+        curves: Losses by epoch (see `curves`); empty if the run has no CSV log.
+    """
 
     name: str
     folder: Path
@@ -21,27 +28,45 @@ class Trained:
 
 
 def trained(under: Path, rows: Sequence[Row]) -> list[Trained]:
-    """The adaptors under a folder of training runs that some row used."""
-    found = []
+    """Finds the trained adaptors that rows were measured with.
+
+    Args:
+        under: Folder of training runs, at any depth.
+        rows: Rows of an evaluation.
+
+    Returns:
+        The adaptors whose kind and operating point are those of at least one row.
+    """
+    adaptors = []
     for file in sorted(under.glob("**/adaptor/config.json")):
         config, run = json.loads(file.read_text()), file.parent.parent
         if any(_used(config, run.name, row) for row in rows):
-            found.append(Trained(run.name, file.parent, config, curves(run / "log")))
-    return found
+            adaptors.append(Trained(run.name, file.parent, config, curves(run / "log")))
+    return adaptors
 
 
 def _used(config: dict[str, Any], name: str, row: Row) -> bool:
-    kind = row["adaptor"] == config["kind"] or name.startswith(f"{row['adaptor']}-")
-    return kind and all(row[key] == value for key, value in config["operating_point"].items())
+    """Checks whether a row has the kind or name of an adaptor, and its operating point."""
+    same_kind = row["adaptor"] == config["kind"] or name.startswith(f"{row['adaptor']}-")
+    return same_kind and all(row[key] == value for key, value in config["operating_point"].items())
 
 
 def curves(log: Path) -> dict[str, list[float]]:
-    """`loss` and `identity` by epoch, from Lightning's csv files of a run and of those that went on from it."""
-    found: dict[str, list[float]] = {}
+    """Reads the losses of a training run from Lightning's CSV logs.
+
+    A resumed run has several logs, which are concatenated.
+
+    Args:
+        log: The log folder of the run.
+
+    Returns:
+        `loss` and `identity` (the loss of the identity adaptor on the same batches), one value per epoch.
+    """
+    losses: dict[str, list[float]] = {}
     for file in sorted(log.rglob("metrics.csv"), key=lambda file: (len(file.parent.name), file.parent.name)):
         with file.open(newline="") as stream:
             for line in csv.DictReader(stream):
                 for name, column in (("loss", "loss_epoch"), ("identity", "identity")):
                     if line.get(column):
-                        found.setdefault(name, []).append(float(line[column]))
-    return found
+                        losses.setdefault(name, []).append(float(line[column]))
+    return losses

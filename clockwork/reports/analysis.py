@@ -1,4 +1,4 @@
-"""Figures of the analyses: what disturbing a layer does, and how features drift. From rows alone."""
+"""Figures of the analyses: the effect of perturbed layers, and the drift of features between steps."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,12 @@ from clockwork.io.atomic import atomic_write
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """One line a row, whole or not at all."""
+    """Writes rows as a CSV file, atomically.
+
+    Args:
+        rows: At least one row; all have the keys of the first.
+        file: The file to write.
+    """
     with atomic_write(file) as partial, partial.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
@@ -20,17 +25,36 @@ def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 def summary(
     rows: Sequence[Mapping[str, Any]], curve: str, x: str, value: str
 ) -> dict[str, dict[int, tuple[float, float, float]]]:
-    """Mean, least and most of `value` over the prompts, by curve and x."""
-    found: dict[str, dict[int, list[float]]] = {}
+    """Summarises a value over the prompts.
+
+    Args:
+        rows: Rows, one per prompt, curve and x.
+        curve: Column that names the curve.
+        x: Column of the horizontal axis.
+        value: Column to summarise.
+
+    Returns:
+        Mean, minimum and maximum, by curve and x.
+    """
+    values: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        found.setdefault(row[curve], {}).setdefault(row[x], []).append(row[value])
-    return {name: {k: (fmean(v), min(v), max(v)) for k, v in points.items()} for name, points in found.items()}
+        values.setdefault(row[curve], {}).setdefault(row[x], []).append(row[value])
+    return {name: {k: (fmean(v), min(v), max(v)) for k, v in points.items()} for name, points in values.items()}
 
 
 def curves(
     rows: Sequence[Mapping[str, Any]], curve: str, x: str, values: Mapping[str, str], file: Path, x_label: str
 ) -> None:
-    """A panel a value (column → axis label), a line a curve: the mean over prompts, in a band from least to most."""
+    """Plots means over the prompts, with a band from minimum to maximum.
+
+    Args:
+        rows: Rows, one per prompt, curve and x.
+        curve: Column that names the curve.
+        x: Column of the horizontal axis.
+        values: Axis labels by column; each column has a panel of its own.
+        file: The image file to write.
+        x_label: Label of the horizontal axis.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -39,9 +63,9 @@ def curves(
     figure, axes = plt.subplots(1, len(values), figsize=(5.2 * len(values), 4), squeeze=False, layout="constrained")
     for axis, (value, label) in zip(axes[0], values.items(), strict=True):
         for name, points in summary(rows, curve, x, value).items():
-            at, (mean, least, most) = list(points), zip(*points.values(), strict=True)
-            (line,) = axis.plot(at, mean, "o-", markersize=4, label=name)
-            axis.fill_between(at, least, most, color=line.get_color(), alpha=0.12)
+            positions, (mean, minimum, maximum) = list(points), zip(*points.values(), strict=True)
+            (line,) = axis.plot(positions, mean, "o-", markersize=4, label=name)
+            axis.fill_between(positions, minimum, maximum, color=line.get_color(), alpha=0.12)
         axis.set(xlabel=x_label, ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Editing's rows: their table, Figures 6 and 15, and the pictures themselves."""
+"""Reports of editing: the table, Figures 6 and 15, and grids of edited images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +39,8 @@ COLUMNS = {
 
 
 class _Pair(Protocol):
+    """The attributes of `editing.benchmark.Pair` that are read here."""
+
     @property
     def id(self) -> str: ...
     @property
@@ -48,12 +50,20 @@ class _Pair(Protocol):
 
 
 def readable(rows: Sequence[Row]) -> list[Row]:
-    """With one `adaptor`, `schedule` and `steps` each, by which curves are drawn; those of inversion come first where
-    generation's are others."""
+    """Adds the columns `adaptor`, `schedule` and `steps`, which name the curves and points of figures.
+
+    Args:
+        rows: Rows of editing (`editing.rows.Row`).
+
+    Returns:
+        The rows. Where inversion and generation differ, `adaptor` has the form `inversion's | generation's`. `steps` is
+        the number of inversion steps.
+    """
     return [{**row, **_clock(row), "steps": row["inversion_steps"]} for row in rows]
 
 
 def _clock(row: Row) -> dict[str, str]:
+    """Returns one adaptor and one schedule for both phases."""
     inversion, generation = ((row[f"{p}_adaptor"], row[f"{p}_schedule"]) for p in ("inversion", "generation"))
     if inversion == generation:
         return dict(zip(("adaptor", "schedule"), generation, strict=True))
@@ -61,23 +71,30 @@ def _clock(row: Row) -> dict[str, str]:
 
 
 def figures(rows: Sequence[Row], folder: Path) -> None:
-    """`figure15-<benchmark>.png` for each benchmark apart, and `figure6.png` for all of them together."""
+    """Plots quality against FLOPs: `figure15-<benchmark>.png` per benchmark, and `figure6.png` for all of them.
+
+    Args:
+        rows: Rows of editing.
+        folder: Folder of the figures.
+    """
     rows = readable(rows)
-    names = dict.fromkeys(row["benchmark"] for row in rows)
-    for name in names:
+    benchmarks = dict.fromkeys(row["benchmark"] for row in rows)
+    for name in benchmarks:
         pareto([row for row in rows if row["benchmark"] == name], folder / f"figure15-{name}.png", QUALITY)
-    pareto(_together(rows, len(names)), folder / "figure6.png", QUALITY)
+    pareto(_over_benchmarks(rows, len(benchmarks)), folder / "figure6.png", QUALITY)
 
 
-def _together(rows: Sequence[Row], benchmarks: int) -> list[Row]:
-    """Means over the pairs of all benchmarks, of the points that every benchmark has."""
+def _over_benchmarks(rows: Sequence[Row], num_benchmarks: int) -> list[Row]:
+    """Averages over all benchmarks, for the operating points that were measured on each of them."""
     points: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         points.setdefault((label(row), row["inversion_steps"], row["generation_steps"]), []).append(row)
-    return [_mean(found) for found in points.values() if len({row["benchmark"] for row in found}) == benchmarks]
+    return [_mean(same) for same in points.values() if len({row["benchmark"] for row in same}) == num_benchmarks]
 
 
 def _mean(rows: Sequence[Row]) -> Row:
+    """Averages rows of one operating point over their pairs; a value that one of them lacks is None."""
+
     def mean(name: str) -> float | None:
         if any(row.get(name) is None for row in rows):
             return None
@@ -87,13 +104,20 @@ def _mean(rows: Sequence[Row]) -> Row:
 
 
 def side_by_side(rows: Sequence[Row], pairs: Sequence[_Pair], folder: Path, count: int = 8) -> None:
-    """`pictures-<benchmark>-<steps>.png`: sources, right answers where they are known, and every row's edits."""
+    """Writes `pictures-<benchmark>-<steps>.png`: source images, ground truth if known, and the edits of every row.
+
+    Args:
+        rows: Rows of one benchmark.
+        pairs: The benchmark's pairs.
+        folder: The output folder of the rows, with the edited images in `pictures`.
+        count: Number of pairs, which are spread evenly over the benchmark.
+    """
     import torch
 
     chosen = pairs[:: max(1, len(pairs) // count)][:count]
     lines = {"source": torch.stack([pair.picture() for pair in chosen])}
     if all(pair.right for pair in chosen):
-        lines["right answer"] = torch.stack([pair.right() for pair in chosen if pair.right])
+        lines["ground truth"] = torch.stack([pair.right() for pair in chosen if pair.right])
     for row in readable(rows):
         files = [image_folder(folder, row) / f"{pair.id}.png" for pair in chosen]
         name = "no clock" if row["adaptor"] == "none" else label(row)

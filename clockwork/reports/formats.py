@@ -1,4 +1,4 @@
-"""A table as text: Markdown, CSV and LaTeX."""
+"""Tables as Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -12,13 +12,26 @@ from clockwork.io.atomic import atomic_write
 
 @dataclass(frozen=True)
 class Sheet:
+    """A table of text.
+
+    Attributes:
+        title: The title, which is also the LaTeX caption.
+        columns: Names of the columns.
+        cells: The cells, line by line.
+        notes: Markdown paragraphs below the table.
+    """
+
     title: str
     columns: Sequence[str]
-    cells: Sequence[Sequence[str]]  # a line each
-    notes: Sequence[str] = field(default=())  # below the table
+    cells: Sequence[Sequence[str]]
+    notes: Sequence[str] = field(default=())
 
     def write(self, stem: Path) -> None:
-        """`stem.md`, `stem.csv` and `stem.tex`, each whole or not at all."""
+        """Writes the table as Markdown (with the notes), CSV and LaTeX; each file atomically.
+
+        Args:
+            stem: Path of the files without the suffixes `.md`, `.csv` and `.tex`.
+        """
         notes = "\n\n".join(self.notes)
         _write(stem, ".md", f"# {self.title}\n\n{markdown(self.columns, self.cells)}\n" + (notes and f"\n{notes}\n"))
         _write(stem, ".csv", comma_separated(self.columns, self.cells))
@@ -26,6 +39,15 @@ class Sheet:
 
 
 def markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Formats a table as Markdown with aligned columns.
+
+    Args:
+        columns: Names of the columns.
+        cells: The cells, line by line.
+
+    Returns:
+        The table, without a final line break.
+    """
     widths = [max(len(name), *(len(line[i]) for line in cells), 1) for i, name in enumerate(columns)]
 
     def line(values: Sequence[str]) -> str:
@@ -35,13 +57,31 @@ def markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def comma_separated(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Formats a table as CSV.
+
+    Args:
+        columns: Names of the columns.
+        cells: The cells, line by line.
+
+    Returns:
+        The contents of a CSV file.
+    """
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([columns, *cells])
     return stream.getvalue()
 
 
 def latex(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table float for the booktabs package."""
+    """Formats a table as a LaTeX table environment; needs the package booktabs.
+
+    Args:
+        title: The caption.
+        columns: Names of the columns.
+        cells: The cells, line by line.
+
+    Returns:
+        The LaTeX code.
+    """
     lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (columns, *cells)]
     return "\n".join(
         [
@@ -64,9 +104,11 @@ _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"[\\~^–×&%$#_{}]", lambda found: _LATEX.get(found[0], rf"\{found[0]}"), text)
+    """Escapes the special characters of LaTeX."""
+    return re.sub(r"[\\~^–×&%$#_{}]", lambda match: _LATEX.get(match[0], rf"\{match[0]}"), text)
 
 
 def _write(stem: Path, suffix: str, text: str) -> None:
+    """Writes a text file atomically."""
     with atomic_write(stem.with_name(f"{stem.name}{suffix}")) as partial:
         partial.write_text(text, encoding="utf-8")

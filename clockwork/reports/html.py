@@ -1,4 +1,4 @@
-"""`report.html`: one file with everything a sweep's folder holds, to open from disk or to send."""
+"""The HTML report: one self-contained file with the rows, figures and images of an evaluation."""
 
 import base64
 import io
@@ -17,13 +17,18 @@ from clockwork.reports.formats import Sheet
 from clockwork.reports.paper.comparison import NONE, UNMEASURED
 from clockwork.reports.tables import COLUMNS, Row, cell
 
-SHARED = ("prompts", "images", "seed", "metrics")  # rows alike in these can be compared
-SIDE = 256  # pixels a side, at most, of a picture in the report
+SHARED = ("prompts", "images", "seed", "metrics")  # rows can be compared if they agree in these columns
+SIDE = 256  # maximum width and height of an image in the report, in pixels
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and the teacher's of the same prompt and seed, as data URLs."""
+    """An image of an operating point, and the teacher's for the same prompt and seed, as data URLs.
+
+    Attributes:
+        ours: The image.
+        teacher: The teacher's image, or None if the row is the teacher's own or there is no such image.
+    """
 
     ours: str
     teacher: str | None
@@ -31,17 +36,33 @@ class Pair:
 
 @dataclass(frozen=True)
 class Line:
-    """An operating point in the page."""
+    """A row in the page.
+
+    Attributes:
+        row: The row.
+        name: Name of the operating point.
+        cells: Per column, the text that is shown and the value to sort by.
+        pairs: The images, one pair per prompt.
+    """
 
     row: Row
     name: str
-    cells: list[tuple[str, Any]]  # what is shown, and what is sorted by
+    cells: list[tuple[str, Any]]
     pairs: list[Pair]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that can be compared: the same prompts, seed and metrics."""
+    """Rows that can be compared, because they share prompts, seed and metrics.
+
+    Attributes:
+        title: Description of what they share.
+        columns: Columns of the table.
+        lines: The rows.
+        captions: The prompts whose images are shown.
+        figures: Plotly figures as JSON objects.
+        baseline: Whether one of the rows is the teacher without an adaptor.
+    """
 
     title: str
     columns: list[str]
@@ -52,15 +73,27 @@ class Group:
 
 
 def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sheet] = (), pictures: int = 6) -> Path:
-    """`folder/report.html` from `folder/rows.jsonl`, the pictures beside it, the logs of trained adaptors under
-    `adaptors`, and `sheets` of the paper's figures beside ours; `pictures` is how many prompts are shown."""
+    """Writes `report.html` for the rows of a folder.
+
+    Args:
+        folder: An evaluation's output folder, with `rows.jsonl` and the generated images.
+        adaptors: Folder of training runs whose losses are plotted, if any.
+        sheets: Tables of the paper to show.
+        pictures: Number of prompts whose images are shown.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        MissingFileError: If the folder has no rows.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
     rows = read_rows(folder / "rows.jsonl")
     if not rows:
         raise MissingFileError(f"no rows in {folder / 'rows.jsonl'}: run `python scripts/evaluate.py output={folder}`")
-    logs = [] if adaptors is None else trained(adaptors, rows)
+    runs = [] if adaptors is None else trained(adaptors, rows)
     environment = Environment(
         loader=PackageLoader("clockwork.reports", "."),
         autoescape=True,
@@ -70,10 +103,10 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     )
     page = environment.get_template("report.html.jinja").render(
         title=", ".join(dict.fromkeys(str(row["teacher"]) for row in rows)),
-        groups=[_group(same, folder, pictures) for same in _comparable(rows)],
-        sheets=[(sheet, [[(text, _order(text)) for text in line] for line in sheet.cells]) for sheet in sheets],
-        curves=_curves(logs),
-        unlogged=[log.name for log in logs if not log.curves],
+        groups=[_group(group, folder, pictures) for group in _comparable(rows)],
+        sheets=[(sheet, [[(text, _sort_key(text)) for text in line] for line in sheet.cells]) for sheet in sheets],
+        curves=_curves(runs),
+        unlogged=[run.name for run in runs if not run.curves],
         plotly=get_plotlyjs(),
     )
     file = folder / "report.html"
@@ -82,8 +115,8 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     return file
 
 
-def _order(text: str) -> str | float:
-    """What a cell of a sheet is sorted by; nothing for what is not there."""
+def _sort_key(text: str) -> str | float:
+    """Returns the value by which a sheet's cell is sorted; empty if it was not measured."""
     if text in (NONE, UNMEASURED):
         return ""
     try:
@@ -93,6 +126,7 @@ def _order(text: str) -> str | float:
 
 
 def _comparable(rows: Sequence[Row]) -> list[list[Row]]:
+    """Groups rows that share prompts, seed and metrics."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in SHARED), []).append(row)
@@ -100,10 +134,11 @@ def _comparable(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _group(rows: Sequence[Row], folder: Path, count: int) -> Group:
+    """Collects everything the page shows of comparable rows; `count` is the number of prompts with images."""
     columns, prompts = plots.present(rows, COLUMNS), _prompts(rows, folder)[:count]
     names = [f"{name}, {row['steps']} steps" for name, row in zip(plots.curve_names(rows), rows, strict=True)]
     lines = [
-        Line(row, name, [(cell(row, c), row.get(c)) for c in columns], _pairs(row, rows, folder, prompts))
+        Line(row, name, [(cell(row, c), row.get(c)) for c in columns], _pairs(row, folder, prompts))
         for name, row in zip(names, rows, strict=True)
     ]
     figures = [
@@ -118,26 +153,28 @@ def _group(rows: Sequence[Row], folder: Path, count: int) -> Group:
 
 
 def _prompts(rows: Sequence[Row], folder: Path) -> list[tuple[int, str]]:
-    """Ids and texts, as the evaluation wrote them down; without that, the numbers of the pictures that are there."""
-    kept = folder / "prompts" / f"{rows[0]['prompts']}.json"
-    if kept.is_file():
-        return [(number, text) for number, text in json.loads(kept.read_text(encoding="utf-8"))]
-    numbers = sorted(int(f.stem) for f in image_folder(folder, rows[0]).glob("*.png"))
-    return [(number, f"prompt {number}") for number in numbers]
+    """Reads the ids and texts of the prompts; without the evaluation's file of them, the ids of the images suffice."""
+    file = folder / "prompts" / f"{rows[0]['prompts']}.json"
+    if file.is_file():
+        return [(number, text) for number, text in json.loads(file.read_text(encoding="utf-8"))]
+    ids = sorted(int(image.stem) for image in image_folder(folder, rows[0]).glob("*.png"))
+    return [(number, f"prompt {number}") for number in ids]
 
 
-def _pairs(row: Row, rows: Sequence[Row], folder: Path, prompts: Sequence[tuple[int, str]]) -> list[Pair]:
-    ours, theirs = image_folder(folder, row), image_folder(folder, row, "teacher_")
+def _pairs(row: Row, folder: Path, prompts: Sequence[tuple[int, str]]) -> list[Pair]:
+    """Reads a row's images of the prompts, each with the teacher's if there is one and the row is not the teacher's."""
+    images, teacher_images = image_folder(folder, row), image_folder(folder, row, "teacher_")
     pairs = []
     for number, _ in prompts:
-        mine, teachers = ours / f"{number}.png", theirs / f"{number}.png"
-        if mine.is_file():
-            pairs.append(Pair(_data_url(mine), _data_url(teachers) if teachers.is_file() and ours != theirs else None))
+        image, reference = images / f"{number}.png", teacher_images / f"{number}.png"
+        if image.is_file():
+            has_reference = reference.is_file() and image != reference
+            pairs.append(Pair(_data_url(image), _data_url(reference) if has_reference else None))
     return pairs
 
 
 def _data_url(file: Path) -> str:
-    """The file's own bytes where it is small; else WebP of `SIDE` pixels."""
+    """Encodes an image file: unchanged if it is small, else as WebP of at most `SIDE` pixels."""
     from PIL import Image
 
     with Image.open(file) as image:
@@ -149,11 +186,13 @@ def _data_url(file: Path) -> str:
     return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _curves(logs: Sequence[Trained]) -> list[dict[str, Any]]:
-    curves = {log.name: log.curves for log in logs if log.curves}
+def _curves(runs: Sequence[Trained]) -> list[dict[str, Any]]:
+    """Plots the losses of the training runs that have a log."""
+    curves = {run.name: run.curves for run in runs if run.curves}
     return [_figure(plots.training(curves))] if curves else []
 
 
 def _figure(figure: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(figure.to_json())
-    return plain
+    """Converts a plotly figure to a JSON object."""
+    converted: dict[str, Any] = json.loads(figure.to_json())
+    return converted

@@ -1,4 +1,4 @@
-"""Where training curves, rows and pictures go: nowhere, a csv file, or Weights & Biases beside it."""
+"""Logging of training and evaluation to CSV files and Weights & Biases."""
 
 import os
 import re
@@ -27,14 +27,24 @@ def make_logger(config: Mapping[str, Any], output: Path) -> Any:
 
 
 def offline() -> bool:
-    """No key in the environment or in ~/.netrc, and no mode asked for."""
+    """Whether wandb writes to local files only.
+
+    Returns:
+        True if there is no API key in the environment or in `~/.netrc`, and `WANDB_MODE` is unset or `offline`.
+    """
     netrc = Path.home() / ".netrc"
-    known = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text())
-    return not known and os.environ.get("WANDB_MODE", "offline") == "offline"
+    has_key = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text())
+    return not has_key and os.environ.get("WANDB_MODE", "offline") == "offline"
 
 
 def log_adaptor(loggers: Sequence[Any], folder: Path, about: Mapping[str, Any]) -> None:
-    """A trained adaptor's folder as an artifact, of those loggers that keep any; named by the run's folder."""
+    """Uploads a trained adaptor as an artifact named after the run's folder; loggers other than wandb are ignored.
+
+    Args:
+        loggers: Lightning loggers.
+        folder: The adaptor's folder, inside the run's folder.
+        about: Metadata of the artifact.
+    """
     for logger in loggers:
         if hasattr(logger, "log_image"):  # Weights & Biases
             logger.experiment.log_artifact(_artifact(folder.parent.name, "adaptor", [folder], about))
@@ -43,8 +53,17 @@ def log_adaptor(loggers: Sequence[Any], folder: Path, about: Mapping[str, Any]) 
 def log_rows(
     config: Mapping[str, Any], rows: Sequence[Row], output: Path, adaptors: Sequence[Trained] = (), pictures: int = 6
 ) -> None:
-    """A sweep as one run, in a group with the output folder's name: rows as a table, Pareto plots, pictures by
-    operating point, the report and the adaptors' folders as artifacts."""
+    """Logs an evaluation as one wandb run: rows, Pareto plots and images; report and adaptors as artifacts.
+
+    Does nothing unless the logger is wandb.
+
+    Args:
+        config: The logger's config: `name`, `project` and `group`, which defaults to the output folder's name.
+        rows: The rows.
+        output: The output folder of the rows.
+        adaptors: The trained adaptors that the rows used.
+        pictures: Number of images per row.
+    """
     if config["name"] != "wandb":
         return
     import wandb
@@ -52,26 +71,41 @@ def log_rows(
     mode: Literal["offline", "online"] = "offline" if offline() else "online"
     group = config["group"] or output.name
     with wandb.init(project=config["project"], group=group, dir=output, mode=mode, job_type="evaluate") as run:
-        columns = list(rows[0])
-        run.log({"rows": wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])})
-        for quality in plots.present(rows, plots.QUALITY):
-            for cost in plots.present(rows, plots.COSTS):
-                run.log({f"pareto/{quality}-{cost}": plots.pareto(rows, quality, cost)})
-        for name, row in zip(plots.curve_names(rows), rows, strict=True):
-            files = sorted(image_folder(output, row).glob("*.png"), key=lambda f: int(f.stem))[:pictures]
-            shown = [wandb.Image(str(file), caption=f"prompt {file.stem}") for file in files]
-            if shown:
-                run.log({f"pictures/{name}, {row['steps']} steps": shown})
-        if (grid := output / "grid.png").is_file():
-            run.log({"grid": wandb.Image(str(grid))})
-        made = [file for name in ("report.html", "rows.jsonl") if (file := output / name).is_file()]
-        if made:
-            run.log_artifact(_artifact(f"report-{output.name}", "report", made, {}))
+        _log_figures(run, rows)
+        _log_images(run, rows, output, pictures)
+        reports = [file for name in ("report.html", "rows.jsonl") if (file := output / name).is_file()]
+        if reports:
+            run.log_artifact(_artifact(f"report-{output.name}", "report", reports, {}))
         for adaptor in adaptors:
             run.log_artifact(_artifact(adaptor.name, "adaptor", [adaptor.folder], adaptor.config))
 
 
+def _log_figures(run: Any, rows: Sequence[Row]) -> None:
+    """Logs the rows as a table, and a Pareto plot per metric and cost."""
+    import wandb
+
+    columns = list(rows[0])
+    run.log({"rows": wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])})
+    for quality in plots.present(rows, plots.QUALITY):
+        for cost in plots.present(rows, plots.COSTS):
+            run.log({f"pareto/{quality}-{cost}": plots.pareto(rows, quality, cost)})
+
+
+def _log_images(run: Any, rows: Sequence[Row], output: Path, count: int) -> None:
+    """Logs the first `count` images of each row, and the grid of all rows."""
+    import wandb
+
+    for name, row in zip(plots.curve_names(rows), rows, strict=True):
+        files = sorted(image_folder(output, row).glob("*.png"), key=lambda f: int(f.stem))[:count]
+        images = [wandb.Image(str(file), caption=f"prompt {file.stem}") for file in files]
+        if images:
+            run.log({f"pictures/{name}, {row['steps']} steps": images})
+    if (grid := output / "grid.png").is_file():
+        run.log({"grid": wandb.Image(str(grid))})
+
+
 def _artifact(name: str, kind: str, paths: Sequence[Path], about: Mapping[str, Any]) -> Any:
+    """Creates an artifact of files and folders."""
     import wandb
 
     artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", name), kind, metadata=dict(about))

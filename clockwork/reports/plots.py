@@ -1,4 +1,4 @@
-"""Rows and training logs as interactive plots: for the HTML report and for wandb."""
+"""Interactive plots of rows and training losses, for the HTML report and for wandb."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -6,7 +6,7 @@ from typing import Any
 
 from clockwork.reports.tables import Row, flops_unit, label
 
-# Readable on white and on black, and told apart by colour-blind eyes (Okabe and Ito).
+# Readable on light and dark backgrounds and with colour blindness (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D")
 BASELINE = "#888888"
 COSTS = ("tflops_full", "latency_ms")
@@ -22,26 +22,50 @@ AXES = {
 
 
 def curve_names(rows: Sequence[Row]) -> list[str]:
-    """Adaptor and clock, and whatever else tells the rows apart: rows of one name differ in their steps alone."""
-    fields = ("teacher", "cut", "solver", "guidance", "resolution", "precision", "device")
-    told = [name for name in fields if len({row.get(name) for row in rows}) > 1]
-    return [", ".join([label(row), *(f"{name} {row.get(name)}" for name in told)]) for row in rows]
+    """Names the curve of each row, so that rows of one name differ only in their number of steps.
+
+    Args:
+        rows: Rows of one plot.
+
+    Returns:
+        Per row, its adaptor and schedule, followed by the columns in which the rows differ.
+    """
+    columns = ("teacher", "cut", "solver", "guidance", "resolution", "precision", "device")
+    differing = [name for name in columns if len({row.get(name) for row in rows}) > 1]
+    return [", ".join([label(row), *(f"{name} {row.get(name)}" for name in differing)]) for row in rows]
 
 
 def present(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
+    """Selects the columns that have a value in at least one row.
+
+    Args:
+        rows: The rows.
+        names: Names of the columns.
+
+    Returns:
+        Those names, in the same order.
+    """
     return [name for name in names if any(row.get(name) is not None for row in rows)]
 
 
 def pareto(rows: Sequence[Row], quality: str, cost: str) -> Any:
-    """A plotly figure: a curve an adaptor and clock, a point a number of steps; the teacher at fewer steps, dashed, is
-    the baseline to beat."""
+    """Plots a metric against a cost, one curve per adaptor and schedule and one point per number of steps.
+
+    Args:
+        rows: The rows. Those of the teacher with fewer steps are the baseline, drawn dashed.
+        quality: Column of the metric.
+        cost: Column of the cost, one of `COSTS`.
+
+    Returns:
+        A plotly figure.
+    """
     from plotly.graph_objects import Figure
 
-    unit, per = flops_unit(rows)
-    scale = per if cost == "tflops_full" else 1.0
+    unit, factor = flops_unit(rows)
+    scale = factor if cost == "tflops_full" else 1.0
     named = sorted(zip(curve_names(rows), rows, strict=True), key=lambda n: (n[1]["adaptor"] != "none", n[0]))
-    learned = dict.fromkeys(name for name, row in named if row["adaptor"] != "none")
-    colours = dict(zip(learned, COLOURS * len(rows), strict=False))  # the same in every plot of these rows
+    with_adaptor = dict.fromkeys(name for name, row in named if row["adaptor"] != "none")
+    colours = dict(zip(with_adaptor, COLOURS * len(rows), strict=False))  # the same in every plot of these rows
     figure = Figure()
     for name, curve in groupby(named, key=lambda n: n[0]):
         points = [row for _, row in curve if row.get(quality) is not None and row.get(cost) is not None]
@@ -59,12 +83,19 @@ def pareto(rows: Sequence[Row], quality: str, cost: str) -> Any:
                 cliponaxis=False,
                 hovertemplate="%{text} steps<br>%{x:.4g}, %{y:.4g}",
             )
-    x = f"{unit} an image, attention counted" if cost == "tflops_full" else AXES[cost]
+    x = f"{unit} per image, including attention" if cost == "tflops_full" else AXES[cost]
     return styled(figure, x, AXES[quality])
 
 
 def training(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
-    """A plotly figure of losses by epoch: adaptor → {"loss": …, "identity": …}, the latter dotted."""
+    """Plots training losses by epoch.
+
+    Args:
+        curves: Per adaptor, the values of `loss` and of `identity`, the identity adaptor's loss (dotted), by epoch.
+
+    Returns:
+        A plotly figure.
+    """
     from plotly.graph_objects import Figure
 
     figure = Figure()
@@ -78,7 +109,16 @@ def training(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
 
 
 def styled(figure: Any, x: str, y: str) -> Any:
-    """Transparent, so that the page's colours show; the legend below, so that it fits a narrow screen."""
+    """Sets the layout of a plot: a transparent background for light and dark pages, and the legend below.
+
+    Args:
+        figure: A plotly figure.
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+
+    Returns:
+        The figure.
+    """
     return figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",

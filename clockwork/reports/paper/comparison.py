@@ -1,4 +1,4 @@
-"""A table of the paper's beside ours: printed figures, rows that were measured, FLOPs of the architectures."""
+"""Tables that compare the paper's published values with measured rows and counted FLOPs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,31 @@ from typing import Any
 from clockwork.reports.formats import Sheet
 from clockwork.reports.paper.flops_audit import Line, Spec
 from clockwork.reports.paper.published import PLUG_AND_PLAY, PUBLISHED, convention
+from clockwork.reports.tables import Row
 
-NONE, UNMEASURED = "–", "not measured"
+NONE, UNMEASURED = "–", "not measured"  # cells without a value: one that cannot exist, and one that is missing
+# Number formats of the columns: metrics, counts and latency.
 QUALITY = {"fid": ".2f", "clip_score": ".3f", "dino_distance": ".4f"}
-SMALL = {"dino_distance": "structure_miniature"}  # not DINO's: named as what it is
+SMALL = {"dino_distance": "structure_miniature"}  # the miniature's metric in place of the one with DINO
 COUNTED = {"tflops": ".2f", "gflops": ".1f", "gflops_of_two": ".1f", "saving": ".1f", "parameters": ".2f"}
 MEASURED = {"latency_ms": ".1f", "device": ""}
 MINIATURE = (
-    "What ends in _miniature was measured on the miniature, through its own small metrics, and cannot be compared with "
-    "the paper's. FLOPs and parameters are those of the paper's architectures at real size."
+    "Columns that end in _miniature were measured on the miniature with its own small metrics, and cannot be compared "
+    "with the paper's values. FLOPs and parameters are those of the paper's architectures at real size."
 )
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`name` as in "table 3"; `rows` are what was measured, by the table's row names."""
+    """A table or figure of the paper, beside the project's values.
+
+    Attributes:
+        name: Name such as `table 3`.
+        spec: Title, columns and operating points, as in `configs/table`.
+        miniature: Whether the rows are of the miniature.
+        rows: Measured rows, by the names of the table's lines.
+        lines: Counted FLOPs and parameters.
+    """
 
     name: str
     spec: Spec
@@ -32,33 +41,45 @@ class Comparison:
     lines: Sequence[Line]
 
     def sheet(self, notes: Sequence[str] = ()) -> Sheet:
-        """Paper, ours and difference, column by column. At miniature scale quality is ours alone and named so: what
-        is compared there is FLOPs, which are those of the paper's own architectures at every scale."""
+        """Builds the table, with the columns `… paper`, `…` and `… difference` for each of the paper's columns.
+
+        The miniature's metrics are shown without a comparison. FLOPs are compared at either scale, as they are always
+        those of the paper's architectures. Columns without any value are omitted.
+
+        Args:
+            notes: Paragraphs to add below the table.
+
+        Returns:
+            The table.
+        """
         lines = [{"row": _name(point), **self._cells(point)} for point in self._points()]
         columns = list(dict.fromkeys(column for line in lines for column in line))
         columns = [c for c in columns if c == "row" or any(line.get(c, NONE) != NONE for line in lines)]
         cells = [[line.get(column, NONE) for column in columns] for line in lines]
-        about = [MINIATURE] if any(column.endswith("_miniature") for column in columns) else []
-        return Sheet(f"{self.name.capitalize()}: {self.spec['title']}", columns, cells, [*about, *notes])
+        explanation = [MINIATURE] if any(column.endswith("_miniature") for column in columns) else []
+        return Sheet(f"{self.name.capitalize()}: {self.spec['title']}", columns, cells, [*explanation, *notes])
 
     def unmeasured(self) -> list[str]:
-        """Row names that this scale has a teacher for, and that have not been run."""
+        """Lists the lines that could be measured but have not been.
+
+        Returns:
+            Names of the lines.
+        """
         return [point["row"] for point in self._points() if self._possible(point) and point["row"] not in self.rows]
 
     def _points(self) -> list[Spec]:
-        """Editing's points are repeated for every number of inversion steps."""
-        counts = self.spec.get("inversion_steps")
-        points = self.spec["points"]
-        return (
-            [{**p, "row": f"{p['row']}, {n} inversion steps"} for p in points for n in counts]
-            if counts
-            else list(points)
-        )
+        """Returns the operating points; those of editing once per number of inversion steps."""
+        points, counts = self.spec["points"], self.spec.get("inversion_steps")
+        if not counts:
+            return list(points)
+        return [{**p, "row": f"{p['row']}, {n} inversion steps"} for p in points for n in counts]
 
     def _possible(self, point: Spec) -> bool:
+        """Checks whether an operating point can be measured at this scale."""
         return bool(point["teacher"] or "made_by" in self.spec) and not point.get("published")
 
     def _cells(self, point: Spec) -> dict[str, str]:
+        """Formats the cells of a line, by column."""
         cells: dict[str, str] = {}
         for column in self.spec["columns"]:
             if column in point:
@@ -66,8 +87,8 @@ class Comparison:
             elif column in COUNTED:
                 cells |= self._counted(point["row"], column)
             elif column in MEASURED:
-                here = f"{column}_miniature" if self.miniature and column == "latency_ms" else column
-                cells[here] = self._ours(point, column, MEASURED[column])
+                name = f"{column}_miniature" if self.miniature and column == "latency_ms" else column
+                cells[name] = self._ours(point, column, MEASURED[column])
             elif column.startswith("latency_"):
                 cells[f"{column} paper"] = _text(self._printed(point["row"], column))
             else:
@@ -77,6 +98,7 @@ class Comparison:
         return cells
 
     def _quality(self, point: Spec, column: str) -> dict[str, str]:
+        """Formats a metric: the paper's value, the measured one, and at real size the difference."""
         printed = self._printed(point["row"], column)
         name = SMALL.get(column, f"{column}_miniature") if self.miniature else column
         cells = {f"{column} paper": _text(printed), name: self._ours(point, name, QUALITY[column])}
@@ -88,43 +110,57 @@ class Comparison:
             )
         return cells
 
-    def _ours(self, point: Spec, name: str, form: str) -> str:
+    def _ours(self, point: Spec, name: str, number_format: str) -> str:
+        """Formats a measured value."""
         value = self.rows.get(point["row"], {}).get(name)
         if value is None:
             return UNMEASURED if self._possible(point) else NONE
-        return f"{value:{form}}"
+        return f"{value:{number_format}}"
 
     def _counted(self, row: str, column: str) -> dict[str, str]:
-        found = [line for line in self.lines if (line.figure, line.row, line.quantity) == (self.name, row, column)]
-        own = next((line for line in found if line.convention in (convention(self.name, row), "")), None)
-        whole = next((line for line in found if line.convention == "full"), None)
+        """Formats counted FLOPs or parameters: the paper's value, ours in its convention and in `full`."""
+        lines = [line for line in self.lines if (line.figure, line.row, line.quantity) == (self.name, row, column)]
+        counted = next((line for line in lines if line.convention in (convention(self.name, row), "")), None)
+        full = next((line for line in lines if line.convention == "full"), None)
         printed = self._printed(row, column)
         return {
             f"{column} paper": _text(printed),
-            column: NONE if own is None else f"{own.ours:{COUNTED[column]}}",
-            f"{column} difference": f"{own.ours / float(printed) - 1:+.1%}" if own and printed else NONE,
-            f"{column} full": NONE if whole is None else f"{whole.ours:{COUNTED[column]}}",
+            column: NONE if counted is None else f"{counted.ours:{COUNTED[column]}}",
+            f"{column} difference": f"{counted.ours / float(printed) - 1:+.1%}" if counted and printed else NONE,
+            f"{column} full": NONE if full is None else f"{full.ours:{COUNTED[column]}}",
         }
 
     def _printed(self, row: str, column: str) -> Decimal | None:
+        """Returns the paper's value, if it prints one."""
         return PUBLISHED.get(self.name, {}).get(row, {}).get(column)
 
 
 def _name(point: Spec) -> str:
-    """Says of a row without public weights that its figures are the published ones."""
+    """Returns a line's name, marked as published if the model has no public weights."""
     return f"{point['row']} (published)" if point.get("published") else point["row"]
 
 
 def settings_sheet(name: str, spec: Spec, notes: Sequence[str] = ()) -> Sheet:
-    """Table 7: Plug-and-Play's settings, the paper's and ours."""
+    """Builds Table 7: the settings of Plug-and-Play in the paper and in this project.
+
+    Args:
+        name: Name of the table.
+        spec: Title and `settings`, as in `configs/table`.
+        notes: Paragraphs to add below the table.
+
+    Returns:
+        The table.
+    """
     ours = spec["settings"]
     cells = [[key, _setting(value), _setting(ours.get(key))] for key, value in PLUG_AND_PLAY.items()]
     return Sheet(f"{name.capitalize()}: {spec['title']}", ["setting", "paper", "ours"], cells, notes)
 
 
 def _setting(value: Any) -> str:
+    """Formats a setting."""
     return NONE if value is None else str(value)
 
 
 def _text(printed: Decimal | None) -> str:
+    """Formats a published value with the digits that the paper prints."""
     return NONE if printed is None else str(printed)

@@ -1,18 +1,18 @@
-"""Every figure that the paper prints, as data (arXiv 2312.08128). Digits are kept: 24.20 is not 24.2.
+"""All values that the paper prints (arXiv 2312.08128), with their digits: 24.20 is not 24.2.
 
-Rows are named as in `configs/table/` and `configs/figure/`, whose operating points they belong to. Columns:
-fid, clip_score; tflops (of one image); saving (of its FLOPs, in %); gflops (of one pass at batch 1), gflops_of_two (at
-batch 2); gmacs; parameters (in millions); latency_… (ms, on that device).
+Rows have the names of the operating points in `configs/table` and `configs/figure`. Columns: `fid`, `clip_score`;
+`tflops` per image; `saving` of FLOPs in %; `gflops` per pass at batch 1; `gflops_of_two` per pass at batch 2; `gmacs`;
+`parameters` in millions; `latency_…` in ms on that device.
 """
 
 from collections.abc import Mapping
 from decimal import Decimal
 
-Figures = Mapping[str, Mapping[str, Decimal]]  # row → column → what is printed
+Figures = Mapping[str, Mapping[str, Decimal]]  # row → column → value
 
 
 def _read(text: str) -> dict[str, dict[str, Decimal]]:
-    """A table as text, columns apart by |; an empty cell is one that the paper leaves empty."""
+    """Parses a table with columns separated by `|`; cells that the paper leaves empty are omitted."""
     head, *lines = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
     return {
         name: {column: Decimal(cell) for column, cell in zip(head[1:], cells, strict=True) if cell}
@@ -68,7 +68,8 @@ Cut-off stage 1 (32 × 32)   | 23.21 | 0.296      | 301           |
 Cut-off stage 2 (16 × 16)   | 24.49 | 0.296      | 734           |
 """)
 
-# Solvers. The paper prints one 9.5 → 5.9 TFLOPs for all; PNDM's ninth call is not in it, so its cells are empty.
+# Solvers. The paper prints 9.5 → 5.9 TFLOPs for all of them. This does not include PNDM's ninth UNet call, so PNDM's
+# cells are empty.
 _TABLE_4 = _read("""
 row               | fid   | clip_score | tflops
 DPM++             | 24.22 | 0.302      | 9.5
@@ -103,10 +104,10 @@ Distilled Efficient UNet             | 240             | 302               | 245
 Distilled Efficient UNet + Clockwork | 154             | 190               | 159          | 122
 """)
 
-# Figure 4 is plotted, not printed: at 8 steps its points are Table 1's.
+# Figure 4 is a plot; its points at 8 steps are those of Table 1.
 _FIGURE_4 = {f"{row}, 8 steps": figures for row, figures in _TABLE_1.items() if "UNet" in row}
 
-# Text-guided editing, identity clock 2, 1000 inversion and 50 generation steps: "33%".
+# Text-guided editing with the identity at clock 2, 1000 inversion and 50 generation steps: "33%".
 _FIGURE_6 = _read("""
 row                                    | saving
 Identity, clock 2, 1000 inversion steps | 33
@@ -137,7 +138,7 @@ PUBLISHED: dict[str, Figures] = {
     "figure 4": _FIGURE_4,
     "figure 6": _FIGURE_6,
     "figure 8": _FIGURE_8,
-    "figure 15": _FIGURE_6,  # the same runs, real and fake images apart
+    "figure 15": _FIGURE_6,  # the same runs, separately for real and fake images
 }
 
 # Table 7: Plug-and-Play's settings.
@@ -152,19 +153,23 @@ PLUG_AND_PLAY: dict[str, str | float | bool] = {
     "extract_reverse": False,
 }
 
-INVERSION_STEPS = (10, 20, 25, 50, 100, 200, 500, 1000)  # Figures 6 and 15
-PERTURBED_FROM = (0, 1, 2, 3, 4, 5, 10, 15)  # Figures 2 and 10 to 13, of 20 DPM++ steps
-
-
-# Why a row's FLOPs cannot be ours.
+# Why the FLOPs of a row cannot be reproduced.
 NOTES = {
-    "SnapFusion": "its authors' count of a UNet they changed further and did not publish; the Efficient UNet in one "
-    "pass a step gives 4.7 (paper) to 4.9 (full)",
+    "SnapFusion": "its authors' count of a UNet with further unpublished changes; the Efficient UNet with one pass per "
+    "step has 4.7 (paper) to 4.9 (full)",
 }
 
 
 def convention(figure: str, row: str) -> str:
-    """Which of the three conventions a printed figure is in (docs/flops.md): the paper mixes them."""
+    """Returns the convention in which the paper counts the FLOPs of a row; the paper mixes three (docs/flops.md).
+
+    Args:
+        figure: Name of the table or figure, for example `table 1`.
+        row: Name of the row.
+
+    Returns:
+        `macs`, `paper` or `full`.
+    """
     if figure == "figure 8":
         return "macs"
     return "full" if row.startswith(("Meng", "SnapFusion", "BK-SDM", "InstaFlow")) else "paper"
