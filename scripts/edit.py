@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
-    from clockwork.editing.edit import read_picture
+    from clockwork.editing.source_image import read_picture
     from clockwork.experiments.build import chosen_editor
 
     benchmark = cfg.get("benchmark")

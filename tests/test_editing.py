@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from clockwork.adaptors import Identity, Widths
 from clockwork.editing.edit import Editor
+from clockwork.editing.injection import Injection, injecting, places, recording
 from clockwork.editing.inversion import invert
-from clockwork.editing.plug_and_play import Injection, PlugAndPlay, injecting, places, recording
+from clockwork.editing.plug_and_play import PlugAndPlay
 from clockwork.flops.cost import step_flops
 from clockwork.flops.counter import count_flops
 from clockwork.flops.editing import editing
@@ -214,7 +215,7 @@ def test_a_decoder_without_attention_is_refused() -> None:
         cross_attention_dim=12,
         attention_head_dim=2,
     )
-    with pytest.raises(ValueError, match="second layer with attention"):
+    with pytest.raises(ValueError, match="second up layer with attention"):
         places(SplitUNet(unet, "layer1").chain)
     with pytest.raises(ValueError, match="shares of the steps"):
         Injection.of(SplitUNet(small_unet("sd15")).chain, 10, tau_f=1.5)

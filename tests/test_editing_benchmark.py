@@ -14,8 +14,8 @@ from timm.models import save_for_hf
 
 from clockwork.data.image_io import read_image, squared, write_image
 from clockwork.editing.benchmark import pairs_hash, scenes, ti2i
-from clockwork.editing.edit import read_picture
 from clockwork.editing.measure import Measurement, Metrics, miniature
+from clockwork.editing.source_image import read_picture
 from clockwork.evaluation.rows import read_rows
 from clockwork.metrics.structure import Structure, dino, self_similarity
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
@@ -69,7 +69,7 @@ def test_wild_and_fake_entries(teacher: Teacher, folder: Path) -> None:
     assert [p.id for p in pairs] == ["001-1", "002-1", "002-2", "003-1"]
     side = teacher.resolution
     assert all(p.picture().shape == (3, side, side) and p.picture().dtype == torch.uint8 for p in pairs)
-    assert pairs[3].picture() is pairs[3].picture()  # painted once
+    assert pairs[3].picture() is pairs[3].picture()  # generated once
 
 
 BAD = {
@@ -77,20 +77,20 @@ BAD = {
         "- {init_img: /T/zebra/toy_1.jpg, target_prompts: [a]}",
         r"zebra/toy_1.jpg.*unknown class 'zebra'",
     ),
-    "no such picture": ("- {init_img: /T/panda/toy_9.jpg, target_prompts: [a]}", "panda/toy_9.jpg.*no such picture"),
+    "no such image": ("- {init_img: /T/panda/toy_9.jpg, target_prompts: [a]}", "panda/toy_9.jpg.*no such image"),
     "no targets": ("- {init_img: /T/panda/cartoon_1.jpg}", "entry 1 .*cartoon_1.jpg.*no target_prompts"),
-    "empty target": ("- {init_img: /T/panda/cartoon_1.jpg, target_prompts: [a, '']}", "entry 1 .*prompt '' is no text"),
-    "number as target": ("- {init_img: /T/panda/cartoon_1.jpg, target_prompts: [3]}", "prompt 3 is no text"),
+    "empty target": ("- {init_img: /T/panda/cartoon_1.jpg, target_prompts: [a, '']}", "prompt '' is not a text"),
+    "number as target": ("- {init_img: /T/panda/cartoon_1.jpg, target_prompts: [3]}", "prompt 3 is not a text"),
     "no source": ("- {init_img: /T/data/bear.jpg, target_prompts: [a]}", "bear.jpg.*no source_prompt"),
-    "no picture": ("- {source_prompt: a bear, target_prompts: [a]}", "entry 1 .a bear.*no init_img"),
+    "no picture": ("- {source_prompt: a bear, target_prompts: [a]}", "entry 1 .a bear.*neither init_img"),
     "picture not found by its prompt": (
         "- {source_prompt: a toy of a panda, target_prompts: [a]}",
-        "0 pictures panda/toy",
+        "0 images panda/toy",
     ),
     "no source for a seed": ("- {seed: 3, target_prompts: [a]}", "entry 1 .without a name.*source_prompt"),
     "an entry that is none": ("- {source_prompt: a cartoon of a panda, target_prompts: [a]}\n- 3", "entry 2 .*mapping"),
-    "no list": ("init_img: a", "no list of entries"),
-    "no yaml": ("- {", "no yaml"),
+    "no list": ("init_img: a", "not contain a list of entries"),
+    "no yaml": ("- {", "not valid YAML"),
 }
 
 
@@ -105,14 +105,14 @@ def test_a_bad_entry_is_named(teacher: Teacher, folder: Path, name: str) -> None
 def test_missing_benchmark_files(teacher: Teacher, folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no benchmark file at "):
         ti2i(teacher, str(folder / "nowhere.yaml"), str(folder))
-    with pytest.raises(FileNotFoundError, match="no folder of pictures"):
+    with pytest.raises(FileNotFoundError, match="no image folder at "):
         ti2i(teacher, __file__, str(folder / "nowhere"))
 
 
 def test_pictures_of_another_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = folder / "data" / "bear.jpg"
     assert read_picture(file, 32).shape == (3, 32, 32)
-    assert "50 × 40 pixels: its middle square is resized to 32 × 32" in capsys.readouterr().out
+    assert "50 × 40 pixels: its central square is resized to 32 × 32" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"bear.jpg has 50 × 40 pixels, not 32 × 32"):
         read_picture(file, 32, resize=False)
     write_image(folder / "fits.png", read_picture(file, 32))

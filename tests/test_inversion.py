@@ -64,7 +64,7 @@ def test_as_many_steps_as_timesteps(teacher: Teacher) -> None:
 
 def test_more_generation_than_inversion_is_refused(teacher: Teacher) -> None:
     for inversion, generation in ((4, 8), (20, 50), (10, 4)):
-        with pytest.raises(ValueError, match=f"{generation} steps of generation .* {inversion} steps of inversion"):
+        with pytest.raises(ValueError, match=f"{generation} generation steps .* {inversion} inversion steps"):
             editor(teacher, inversion, generation)
 
 

@@ -56,14 +56,14 @@ MISTAKES = {
     "a picture refused": (
         "edit",
         ["image=docs/grid.png", "source=a", "target=b", "resize=false"],
-        "say resize=true",
+        "use resize=true",
     ),
     "generation past inversion": (
         "edit",
         ["+benchmark=scenes", "generation.steps=30", "points=[{}]"],
-        "30 steps of generation",
+        "30 generation steps",
     ),
-    "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2", "points=[{}]"], "0 … 1"),
+    "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2", "points=[{}]"], "from 0 to 1"),
     "no benchmark": ("edit", ["+benchmark=imagenetr_ti2i", "benchmark.images=nowhere", "points=[{}]"], "nowhere"),
     "a value without default": ("train", ["data=noised", "images=folder"], "say images.path="),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),

@@ -1,1 +1,1 @@
-"""Text-guided editing: DDIM inversion and Plug-and-Play, each with or without a clock (paper, Section 5.3)."""
+"""Text-guided image editing: DDIM inversion and Plug-and-Play, with or without a clock (paper, Section 5.3)."""

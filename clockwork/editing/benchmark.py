@@ -1,7 +1,7 @@
-"""Benchmarks of editing: pictures with what they show and what they shall show.
+"""Benchmarks of editing: images with descriptions of what they show and of what their edits should show.
 
-ImageNet-R-TI2I and Wild-TI2I, real and fake, come as one yaml format (arXiv 2211.12572); the miniature's are scenes
-whose first thing gets another colour, so that the right answer is known.
+ImageNet-R-TI2I and Wild-TI2I, with real and fake images, share one YAML format (arXiv 2211.12572). The miniature's
+benchmark consists of rendered scenes whose first thing changes its colour, so that the ground truth is known.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from clockwork.editing.edit import read_picture
+from clockwork.editing.source_image import read_picture
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.fingerprint import digest
-from clockwork.miniature import scenes as drawn
+from clockwork.miniature import scenes as scene_rendering
 from clockwork.sampling.sampler import Setup
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -28,125 +28,190 @@ from clockwork.unet.split import SplitUNet
 
 @dataclass(frozen=True)
 class Pair:
-    """An edit to be made; the pairs of one picture lie side by side."""
+    """One edit to make. The pairs of an image are consecutive in a benchmark.
 
-    id: str  # also its file's name
+    Attributes:
+        id: Identifier, which is also the name of the edited image's file.
+        picture_id: Identifier of the source image.
+        source: Description of the source image.
+        target: Description of the edited image.
+        picture: Returns the source image, 8-bit, `3 × height × width`.
+        right: Returns the ground truth, 8-bit, `3 × height × width`; None if it is not known.
+    """
+
+    id: str
     picture_id: str
     source: str
     target: str
-    picture: Callable[[], Tensor]  # 8 bits, 3 × height × width
-    right: Callable[[], Tensor] | None = None  # where the right answer is known
+    picture: Callable[[], Tensor]
+    right: Callable[[], Tensor] | None = None
 
 
 def pairs_hash(pairs: Sequence[Pair]) -> str:
-    """Of prompts and pictures; reads every picture, so that one that can't be read is found before work begins."""
-    first = {pair.picture_id: pair for pair in pairs}
-    pictures = {name: hashlib.sha256(pair.picture().numpy().tobytes()).hexdigest() for name, pair in first.items()}
-    return digest([(pair.id, pair.source, pair.target, pictures[pair.picture_id]) for pair in pairs])
+    """Hashes the prompts and source images. It reads every image, so that errors occur before any work.
+
+    Args:
+        pairs: The pairs.
+
+    Returns:
+        A digest.
+    """
+    by_image = {pair.picture_id: pair for pair in pairs}
+    hashes = {name: hashlib.sha256(pair.picture().numpy().tobytes()).hexdigest() for name, pair in by_image.items()}
+    return digest([(pair.id, pair.source, pair.target, hashes[pair.picture_id]) for pair in pairs])
 
 
 def scenes(teacher: Teacher, count: int, split: str = "test") -> list[Pair]:
-    """The miniature's: "a red circle …" → "a blue circle …"."""
+    """Creates the miniature's benchmark: "a red circle …" becomes "a blue circle …".
+
+    Args:
+        teacher: Not used; benchmarks are called with the teacher.
+        count: Number of scenes.
+        split: Split of the scenes.
+
+    Returns:
+        One pair per scene.
+    """
     pairs = []
     for index in range(count):
-        scene = drawn.scene(split, index)
+        scene = scene_rendering.scene(split, index)
         used = {scene.background_colour, *(thing.colour for thing in scene.things)}
-        free = [colour for colour in drawn.COLOURS if colour not in used]
-        edited = scene.recoloured(free[index % len(free)])
+        unused = [colour for colour in scene_rendering.COLOURS if colour not in used]
+        edited = scene.recoloured(unused[index % len(unused)])
         name = f"{split}-{index}"
         pairs.append(Pair(name, name, scene.caption, edited.caption, partial(_draw, scene), partial(_draw, edited)))
     return pairs
 
 
-def _draw(scene: drawn.Scene) -> Tensor:
-    return torch.from_numpy(drawn.draw(scene)).permute(2, 0, 1)
+def _draw(scene: scene_rendering.Scene) -> Tensor:
+    """Renders a scene, 8-bit, `3 × height × width`."""
+    return torch.from_numpy(scene_rendering.draw(scene)).permute(2, 0, 1)
 
 
 def ti2i(teacher: Teacher, file: str, images: str, source_prompt: str | None = None) -> list[Pair]:
-    """The pairs of a yaml file, whose `init_img` are looked for beneath `images`, by as much of their path as is there.
+    """Reads a benchmark in the YAML format of ImageNet-R-TI2I and Wild-TI2I.
 
-    An entry without `source_prompt` gets "a <style> of a <class>" from `<class>/<style>_<number>.jpg`, else the
-    argument; one without `init_img` gets the picture that its prompt names so, or, with a `seed`, the teacher's own
-    (the fake sets): `scale` is its guidance, by `ddim_steps` DDIM steps. Pictures of another size are brought to the
-    teacher's by their middle square.
+    The file is a list of entries with `target_prompts` and these optional keys:
+
+    - `init_img`: path of the source image. Leading folders that do not exist in `images` are ignored. Without it, the
+      image is found by the source prompt, or generated from `seed`.
+    - `source_prompt`: description of the source image. Without it, `<class>/<style>_<number>.jpg` is described as "a
+      <style> of a <class>".
+    - `seed`, `scale`, `ddim_steps`: seed, guidance scale and DDIM steps with which the teacher generates the source
+      image (the fake sets).
+
+    Args:
+        teacher: The teacher, at whose resolution images are read or generated. Others are cropped and resized.
+        file: The YAML file.
+        images: Folder of the source images.
+        source_prompt: Description of images that have no other.
+
+    Returns:
+        One pair per target prompt.
+
+    Raises:
+        MissingFileError: If the file or the folder does not exist.
+        UserError: If the file or one of its entries is not valid.
     """
-    for path, what in ((Path(file), "benchmark file"), (Path(images), "folder of pictures")):
-        if not path.exists():
-            raise MissingFileError(f"no {what} at {path}: give benchmark.file and benchmark.images")
-    try:
-        entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is no yaml that can be read: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"{file} holds no list of entries with target_prompts")
+    entries = _read_entries(Path(file), Path(images))
     pairs = []
     for number, entry in enumerate(entries, 1):
         try:
             pairs += _pairs(teacher, f"{number:03}", entry, Path(images), source_prompt)
         except ValueError as error:
-            raise UserError(f"{Path(file).name}, entry {number} ({_name(entry)}): {error}") from error
+            raise UserError(f"{Path(file).name}, entry {number} ({_entry_name(entry)}): {error}") from error
     return pairs
 
 
+def _read_entries(file: Path, images: Path) -> list[Any]:
+    """Reads the list of entries."""
+    for path, kind in ((file, "benchmark file"), (images, "image folder")):
+        if not path.exists():
+            raise MissingFileError(f"no {kind} at {path}: set benchmark.file and benchmark.images")
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{file} does not contain a list of entries: use a list of mappings with target_prompts")
+    return entries
+
+
 def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_prompt: str | None) -> list[Pair]:
+    """Creates the pairs of an entry."""
     if not isinstance(entry, dict):
-        raise UserError("not a mapping with target_prompts")
+        raise UserError("the entry is not a mapping: use a mapping with target_prompts")
     targets = entry.get("target_prompts")
     if not isinstance(targets, list) or not targets:
-        raise UserError("no target_prompts: list at least one")
+        raise UserError("the entry has no target_prompts: add a list with at least one")
     for text in (*targets, *([entry["source_prompt"]] if "source_prompt" in entry else [])):
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"prompt {text!r} is no text: write one")
+            raise UserError(f"prompt {text!r} is not a text: use a non-empty string")
     source = entry.get("source_prompt")
     if "init_img" not in entry and "seed" in entry:
         if source is None:
-            raise UserError("a picture to be made from a seed needs its source_prompt")
-        picture: Callable[[], Tensor] = cache(partial(_paint, teacher, source, entry))
+            raise UserError("the entry has a seed but no source_prompt: add one")
+        picture: Callable[[], Tensor] = cache(partial(_generate, teacher, source, entry))
     else:
-        file = _file(images, entry)
-        source = source or _derived(file) or source_prompt
+        file = _image_file(images, entry)
+        source = source or _derived_prompt(file) or source_prompt
         if source is None:
-            raise UserError("no source_prompt, and the file's name tells none: add it, or say benchmark.source_prompt")
-        picture = cache(partial(read_picture, file, teacher.resolution))  # once, and so is its notice
+            raise UserError(
+                "the entry has no source_prompt, and it cannot be derived from the file's name: "
+                "add one or set benchmark.source_prompt"
+            )
+        picture = cache(partial(read_picture, file, teacher.resolution))  # reads and prints its notice once
     return [Pair(f"{number}-{i}", number, source, target, picture) for i, target in enumerate(targets, 1)]
 
 
-def _file(images: Path, entry: Mapping[str, Any]) -> Path:
-    """Of an entry's picture: by its path, or as its source prompt names it."""
+def _image_file(images: Path, entry: Mapping[str, Any]) -> Path:
+    """Finds an entry's image by its path, or without one by its source prompt."""
     if isinstance(entry.get("init_img"), str):
-        parts = PurePosixPath(entry["init_img"]).parts
-        for start in range(len(parts)):
-            if (found := images.joinpath(*parts[start:])).is_file() and parts[start] != "/":
-                return found
-        if len(parts) > 1 and not (images / parts[-2]).is_dir():
-            known = ", ".join(sorted(folder.name for folder in images.iterdir() if folder.is_dir())) or "no folder"
-            raise UserError(f"unknown class {parts[-2]!r}: {images} has {known}")
-        raise UserError(f"no such picture beneath {images}")
-    named = re.fullmatch(r"an? (\S+) of an? (.+)", entry.get("source_prompt") or "")
-    if named is None:
-        raise UserError('no init_img, and no source_prompt such as "a cartoon of a panda" to find the picture by')
-    fitting = sorted((images / named[2].replace(" ", "_")).glob(f"{named[1]}_*"))
-    if len(fitting) != 1:
-        raise UserError(f"no init_img, and {len(fitting)} pictures {named[2]}/{named[1]}_* beneath {images}: name one")
-    return fitting[0]
+        return _file_at(images, PurePosixPath(entry["init_img"]).parts)
+    match = re.fullmatch(r"an? (\S+) of an? (.+)", entry.get("source_prompt") or "")
+    if match is None:
+        raise UserError('the entry has neither init_img nor a source_prompt such as "a cartoon of a panda": add one')
+    style, folder = match[1], match[2].replace(" ", "_")
+    files = sorted((images / folder).glob(f"{style}_*"))
+    if len(files) != 1:
+        raise UserError(
+            f"the entry has no init_img, and {images} has {len(files)} images {match[2]}/{style}_*: add init_img"
+        )
+    return files[0]
 
 
-def _derived(file: Path) -> str | None:
-    """ "a sketch of a penguin" for penguin/sketch_8.jpg (Table 7's "a <style> of an <instance>")."""
-    style = re.fullmatch(r"(.+)_\d+", file.stem)
-    return None if style is None else f"{_article(style[1])} of {_article(file.parent.name)}".replace("_", " ")
+def _file_at(images: Path, parts: Sequence[str]) -> Path:
+    """Finds an image by the longest end of its path that exists in the folder."""
+    for start in range(len(parts)):
+        if (file := images.joinpath(*parts[start:])).is_file() and parts[start] != "/":
+            return file
+    if len(parts) > 1 and not (images / parts[-2]).is_dir():
+        classes = ", ".join(sorted(folder.name for folder in images.iterdir() if folder.is_dir())) or "no folder"
+        raise UserError(f"unknown class {parts[-2]!r}: {images} has {classes}")
+    raise UserError(f"no such image in {images}: correct init_img")
 
 
-def _article(noun: str) -> str:
+def _derived_prompt(file: Path) -> str | None:
+    """Derives "a sketch of a penguin" from penguin/sketch_8.jpg (Table 7's "a <style> of an <instance>")."""
+    match = re.fullmatch(r"(.+)_\d+", file.stem)
+    if match is None:
+        return None
+    return f"{_with_article(match[1])} of {_with_article(file.parent.name)}".replace("_", " ")
+
+
+def _with_article(noun: str) -> str:
+    """Prepends "a" or "an"."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _paint(teacher: Teacher, prompt: str, entry: Mapping[str, Any]) -> Tensor:
+def _generate(teacher: Teacher, prompt: str, entry: Mapping[str, Any]) -> Tensor:
+    """Generates the source image of an entry of the fake sets, 8-bit, `3 × height × width`."""
     steps, scale = int(entry.get("ddim_steps", 50)), float(entry.get("scale", 7.5))
     setup = Setup(teacher, SplitUNet(teacher.unet), Schedule(), "ddim", steps, scale)
     return teacher.decode(setup.latents([prompt], teacher.noise([0], int(entry["seed"]))))[0]
 
 
-def _name(entry: Any) -> str:
-    given = entry if isinstance(entry, dict) else {}
-    return str(given.get("init_img") or given.get("source_prompt") or "without a name")
+def _entry_name(entry: Any) -> str:
+    """Names an entry in error messages."""
+    fields = entry if isinstance(entry, dict) else {}
+    return str(fields.get("init_img") or fields.get("source_prompt") or "without a name")

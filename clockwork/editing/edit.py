@@ -1,21 +1,20 @@
-"""An editor: what inverts a picture, and what paints it anew by another prompt (paper, Section 5.3, Table 7)."""
+"""Editing of an image: inversion with a source prompt, then generation with a target prompt (paper, Section 5.3)."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.data.image_io import read_image, squared
+from clockwork.editing.cost import edit_flops
+from clockwork.editing.injection import Features, Injection, recording
 from clockwork.editing.inversion import condition, inverse_solver, invert, timesteps
-from clockwork.editing.plug_and_play import Features, Injection, PlugAndPlay, Replay, Source, recording
+from clockwork.editing.plug_and_play import PlugAndPlay, Replay, Source
 from clockwork.errors import UserError
-from clockwork.flops.cost import step_flops
 from clockwork.flops.counter import Flops
 from clockwork.sampling.denoisers import Denoiser
 from clockwork.sampling.rollout import StepRecord, rollout
@@ -27,10 +26,16 @@ from clockwork.teachers import Condition
 
 @dataclass(frozen=True)
 class Editor:
-    """Two setups of one teacher, each with its own steps and clock: `ddim_inverse` at guidance 1, and `ddim`.
+    """Edits images with one teacher, and with steps, adaptor and schedule of their own for inversion and generation.
 
-    The two savings are off by default: `source_to_the_end` false takes the source out of the batch once injection
-    is over; `replay` records its features in one pass of their own and injects them in every edit of the picture.
+    Attributes:
+        inversion: The setup of the inversion, with the solver `ddim_inverse` and guidance 1.
+        generation: The setup of the generation, with the solver `ddim`.
+        negative: Negative prompt of the generation.
+        tau_f: Share of the steps on which a convolution's output is injected (Table 7).
+        tau_a: Share of the steps on which queries and keys of self-attention are injected (Table 7).
+        source_to_the_end: If False, the source leaves the batch after the last step with injection.
+        replay: If True, the source's features are recorded in one pass and injected into all edits of the image.
     """
 
     inversion: Setup
@@ -42,32 +47,49 @@ class Editor:
     replay: bool = False
 
     def __post_init__(self) -> None:
-        kept = set(timesteps(inverse_solver(self.inversion), self.inversion.steps))
-        if missing := [t for t in self.visited if t not in kept]:
+        inverted = set(timesteps(inverse_solver(self.inversion), self.inversion.steps))
+        if missing := [t for t in self.visited if t not in inverted]:
             raise UserError(
-                f"{self.generation.steps} steps of generation visit timesteps that {self.inversion.steps} steps of "
-                f"inversion pass over ({missing[0]} and {len(missing) - 1} others): take as many steps of inversion "
-                "as of generation, or a whole multiple"
+                f"{self.generation.steps} generation steps visit timesteps that {self.inversion.steps} inversion steps "
+                f"do not visit ({missing[0]} and {len(missing) - 1} others): use as many inversion steps as "
+                "generation steps, or a multiple of them"
             )
-        _ = self.injection  # refused early, if at all
+        _ = self.injection  # raises its errors here, before any work
 
     @cached_property
     def visited(self) -> list[int]:
-        """The generation's timesteps: at which the source's latents are wanted."""
+        """The timesteps of the generation, at which the source's latents are needed."""
         setup = self.generation
         return timesteps(make_solver(setup.solver, setup.teacher.noise_schedule), setup.steps)
 
     @cached_property
     def injection(self) -> Injection:
+        """The modules whose features are injected."""
         return Injection.of(self.generation.split.chain, self.generation.calls, self.tau_f, self.tau_a)
 
     def invert(self, picture: Tensor, source: str) -> dict[int, Tensor]:
-        """The source's latents at the timesteps that generation visits; `picture` 8 bits, `3 × height × width`."""
+        """Inverts an image.
+
+        Args:
+            picture: 8-bit image, `3 × height × width`.
+            source: Description of the image.
+
+        Returns:
+            The image's latents at the timesteps of the generation.
+        """
         latent = self.generation.teacher.encode_images(picture[None])
         return invert(self.inversion, latent, source, set(self.visited))
 
     def reconstruct(self, latents: Mapping[int, Tensor], source: str) -> Tensor:
-        """The picture (8 bits, `3 × height × width`) that the source prompt alone leads back to, by full steps."""
+        """Reconstructs an image from its inversion, by full steps without injection and guidance.
+
+        Args:
+            latents: Result of `invert`.
+            source: Description of the image.
+
+        Returns:
+            8-bit image, `3 × height × width`.
+        """
         setup = self.generation
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
         full = Setup(setup.teacher, setup.split, Schedule(), setup.solver, setup.steps, 1.0)
@@ -75,27 +97,42 @@ class Editor:
         return setup.teacher.decode(deque(steps, maxlen=1).pop().latents)[0]
 
     def record(self, latents: Mapping[int, Tensor]) -> list[Features]:
-        """The source's features to inject, a step, for `replay`: one pass a step, for every edit of the picture."""
+        """Records the source's features for `replay`, in one pass per step that serves all edits of the image.
+
+        Args:
+            latents: Result of `invert`.
+
+        Returns:
+            The features to inject, per step.
+        """
         features: list[Features] = []
-        with recording(self.injection.modules(1)) as seen:
+        with recording(self.injection.modules(1)) as outputs:
             steps = self._rollout(Source(self.generation.denoiser, latents), latents, condition(self.generation, ""))
             for record in islice(steps, self.injection.steps):
-                wanted = self.injection.modules(record.step)
-                features.append({module: seen[module] for module in wanted if module in seen})
-                seen.clear()
+                modules = self.injection.modules(record.step)
+                features.append({module: outputs[module] for module in modules if module in outputs})
+                outputs.clear()
         return features
 
     def edit(self, latents: Mapping[int, Tensor], target: str, features: list[Features] | None = None) -> Tensor:
-        """The edited picture: 8 bits, `3 × height × width`. `features` are `record`'s, if they were kept."""
+        """Generates the edited image.
+
+        Args:
+            latents: Result of `invert`.
+            target: Description of the edited image.
+            features: Result of `record` if `replay` is on; None to record them now.
+
+        Returns:
+            8-bit image, `3 × height × width`.
+        """
         inner = self.generation.denoiser
         denoiser: Denoiser
         if self.replay:
             denoiser = Replay(inner, self.injection, self.record(latents) if features is None else features)
         else:
-            denoiser = PlugAndPlay(
-                inner, self.injection, latents, condition(self.generation, ""), self.source_to_the_end
-            )
-        negative = condition(self.generation, self.negative) if self._rows == 2 else None
+            empty = condition(self.generation, "")
+            denoiser = PlugAndPlay(inner, self.injection, latents, empty, self.source_to_the_end)
+        negative = condition(self.generation, self.negative) if self.passes == 2 else None
         steps = self._rollout(denoiser, latents, condition(self.generation, target), negative)
         last = deque(tqdm(steps, "generation", self.generation.calls, leave=False, unit="step"), maxlen=1).pop()
         return self.generation.teacher.decode(last.latents)[0]
@@ -103,21 +140,23 @@ class Editor:
     def _rollout(
         self, denoiser: Denoiser, latents: Mapping[int, Tensor], prompt: Condition, negative: Condition | None = None
     ) -> Iterator[StepRecord]:
+        """Runs the generation from the inversion's last latent."""
         setup, start = self.generation, self._start(latents)
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
         return rollout(denoiser, solver, setup.steps, start, prompt, negative, setup.guidance)
 
-    @property
-    def _rows(self) -> int:
-        """Of the batch, without the source's."""
-        return self.generation.teacher.passes(self.generation.guidance)
-
     def _start(self, latents: Mapping[int, Tensor]) -> Tensor:
+        """Returns the latent from which generation starts."""
         return latents[self.visited[0]].to(self.generation.teacher.device)
 
     @property
+    def passes(self) -> int:
+        """UNet passes per generation step without the source's: 2 with classifier-free guidance, else 1."""
+        return self.generation.teacher.passes(self.generation.guidance)
+
+    @property
     def clock(self) -> str:
-        """ "identity clock2": of inversion and generation, told apart where they differ."""
+        """Adaptor and schedule, for example `identity clock2`; both phases' if they differ."""
         clocks = [
             "no clock" if setup.adaptor is None else f"{setup.adaptor_name} {setup.schedule}"
             for setup in (self.inversion, self.generation)
@@ -126,10 +165,15 @@ class Editor:
 
     @property
     def label(self) -> str:
+        """Description for progress bars, for example `identity clock2, 50 + 50 steps`."""
         return f"{self.clock}, {self.inversion.steps} + {self.generation.steps} steps"
 
     def columns(self) -> dict[str, Any]:
-        """What a row says of the editor."""
+        """Describes the editor.
+
+        Returns:
+            The values of its columns in a row.
+        """
         point = asdict(self.generation.point)
         shared = {name: point[name] for name in ("teacher", "teacher_hash", "cut", "resolution", "guidance")}
         return {
@@ -141,49 +185,37 @@ class Editor:
 
     @property
     def text_embedder(self) -> str | None:
-        """Which text embedder the adaptors read; None where none does."""
+        """The text embedder that the adaptors read; None if no adaptor reads text."""
         return self.inversion.text_embedder or self.generation.text_embedder
 
     def identity(self) -> dict[str, Any]:
-        """Everything that changes an edit besides its image and prompts, as plain data."""
+        """Describes everything that changes an edit, other than the image and its prompts.
+
+        Returns:
+            Plain data for a digest.
+        """
         phases = {"inversion": self.inversion.identity(), "generation": self.generation.identity()}
         return {**phases, **self._settings}
 
     @property
     def _settings(self) -> dict[str, Any]:
+        """The settings that are no part of a setup."""
         return {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
 
     def flops(self, edits: int = 1) -> Flops:
-        """Of inverting one picture and one of its `edits`: of the steps that run, at the batch that each has.
+        """Counts the FLOPs of one edit, from the steps that run and the batch of each (see `editing.cost`).
 
-        Equations 4 to 6 with `ceil(n/N)` full steps, where neither saving is on. Inversion counts wholly to each
-        edit, as in the paper; what `replay` records is shared by all the picture's edits.
+        Args:
+            edits: Number of edits per image, which share what `replay` records.
+
+        Returns:
+            The FLOPs of the image's inversion and of one of its edits.
         """
-        inversion = step_flops(self.inversion)
-        same = self.inversion.adaptor is self.generation.adaptor
-        generation = inversion if same else step_flops(self.generation)
-        clock, calls = self.generation.schedule, self.generation.calls
-        cost = _passes(inversion, self.inversion.schedule, self.inversion.calls)
-        cost += _passes(generation, clock, calls) * self._rows
-        if not self.replay:
-            return cost + _passes(generation, clock, calls if self.source_to_the_end else self.injection.steps)
-        recorded = _passes(generation, clock, self.injection.steps)
-        return cost + Flops(*(count // edits for count in asdict(recorded).values()))
-
-
-def read_picture(file: Path, side: int, resize: bool = True) -> Tensor:
-    """8 bits, `3 × side × side`. Another size's middle square is resized, with a notice, or refused."""
-    picture = read_image(file)
-    height, width = picture.shape[-2:]
-    if (height, width) == (side, side):
-        return picture
-    if not resize:
-        raise UserError(f"{file} has {width} × {height} pixels, not {side} × {side}: say resize=true")
-    print(f"{file} has {width} × {height} pixels: its middle square is resized to {side} × {side}")
-    return squared(picture, side)
+        return edit_flops(self, edits)
 
 
 def _columns(phase: str, setup: Setup) -> dict[str, Any]:
+    """Returns the columns of one phase."""
     return {
         f"{phase}_steps": setup.steps,
         f"{phase}_full_steps": setup.schedule.full_steps(setup.calls),
@@ -191,9 +223,3 @@ def _columns(phase: str, setup: Setup) -> dict[str, Any]:
         f"{phase}_adaptor": setup.adaptor_name,
         f"{phase}_adaptor_hash": setup.adaptor_hash,
     }
-
-
-def _passes(step: tuple[Flops, Flops], schedule: Schedule, first: int) -> Flops:
-    """Of so many first steps at batch 1; `step` is a full one's cost and an adaptor one's."""
-    whole = sum(schedule.is_full(number) for number in range(1, 1 + first))
-    return step[0] * whole + step[1] * (first - whole)

@@ -1,4 +1,4 @@
-"""DDIM inversion: from a picture's latent to the noise that leads back to it, every latent on the way kept."""
+"""DDIM inversion: from an image's latent to noise from which DDIM reconstructs it. All latents on the way are kept."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -19,52 +19,95 @@ Latents = Mapping[int, Tensor]  # 1 × channels × height × width, by timestep
 
 
 def invert(setup: Setup, latent: Tensor, prompt: str, keep: Collection[int] | None = None) -> dict[int, Tensor]:
-    """The latents at every timestep of the inversion, or at those in `keep`; each noisier than the one before.
+    """Inverts the latent of one image, without guidance (paper, equation 4).
 
-    One picture's `latent`, `1 × channels × height × width`; `prompt` says what it shows. Guidance is off and the batch
-    single, as equation 4 counts. The UNet sees a latent with the timestep that it is brought to, as is usual.
+    As is usual, the UNet receives each latent with the timestep of the next, noisier one.
+
+    Args:
+        setup: Teacher, adaptor, schedule and steps, with an inverse solver (`ddim_inverse`) and guidance 1.
+        latent: Latent of the image, `1 × channels × height × width`.
+        prompt: Description of the image.
+        keep: Timesteps whose latents are returned; None for all.
+
+    Returns:
+        The latents by timestep, in the order of increasing noise, `1 × channels × height × width` each.
     """
     steps = rollout(setup.denoiser, inverse_solver(setup), setup.steps, latent, condition(setup, prompt))
-    seen = tqdm(steps, "inversion", setup.calls, leave=False, unit="step")
-    return {int(r.timestep): r.latents for r in seen if keep is None or int(r.timestep) in keep}
+    records = tqdm(steps, "inversion", setup.calls, leave=False, unit="step")
+    return {int(r.timestep): r.latents for r in records if keep is None or int(r.timestep) in keep}
 
 
 def inverse_solver(setup: Setup) -> SchedulerMixin:
-    """The setup's; with as many steps as the noise schedule has, an offset would lead past its last timestep."""
+    """Creates the solver of an inversion.
+
+    With as many steps as the noise schedule has timesteps, an offset of the timesteps would exceed the last one, so it
+    is set to 0.
+
+    Args:
+        setup: The setup of the inversion.
+
+    Returns:
+        A diffusers scheduler.
+    """
     solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-    past = setup.steps == solver.config.num_train_timesteps
-    return type(solver).from_config(solver.config, steps_offset=0) if past else solver
+    uses_all_timesteps = setup.steps == solver.config.num_train_timesteps
+    return type(solver).from_config(solver.config, steps_offset=0) if uses_all_timesteps else solver
 
 
 def timesteps(solver: SchedulerMixin, steps: int) -> list[int]:
-    """Those that a roll-out with this solver visits, in its order."""
-    own = type(solver).from_config(solver.config)
-    own.set_timesteps(steps)
-    return [int(t) for t in own.timesteps]
+    """Lists the timesteps that a roll-out visits.
+
+    Args:
+        solver: A diffusers scheduler; it is not modified.
+        steps: Number of steps.
+
+    Returns:
+        The timesteps in order.
+    """
+    copy = type(solver).from_config(solver.config)
+    copy.set_timesteps(steps)
+    return [int(t) for t in copy.timesteps]
 
 
 def condition(setup: Setup, prompt: str) -> Condition:
-    """The prompt's, with what the setup's UNet and adaptor want besides."""
+    """Encodes a prompt for the UNet and the adaptor of a setup.
+
+    Args:
+        setup: The setup.
+        prompt: The prompt.
+
+    Returns:
+        The condition of one prompt.
+    """
     reads_text = setup.adaptor is not None and "text_emb" in setup.adaptor.inputs
     return setup.teacher.conditions([prompt], setup.guidance, reads_text)[0]
 
 
 def save_latents(file: Path, latents: Latents) -> None:
-    """Safetensors, a tensor a timestep; whole or not at all."""
+    """Writes latents to a safetensors file, atomically.
+
+    Args:
+        file: The file to write.
+        latents: Latents by timestep.
+    """
     with atomic_write(file) as partial:
         save_file({str(t): x.contiguous() for t, x in latents.items()}, partial)
 
 
 class LatentsOnDisk(Mapping[int, Tensor]):
-    """What `save_latents` wrote; each is read when asked for, so that an edit holds one at a time."""
+    """Latents by timestep in a file of `save_latents`. Each is read on access, so that only one is in memory at a time.
+
+    Args:
+        file: The safetensors file.
+    """
 
     def __init__(self, file: Path) -> None:
-        with safe_open(file, "pt") as kept:
-            self._file, self._timesteps = file, sorted(int(t) for t in kept.keys())  # noqa: SIM118
+        with safe_open(file, "pt") as tensors:
+            self._file, self._timesteps = file, sorted(int(t) for t in tensors.keys())  # noqa: SIM118
 
     def __getitem__(self, t: int) -> Tensor:
-        with safe_open(self._file, "pt") as kept:
-            return kept.get_tensor(str(t))
+        with safe_open(self._file, "pt") as tensors:
+            return tensors.get_tensor(str(t))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._timesteps)
