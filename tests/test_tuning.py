@@ -13,7 +13,7 @@ from torch import Tensor
 from clockwork.adaptors import load_adaptor
 from clockwork.experiments.train import train_adaptor, train_teacher
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.training.datamodule import Sets
+from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.fit import fit
 from clockwork.training.latents import UnrolledStates
 from clockwork.training.objectives.guidance import Guidance
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
     module = Guidance(teacher, Guidance.begin(teacher), 2, learning_rate=1e-3, epochs=2)
-    data = Sets(UnrolledStates(setup(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
+    data = OnlineDataModule(UnrolledStates(setup(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)

@@ -1,5 +1,6 @@
 """The two things that are trained: an adaptor against a teacher, and a UNet to be a teacher."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +19,11 @@ from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
-from clockwork.training.datamodule import Sets
+from clockwork.training.datamodule import OnlineDataModule, check_items
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import Distillation
 from clockwork.training.objectives.progressive import halvings
+from clockwork.training.plan import adaptor_plan
 from clockwork.training.samples import Samples, beside_teacher
 from clockwork.unet.split import SplitUNet
 
@@ -29,13 +31,16 @@ from clockwork.unet.split import SplitUNet
 def train_adaptor(cfg: DictConfig) -> None:
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
+    items = _items(cfg)
     teacher = instantiate(cfg.teacher)
-    items = instantiate(cfg.data.source)
     adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
-    data = _sets(cfg, instantiate(cfg.data.examples)(setup), items)
+    # Only the guided loss needs both halves of guidance in one batch: the paper's takes examples each for itself.
+    data = _data(cfg, instantiate(cfg.data.examples)(setup), items, grouped=cfg.guided > 0)
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
     claim(output, cfg, teacher)
+    if _first_process():
+        print(adaptor_plan(data, setup, cfg.epochs, _processes(cfg)))
     pushed = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
     module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay, pushed, cfg.guided)
     trainer = _fit(cfg, module, output, data, beside_teacher(setup), items)
@@ -50,8 +55,8 @@ def train_adaptor(cfg: DictConfig) -> None:
 def train_teacher(cfg: DictConfig) -> None:
     """One training, or with a start and an end one a halving of the steps, each from the one before."""
     objective = instantiate(cfg.objective)
+    items = _items(cfg)
     teacher = objective.func.prepare(instantiate(cfg.teacher))
-    items = instantiate(cfg.data.source)
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
     scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
@@ -66,7 +71,7 @@ def train_teacher(cfg: DictConfig) -> None:
         visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.every)
         setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
         folder = output / f"{steps}steps" if len(stages) > 1 else output
-        trainer = _fit(cfg, module, folder, _sets(cfg, visits, items), setups, items, gradient_clip_val=1.0)
+        trainer = _fit(cfg, module, folder, _data(cfg, visits, items), setups, items, gradient_clip_val=1.0)
         student.unet.to(teacher.device).eval().requires_grad_(False)
         teacher, begun = student, objective.func.begin(student) if steps != stages[-1] else None
     if trainer.is_global_zero:
@@ -80,9 +85,35 @@ def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Setup:
     return Setup(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
 
 
-def _sets(cfg: DictConfig, make: Any, items: Sequence[Any]) -> Sets:
-    sizes = (cfg.prompts_per_epoch, cfg.passes, cfg.batch_size, cfg.generation_batch_size)
-    return Sets(make, items, *sizes, cfg.seed)
+def _items(cfg: DictConfig) -> Sequence[Any]:
+    """The prompts or captioned images, enough of them for every process."""
+    items = instantiate(cfg.data.source)
+    check_items(min(cfg.prompts_per_epoch, len(items)), _processes(cfg))
+    return items
+
+
+def _processes(cfg: DictConfig) -> int:
+    """How many train together: torchrun's, or those that Lightning will start."""
+    return int(os.environ.get("WORLD_SIZE", cfg.trainer.get("devices", 1) * cfg.trainer.get("num_nodes", 1)))
+
+
+def _first_process() -> bool:
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def _data(cfg: DictConfig, source: Any, items: Sequence[Any], grouped: bool = True) -> OnlineDataModule:
+    return OnlineDataModule(
+        source,
+        items,
+        per_epoch=cfg.prompts_per_epoch,
+        repeats=cfg.passes,
+        batch_size=cfg.batch_size,
+        generation_batch_size=cfg.generation_batch_size,
+        seed=cfg.seed,
+        max_gb=cfg.max_examples_gb,
+        place=cfg.examples_device,
+        grouped=grouped,
+    )
 
 
 def _fit(

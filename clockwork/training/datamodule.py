@@ -1,109 +1,203 @@
-"""Examples by epoch: a fresh set from a random part of the captions or pictures, seen several times."""
+"""Examples made while training: fresh ones every epoch, from a random part of the prompts or images, seen several
+times."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clockwork.data.prompts import chunks
+from clockwork.errors import UserError
+from clockwork.training.store import Batch, ExampleStore
+
+GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Tensors, and tuples of text, that begin with the same batch."""
+class Work:
+    """What one prompt or image gives and costs."""
 
-    def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))
-
-    def __getitem__(self, index: Tensor) -> Self:
-        def chosen(values: Any) -> Any:
-            return values[index] if isinstance(values, Tensor) else tuple(values[i] for i in index.tolist())
-
-        return type(self)(*(chosen(getattr(self, f.name)) for f in fields(self)))
-
-    def together(self) -> Tensor:
-        """Which examples belong in one batch, as indices `examples of a group × groups`: each alone, unless said."""
-        return torch.arange(len(self))[None]
-
-    @classmethod
-    def join(cls, batches: Sequence[Self]) -> Self:
-        def joined(parts: list[Any]) -> Any:
-            return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(x for part in parts for x in part)
-
-        return cls(*(joined([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
-
-    def to(self, device: torch.device, dtype: torch.dtype | None = None, non_blocking: bool = False) -> Self:
-        """As `Tensor.to`; whole numbers keep their type."""
-
-        def moved(values: Any) -> Any:
-            if not isinstance(values, Tensor):
-                return values
-            kind = dtype if values.is_floating_point() else None
-            return values.to(device, kind, non_blocking=non_blocking)
-
-        return type(self)(*(moved(getattr(self, f.name)) for f in fields(self)))
+    examples: int
+    unet_passes: int  # each of guidance's two is one
 
 
-class Sets(LightningDataModule):
-    """A fresh set every epoch, made of a random part of the items and kept on the teacher's device.
+class ExampleSource(ABC):
+    """The teacher's work: makes training examples of prompts or captioned images."""
 
-    `make(items, seed)` gives the examples of some items: the teacher's work, which costs far more than a training
-    step, so an epoch sees its set `passes` times. Sets depend on the seed and the epoch alone, so that a resumed run
-    sees what an uninterrupted one would have.
+    group_size: int = 1  # see `ExampleStore`
+
+    @abstractmethod
+    def parts(self, items: Sequence[Any], seed: int, batch_id: int) -> Iterator[Batch]:
+        """The examples of some prompts or images, in parts of `group_size` equal blocks.
+
+        Args:
+            items: Prompts or captioned images: one process's share of a generation batch.
+            seed: The noise's.
+            batch_id: The number of the generation batch's first item over all processes. What is drawn per batch
+                depends on it, so that every process draws the same.
+        """
+
+    @abstractmethod
+    def work(self, seed: int, batch_id: int) -> Work:
+        """What each item of that generation batch gives and costs, known without generating anything."""
+
+    @abstractmethod
+    def example_bytes(self) -> int:
+        """Memory of one example, likewise."""
+
+    def __call__(self, items: Sequence[Any], seed: int) -> Any:
+        """The examples of one generation batch, joined."""
+        parts = list(self.parts(items, seed, items[0].id))
+        return type(parts[0]).join(parts)
+
+
+@dataclass(frozen=True)
+class GenerationBatch:
+    """What a process makes examples of at once."""
+
+    items: Sequence[Any]
+    id: int  # of the first item over all processes
+    work: Work
+
+    @property
+    def examples(self) -> int:
+        return len(self.items) * self.work.examples
+
+
+class OnlineDataModule(LightningDataModule):
+    """Fresh examples every epoch, made of a random part of the items and kept in bounded memory.
+
+    Generation costs far more than a training step, so an epoch sees its examples `repeats` times. They depend on the
+    seed and the epoch alone, so that a resumed run sees what an uninterrupted one would have. Where an epoch's examples
+    are larger than `max_gb`, the epoch is several rounds of generation and training, equal but for one generation
+    batch.
+
+    With several processes each generates and trains on its share. All have equally many items: the first of an epoch
+    are used twice where their number is not a multiple of the processes'.
+
+    Args:
+        source: Makes the examples.
+        items: Prompts or captioned images.
+        per_epoch: Items of one epoch, over all processes.
+        repeats: How often an epoch sees its examples.
+        batch_size: Examples of a training batch, per process.
+        generation_batch_size: Items that the teacher works on at once, per process.
+        seed: The run's.
+        max_gb: GiB that examples may take at once, per process; at least one generation batch is kept.
+        place: Where they are kept: `auto`, `device` or `cpu` (`ExampleStore`).
+        grouped: Whether a batch holds whole groups (the two halves of guidance); else it holds independent examples.
     """
 
     def __init__(
         self,
-        make: Callable[[Sequence[Any], int], Batch],
+        source: ExampleSource,
         items: Sequence[Any],
         per_epoch: int = 256,
-        passes: int = 6,
+        repeats: int = 6,
         batch_size: int = 16,
         generation_batch_size: int = 64,
         seed: int = 0,
+        max_gb: float = 6.5,
+        place: str = "auto",
+        grouped: bool = True,
     ) -> None:
         super().__init__()
-        self.make, self.items, self.seed = make, items, seed
-        self.per_epoch, self.passes = min(per_epoch, len(items)), passes
+        self.source, self.items, self.seed = source, items, seed
+        self.per_epoch, self.repeats = min(per_epoch, len(items)), repeats
         self.batch_size, self.generation_batch_size = batch_size, generation_batch_size
+        self.max_gb, self.group_size = max_gb, source.group_size if grouped else 1
+        self.store = ExampleStore(place, self.group_size)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        trainer, epoch = self.trainer, self.trainer.current_epoch
-        examples = self.examples(epoch, trainer.global_rank, trainer.world_size)
-        order = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        return DataLoader(
-            examples,  # type: ignore[arg-type]
-            sampler=_Passes(examples.together(), self.passes, self.batch_size, order),
-            batch_size=None,
-        )
+    def train_dataloader(self) -> "Epoch":
+        trainer = self.trainer
+        return Epoch(self, trainer.current_epoch, trainer.global_rank, trainer.world_size)
 
-    def examples(self, epoch: int, rank: int = 0, ranks: int = 1) -> Batch:
+    def rounds(self, epoch: int, rank: int = 0, ranks: int = 1) -> list[list[GenerationBatch]]:
+        """What a process generates before each part of an epoch's training.
+
+        Raises:
+            UserError: There are fewer items than processes.
+        """
+        check_items(self.per_epoch, ranks)
         rng = random.Random(f"{self.seed}/{epoch}")
-        chosen = rng.sample(list(self.items), self.per_epoch)[rank::ranks]
-        batches = list(chunks(chosen, self.generation_batch_size))
-        seed = (self.seed + 1) * 1_000_000 + epoch  # noise that no evaluation uses
-        bar = tqdm(batches, f"epoch {epoch}: the teacher's examples", leave=False, disable=rank > 0)
-        made = [self.make(batch, seed) for batch in bar]
-        return type(made[0]).join(made)
+        chosen = rng.sample(list(self.items), self.per_epoch)
+        chosen += chosen[: -len(chosen) % ranks]
+        seed = self.noise_seed(epoch)
+        batches = [
+            GenerationBatch(batch[rank::ranks], batch[0].id, self.source.work(seed, batch[0].id))
+            for batch in chunks(chosen, self.generation_batch_size * ranks)
+        ]
+        largest = max(batch.examples for batch in batches) * self.source.example_bytes()
+        fitting = max(1, int(self.max_gb * GIB) // largest)
+        number = -(-len(batches) // fitting)
+        edges = [i * len(batches) // number for i in range(number + 1)]
+        return [batches[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+    def num_steps(self, batches: Sequence[GenerationBatch]) -> int:
+        """Training batches of one round."""
+        groups = sum(batch.examples for batch in batches) // self.group_size
+        return self.repeats * -(-groups // self.groups_per_batch)
+
+    @property
+    def groups_per_batch(self) -> int:
+        return max(1, self.batch_size // self.group_size)
+
+    def noise_seed(self, epoch: int) -> int:
+        """No evaluation uses this noise."""
+        return (self.seed + 1) * 1_000_000 + epoch
 
 
-class _Passes:
-    """Index batches: the whole set in a new order, several times; groups (guidance's two halves) stay together."""
+class Epoch:
+    """One process's training batches of one epoch; iterating over them generates the examples, round by round."""
 
-    def __init__(self, groups: Tensor, passes: int, batch_size: int, order: torch.Generator) -> None:
-        self.groups, self.passes, self.order = groups, passes, order
-        self.batch_size = max(1, batch_size // len(groups))
+    def __init__(self, data: OnlineDataModule, epoch: int, rank: int = 0, ranks: int = 1) -> None:
+        self.data, self.epoch, self.rank = data, epoch, rank
+        self.rounds = data.rounds(epoch, rank, ranks)
 
     def __len__(self) -> int:
-        return self.passes * -(-self.groups.shape[1] // self.batch_size)
+        return sum(map(self.data.num_steps, self.rounds))
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for _ in range(self.passes):
-            for chosen in torch.randperm(self.groups.shape[1], generator=self.order).split(self.batch_size):
-                yield self.groups[:, chosen].flatten()
+    def __iter__(self) -> Iterator[Batch]:
+        data, order = self.data, torch.Generator().manual_seed(self.data.seed * 100_003 + self.epoch)
+        for batches in self.rounds:
+            self._generate(batches)
+            yield from data.store.batches(
+                list(shuffled(data.store.groups, data.repeats, data.groups_per_batch, order))
+            )
+
+    def _generate(self, batches: Sequence[GenerationBatch]) -> None:
+        store = self.data.store
+        store.clear(sum(batch.examples for batch in batches))
+        bar = tqdm(batches, f"epoch {self.epoch}: the teacher's examples", leave=False, disable=self.rank > 0)
+        for batch in bar:
+            for part in self.data.source.parts(batch.items, self.data.noise_seed(self.epoch), batch.id):
+                store.append(part)
+
+
+def shuffled(groups: Tensor, repeats: int, groups_per_batch: int, order: torch.Generator) -> Iterator[Tensor]:
+    """Batches of examples' places: all groups in a new order, several times.
+
+    Args:
+        groups: Places of examples that belong together, `group size × groups`.
+        repeats: How often every group comes.
+        groups_per_batch: Groups of a batch; the last batch of a repeat may have fewer.
+        order: Draws the orders.
+    """
+    for _ in range(repeats):
+        for chosen in torch.randperm(groups.shape[1], generator=order).split(groups_per_batch):
+            yield groups[:, chosen].flatten()
+
+
+def check_items(count: int, ranks: int) -> None:
+    """Raises a UserError where processes would be without a prompt or image."""
+    if count < ranks:
+        raise UserError(
+            f"an epoch has {count} prompts or images for {ranks} processes, and each needs one: raise "
+            "prompts_per_epoch, pass more prompts, or start fewer processes"
+        )

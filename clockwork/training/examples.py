@@ -1,6 +1,6 @@
 """Unrolled trajectories: the teacher's own roll-outs from captions, as an adaptor's examples (Algorithm 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,69 +9,115 @@ from torch import Tensor
 from clockwork.adaptors import Adaptor
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
-from clockwork.sampling.denoisers import Full
+from clockwork.sampling.denoisers import Full, estimate
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Setup, meta_call
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.datamodule import Batch
+from clockwork.training.datamodule import ExampleSource, Work
+from clockwork.training.store import Batch
+from clockwork.unet.split import SplitUNet
 
 
 @dataclass(frozen=True)
 class AdaptorExample(Batch):
-    """A batch of what the adaptor sees and should answer."""
+    """What the adaptor sees and should answer; features and `t_emb` in the teacher's precision."""
 
     r_in: Tensor  # batch × channels × height × width
     r_out_prev: Tensor  # likewise: of the step before, the teacher's or the adaptor's own
     t_emb: Tensor  # batch × time width
-    text_emb: Tensor  # batch × text width; width 0 without pooled text
-    r_out: Tensor  # likewise, the teacher's: the answer
+    text_emb: Tensor  # batch × text width; width 0 for adaptors that do not read text
+    r_out: Tensor  # like r_out_prev, the teacher's: the answer
     step: Tensor  # batch: which step of the roll-out
     half: Tensor  # batch: 0 guidance's negative half, 1 the prompt's
 
-    def together(self) -> Tensor:
-        negative, positive = ((self.half == half).nonzero().flatten() for half in (0, 1))
-        return torch.stack([negative, positive] if len(negative) else [positive])
+
+class AdaptorSource(ExampleSource):
+    """What `data=trajectories` and `data=noised` share: examples of an adaptor at a setup's operating point.
+
+    Raises:
+        UserError: The setup's schedule has no adaptor steps.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        if not setup.schedule.adaptor_steps(setup.calls):
+            raise UserError(f"schedule {setup.schedule} has no adaptor steps to train on: use schedule=clock2")
+        self.setup = setup
+        self.adaptor_steps = setup.schedule.adaptor_steps(setup.calls)
+        self.group_size = setup.teacher.passes(setup.guidance)
+        self.reads_text = setup.adaptor is None or "text_emb" in setup.adaptor.inputs
+
+    def example_bytes(self) -> int:
+        teacher = self.setup.teacher
+        features, e = feature_shapes(self.setup)
+        text = teacher.text_width * 4 if self.reads_text else 0
+        size = torch.empty(0, dtype=teacher.unet.dtype).element_size()
+        return size * (sum(shape.numel() for shape in features) + e.numel()) + text + 2 * 8
 
 
-class Unrolled:
-    """Examples of captions: `data=trajectories`. With `features="own"`, features after an adaptor step are the trained
-    adaptor's estimate, as they will be at inference."""
+def feature_shapes(setup: Setup) -> tuple[tuple[torch.Size, torch.Size, torch.Size], torch.Size]:
+    """Shapes of one example's r_in, r_out_prev and r_out, `channels × height × width`, and of its time embedding."""
+    with torch.device("meta"):
+        unet = type(setup.teacher.unet).from_config(setup.teacher.unet.config)
+    split = SplitUNet(unet, setup.split.cut)
+    e = split.embed(**meta_call(unet, setup.teacher.latent_shape, tokens=1))
+    high = split.high_in(e)
+    r_out = split.low(high, e).shape[1:]
+    return (high.r_in.shape[1:], r_out, r_out), e.t_emb.shape[1:]
+
+
+class Unrolled(AdaptorSource):
+    """Examples of captions: `data=trajectories`.
+
+    Args:
+        setup: The operating point, with the adaptor in training.
+        features: What an example has as `r_out_prev` after an adaptor step: `teacher`'s features, or the adaptor's
+            `own` estimate, as it will be at inference (matters for consecutive adaptor steps only: clock 4, not clock
+            2).
+    """
 
     def __init__(self, setup: Setup, features: str = "teacher") -> None:
-        check_adaptor_steps(setup)
+        super().__init__(setup)
         if features not in ("teacher", "own"):
-            raise UserError(f"no features {features!r}: say teacher, or own (the adaptor's after an adaptor step)")
-        self.setup, self.own = setup, setup.adaptor if features == "own" else None
+            raise UserError(f"features={features} is not known: use teacher, or own")
+        self.own = setup.adaptor if features == "own" else None
 
-    def __call__(self, prompts: Sequence[Prompt], seed: int) -> AdaptorExample:
-        return unroll(self.setup, prompts, seed, self.own)
+    def work(self, seed: int, batch_id: int) -> Work:
+        return Work(self.group_size * len(self.adaptor_steps), self.group_size * self.setup.calls)
+
+    def parts(self, items: Sequence[Prompt], seed: int, batch_id: int) -> Iterator[AdaptorExample]:
+        return unroll(self.setup, items, seed, self.own, self.reads_text)
 
 
-def unroll(setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | None = None) -> AdaptorExample:
-    """Every adaptor step of the full teacher's roll-outs for a batch of prompts, both halves of guidance.
+def unroll(
+    setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | None = None, reads_text: bool = True
+) -> Iterator[AdaptorExample]:
+    """Each adaptor step of the full teacher's roll-outs for a batch of prompts, both halves of guidance.
 
-    With `own`, features after an adaptor step are that adaptor's estimate, as they will be at inference, instead
-    of the teacher's (matters for consecutive adaptor steps only: clock 4, not clock 2).
+    Args:
+        setup: The operating point.
+        prompts: The batch.
+        seed: The noise's.
+        own: The adaptor whose estimate replaces the teacher's features after an adaptor step.
+        reads_text: Whether the adaptors' text embedding is needed; without it the text embedder is not loaded.
     """
-    condition, negative = setup.teacher.conditions([p.text for p in prompts], setup.guidance)
+    condition, negative = setup.teacher.conditions([p.text for p in prompts], setup.guidance, reads_text)
     noise = setup.teacher.noise([p.id for p in prompts], seed)
     solver = make_solver(setup.solver, setup.teacher.noise_schedule)
     text = pooled_text(halves(condition, negative))
     batch = len(text)
     half = which_half(batch, len(prompts))
-    examples, previous = [], None
+    previous = None
     for record in rollout(Full(setup.split), solver, setup.steps, noise, condition, negative, setup.guidance):
-        seen, estimate = record.denoised, None
+        seen, estimated = record.denoised, None
         if not setup.schedule.is_full(record.step):
             prev = torch.zeros_like(seen.r_out) if previous is None else previous
             t_emb, step = seen.t_emb.expand(batch, -1), torch.full((batch,), record.step)
-            examples.append(AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, half))
+            yield AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, half)
             if own is not None:
                 with torch.no_grad():
-                    estimate = own(seen.r_in, prev, t_emb, text)
-        previous = seen.r_out if estimate is None else estimate
-    return AdaptorExample.join(examples)
+                    estimated = estimate(own, seen.r_in, prev, t_emb, text)
+        previous = seen.r_out if estimated is None else estimated
 
 
 def halves(condition: Condition, negative: Condition | None) -> Condition:
@@ -85,9 +131,5 @@ def which_half(batch: int, prompts: int) -> Tensor:
 
 
 def pooled_text(condition: Condition) -> Tensor:
+    """The adaptors' text embedding, `batch × width`; width 0 without one."""
     return condition.tokens.new_zeros(len(condition), 0) if condition.pooled is None else condition.pooled
-
-
-def check_adaptor_steps(setup: Setup) -> None:
-    if not setup.schedule.adaptor_steps(setup.calls):
-        raise UserError(f"schedule {setup.schedule} has no adaptor steps to train on: say schedule=clock2, or another")

@@ -1,8 +1,9 @@
-"""Where a UNet is asked while it is trained: on the teacher's roll-outs, or at pictures noised to their timesteps."""
+"""Where a UNet is asked while it is trained: on the teacher's roll-outs, or at images noised to their timesteps."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -13,66 +14,89 @@ from clockwork.sampling.denoisers import Full
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Setup
 from clockwork.sampling.solvers import make_solver
-from clockwork.training.datamodule import Batch
+from clockwork.training.datamodule import ExampleSource, Work
 from clockwork.training.noised import noised
+from clockwork.training.store import Batch
 
 
 @dataclass(frozen=True)
 class States(Batch):
+    """Latents in float32, and what is to be predicted at them."""
+
     latents: Tensor  # batch × channels × height × width
     timestep: Tensor  # batch
     guidance: Tensor  # batch: the scale wanted there
     captions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Visits:
-    """Which states of a setup: its own guidance or one drawn from `scales` for every batch, its own step count or
-    one drawn from `step_counts` (so that timesteps of any solver are seen), and every `every`-th step."""
+class Visits(ExampleSource):
+    """Which states of a setup a UNet is trained at.
 
-    setup: Setup
-    scales: tuple[float, float] | None = None
-    step_counts: tuple[int, int] | None = None
-    every: int = 1
+    Args:
+        setup: The operating point of the teacher's roll-outs.
+        scales: Guidance scales from which one is drawn for every generation batch; the setup's own by default.
+        step_counts: Step counts from which one is drawn likewise, so that timesteps of any solver are seen.
+        every: Only every so-many-th step is used.
+    """
 
-    def drawn(self, items: Sequence[Prompt], seed: int) -> Setup:
-        rng = random.Random(f"{seed}/{items[0].id}")
+    def __init__(
+        self,
+        setup: Setup,
+        scales: tuple[float, float] | None = None,
+        step_counts: tuple[int, int] | None = None,
+        every: int = 1,
+    ) -> None:
+        self.setup, self.scales, self.step_counts, self.every = setup, scales, step_counts, every
+
+    def drawn(self, seed: int, batch_id: int) -> Setup:
+        """The setup of one generation batch, the same in every process."""
+        rng = random.Random(f"{seed}/{batch_id}")
         guidance = self.setup.guidance if self.scales is None else round(rng.uniform(*self.scales), 3)
         steps = self.setup.steps if self.step_counts is None else rng.randint(*self.step_counts)
         return replace(self.setup, guidance=guidance, steps=steps)
+
+    def example_bytes(self) -> int:
+        return 4 * prod(self.setup.teacher.latent_shape) + 8 + 4
+
+    def _visited(self, setup: Setup) -> int:
+        return -(-setup.calls // self.every)
 
 
 class UnrolledStates(Visits):
     """`data=trajectories`: the latents that enter the steps of the teacher's roll-outs. No images."""
 
-    def __call__(self, prompts: Sequence[Prompt], seed: int) -> States:
-        setup = self.drawn(prompts, seed)
+    def work(self, seed: int, batch_id: int) -> Work:
+        setup = self.drawn(seed, batch_id)
+        return Work(self._visited(setup), setup.calls * setup.teacher.passes(setup.guidance))
+
+    def parts(self, prompts: Sequence[Prompt], seed: int, batch_id: int) -> Iterator[States]:
+        setup = self.drawn(seed, batch_id)
         captions = [p.text for p in prompts]
         condition, negative = setup.teacher.conditions(captions, setup.guidance, pooled=False)
         noise = setup.teacher.noise([p.id for p in prompts], seed)
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-        latents, states = noise * solver.init_noise_sigma, []
+        latents = noise * solver.init_noise_sigma
         for record in rollout(Full(setup.split), solver, setup.steps, noise, condition, negative, setup.guidance):
             if (record.step - 1) % self.every == 0:
-                states.append(_states(setup, latents, record.timestep, captions))
+                yield _states(setup, latents, record.timestep, captions)
             latents = record.latents
-        return States.join(states)
 
 
 class NoisedStates(Visits):
-    """`data=noised`: pictures with noise of the solver's timesteps."""
+    """`data=noised`: images with noise of the solver's timesteps."""
 
-    def __call__(self, images: Sequence[CaptionedImage], seed: int) -> States:
-        setup = self.drawn(images, seed)
+    def work(self, seed: int, batch_id: int) -> Work:
+        return Work(self._visited(self.drawn(seed, batch_id)), 0)
+
+    def parts(self, images: Sequence[CaptionedImage], seed: int, batch_id: int) -> Iterator[States]:
+        setup = self.drawn(seed, batch_id)
         captions = [image.text for image in images]
         data = setup.teacher.encode_images(pixels(images, setup.teacher.resolution))
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
         solver.set_timesteps(setup.steps)
-        states = []
         for number, t in enumerate(solver.timesteps[:: self.every]):
             noise = setup.teacher.noise([image.id for image in images], seed * 1000 + number)
-            states.append(_states(setup, noised(setup, data, noise, t.expand(len(data))), t, captions))
-        return States.join(states)
+            yield _states(setup, noised(setup, data, noise, t.expand(len(data))), t, captions)
 
 
 def _states(setup: Setup, latents: Tensor, timestep: Tensor, captions: list[str]) -> States:

@@ -1,6 +1,6 @@
 """Regular distillation, the paper's ablation (Figure 7): pictures noised forward to two neighbouring timesteps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,33 +10,35 @@ from clockwork.sampling.denoisers import Denoised, Full
 from clockwork.sampling.sampler import Setup
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.examples import AdaptorExample, check_adaptor_steps, halves, pooled_text, which_half
+from clockwork.training.datamodule import Work
+from clockwork.training.examples import AdaptorExample, AdaptorSource, halves, pooled_text, which_half
 
 
-class NoisedPairs:
-    """Examples of pictures: `data=noised`. One a picture and adaptor step, both halves of guidance: as many as a
+class NoisedPairs(AdaptorSource):
+    """Examples of images: `data=noised`. One per image and adaptor step, both halves of guidance: as many as a
     roll-out gives, so that the two compare like for like."""
 
     def __init__(self, setup: Setup) -> None:
-        check_adaptor_steps(setup)
-        self.setup = setup
+        super().__init__(setup)
         solver = make_solver(setup.solver, setup.teacher.noise_schedule)
         solver.set_timesteps(setup.steps)
         self.times = solver.timesteps
 
-    def __call__(self, images: Sequence[CaptionedImage], seed: int) -> AdaptorExample:
+    def work(self, seed: int, batch_id: int) -> Work:
+        calls = sum(2 if step > 1 else 1 for step in self.adaptor_steps)
+        return Work(self.group_size * len(self.adaptor_steps), self.group_size * calls)
+
+    def parts(self, images: Sequence[CaptionedImage], seed: int, batch_id: int) -> Iterator[AdaptorExample]:
         teacher = self.setup.teacher
         data = teacher.encode_images(pixels(images, teacher.resolution))
-        conditions = teacher.conditions([image.text for image in images], self.setup.guidance)
+        conditions = teacher.conditions([image.text for image in images], self.setup.guidance, self.reads_text)
         condition = halves(*conditions)
-        examples = []
-        for step in self.setup.schedule.adaptor_steps(len(self.times)):
+        for step in self.adaptor_steps:
             noise = teacher.noise([image.id for image in images], seed * 1000 + step)
             before, now = (
                 noised(self.setup, data, noise, self.times[max(i, 0)].expand(len(data))) for i in (step - 2, step - 1)
             )
-            examples.append(self.pair(before, now, step, condition))
-        return AdaptorExample.join(examples)
+            yield self.pair(before, now, step, condition)
 
     def pair(self, before: Tensor, now: Tensor, step: int, condition: Condition) -> AdaptorExample:
         """The example at a step, from the latents that enter the step before and this one."""
@@ -54,7 +56,7 @@ class NoisedPairs:
 
 
 def noised(setup: Setup, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """Latents of pictures, with noise as the teacher's noise schedule has at the timesteps (`batch`)."""
+    """Latents of images, with noise as the teacher's noise schedule has at the timesteps (`batch`)."""
     schedule = setup.teacher.noise_schedule
     solver = make_solver("flow" if setup.teacher.flow else "ddim", schedule)
     return solver.add_noise(data, noise, timesteps.to(data.device))
