@@ -21,7 +21,7 @@ from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.surgery import without_top_attention
 from clockwork.training.ddim import DDIM
-from clockwork.training.examples import halves, unroll
+from clockwork.training.examples import Unrolled, halves
 from clockwork.training.latents import NoisedStates, States, UnrolledStates
 from clockwork.training.noised import NoisedPairs, noised
 from clockwork.training.objectives.base import answer, mean_square
@@ -46,7 +46,7 @@ def setup(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str
 def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher: Teacher) -> None:
     """Fed with the latents of a roll-out in the pictures' place, the pair is the unrolled example, bit for bit."""
     made = setup(teacher, schedule="clock2")
-    unrolled = unroll(made, PROMPTS, 5)
+    unrolled = Unrolled(made)(PROMPTS, 5)
     conditions = teacher.conditions([p.text for p in PROMPTS], 3.0)
     noise = teacher.noise([p.id for p in PROMPTS], 5)
     solver = make_solver("dpm++", teacher.noise_schedule)
@@ -63,7 +63,7 @@ def test_pictures_are_noised_to_the_solvers_timesteps(teacher: Teacher, solver: 
     """√ᾱ x + √(1 − ᾱ) ε, with ᾱ the product of 1 − β up to t; as many examples as a roll-out gives."""
     made = setup(teacher, solver, schedule="2,4")
     pairs = NoisedPairs(made)
-    assert len(pairs(scenes("train", 2), 0)) == len(unroll(made, PROMPTS[:2], 0))
+    assert len(pairs(scenes("train", 2), 0)) == len(Unrolled(made)(PROMPTS[:2], 0))
     c = teacher.noise_schedule
     betas = torch.linspace(c["beta_start"] ** 0.5, c["beta_end"] ** 0.5, c["num_train_timesteps"]) ** 2
     products = (1 - betas).cumprod(0)

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import seed_everything
 from torch import Tensor
 
-from clockwork.adaptors import Adaptor, ResNet
+from clockwork.adaptors import ResNet
 from clockwork.data.prompts import miniature
 from clockwork.metrics.similarity import distance
 from clockwork.reports.loggers import make_logger
@@ -15,8 +15,8 @@ from clockwork.sampling.rollout import guide
 from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.training.datamodule import Sets, _Passes
-from clockwork.training.examples import Unrolled, unroll
+from clockwork.training.datamodule import OnlineDataModule
+from clockwork.training.examples import AdaptorExample, Unrolled
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import Distillation, guided_distance
 from clockwork.unet.split import SplitUNet
@@ -32,22 +32,25 @@ def setup(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Setup:
     return Setup(teacher, SplitUNet(teacher.unet), Schedule.parse(schedule), "dpm++", steps, 3.0, adaptor, "resnet")
 
 
+def examples(made: Setup, features: str = "teacher") -> AdaptorExample:
+    return Unrolled(made, features)(miniature("train", 2), 1)
+
+
 def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) -> None:
     """At clock 4 of 6 steps the adaptor's are 2, 3, 4 and 6; each begins with what the one before answered."""
     made = setup(teacher, "clock4", 6)
-    examples = unroll(made, miniature("train", 2), 1)
-    assert examples.step.tolist() == [s for s in (2, 3, 4, 6) for _ in range(4)]  # two prompts, two halves of guidance
-    assert torch.equal(examples.r_out_prev[4:12], examples.r_out[:8])
+    batch = examples(made)
+    assert batch.step.tolist() == [s for s in (2, 3, 4, 6) for _ in range(4)]  # two prompts, two halves of guidance
+    assert torch.equal(batch.r_out_prev[4:12], batch.r_out[:8])
     e = made.split.embed(torch.zeros(1, 4, 16, 16), torch.tensor(1), torch.zeros(1, 32, 64))
-    assert examples.t_emb.shape[1] == e.t_emb.shape[1]
-    assert examples.text_emb.shape[1] == teacher.text_width
+    assert batch.t_emb.shape[1] == e.t_emb.shape[1]
+    assert batch.text_emb.shape[1] == teacher.text_width
 
 
 def test_own_features_replace_the_teachers_after_adaptor_steps_only(teacher: Teacher) -> None:
+    """The adaptor is new, so it is still the identity."""
     made = setup(teacher, "clock4", 6)
-    plain = unroll(made, miniature("train", 2), 1)
-    own: Adaptor = ResNet(widths(teacher, "stage1"), 16, 1)  # new: still the identity
-    fed = unroll(made, miniature("train", 2), 1, own)
+    plain, fed = examples(made), examples(made, "own")
     first = plain.r_out_prev[:4]
     assert torch.equal(fed.r_out_prev[:4], first) and torch.equal(fed.r_out_prev[12:], plain.r_out_prev[12:])
     assert torch.allclose(fed.r_out_prev[4:8], first) and torch.allclose(fed.r_out_prev[8:12], first)
@@ -67,22 +70,11 @@ def test_the_guided_error_is_that_of_the_guided_features() -> None:
     torch.testing.assert_close(guided_distance(estimate - truth, 3.0), wanted)
 
 
-def test_both_halves_of_a_step_come_in_one_batch(teacher: Teacher) -> None:
-    examples = unroll(setup(teacher), miniature("train", 3), 1)
-    seen = []
-    for index in _Passes(examples.together(), 2, 4, torch.Generator().manual_seed(0)):
-        batch, two = examples[index], len(index) // 2
-        assert batch.half.tolist() == [0] * two + [1] * two and torch.equal(batch.step[:two], batch.step[two:])
-        assert torch.equal(index[two:] - index[:two], torch.full((two,), 3))  # the same prompt: three further on
-        seen += index.tolist()
-    assert sorted(seen) == sorted(2 * list(range(len(examples))))
-
-
 def train(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
     seed_everything(0, verbose=False)
     made = setup(teacher)
     assert made.adaptor is not None
-    data = Sets(Unrolled(made), miniature("train", 50), per_epoch=4, passes=2, batch_size=4)
+    data = OnlineDataModule(Unrolled(made), miniature("train", 50), per_epoch=4, repeats=2, batch_size=4)
     module = Distillation(made.adaptor, 1e-3, epochs=2, guidance=3.0, guided=1.0)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)

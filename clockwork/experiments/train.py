@@ -28,7 +28,8 @@ from clockwork.training.samples import Samples, beside_teacher
 from clockwork.unet.split import SplitUNet
 
 
-def train_adaptor(cfg: DictConfig) -> None:
+def train_adaptor(cfg: DictConfig) -> Trainer:
+    """Trains and saves the config's adaptor; returns the finished trainer."""
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     items = _items(cfg)
@@ -50,10 +51,12 @@ def train_adaptor(cfg: DictConfig) -> None:
         save_adaptor(output / "adaptor", adaptor, setup.point, base_model=teacher.hub_name, **about)
         log_adaptor(trainer.loggers, output / "adaptor", asdict(setup.point))
         print(f"adaptor in {output / 'adaptor'}")
+    return trainer
 
 
-def train_teacher(cfg: DictConfig) -> None:
-    """One training, or with a start and an end one a halving of the steps, each from the one before."""
+def train_teacher(cfg: DictConfig) -> Trainer:
+    """One training, or with a start and an end one a halving of the steps, each from the one before; returns the last
+    one's finished trainer."""
     objective = instantiate(cfg.objective)
     items = _items(cfg)
     teacher = objective.func.prepare(instantiate(cfg.teacher))
@@ -79,6 +82,7 @@ def train_teacher(cfg: DictConfig) -> None:
         result.parent.mkdir(parents=True, exist_ok=True)
         teacher.save(result)
         print(f"teacher in {result}: say teacher.path={result}")
+    return trainer
 
 
 def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Setup:

@@ -173,7 +173,7 @@ class Epoch:
 
     def _generate(self, batches: Sequence[GenerationBatch]) -> None:
         store = self.data.store
-        store.clear(sum(batch.examples for batch in batches))
+        store.clear(max(sum(batch.examples for batch in part) for part in self.rounds))
         bar = tqdm(batches, f"epoch {self.epoch}: the teacher's examples", leave=False, disable=self.rank > 0)
         for batch in bar:
             for part in self.data.source.parts(batch.items, self.data.noise_seed(self.epoch), batch.id):

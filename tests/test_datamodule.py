@@ -1,0 +1,153 @@
+"""An epoch's examples: the same ones in any amount of memory, shared equally by processes, planned before they are
+made."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import small_teacher
+from torch import Tensor
+
+from clockwork.adaptors import ResNet
+from clockwork.data.prompts import Prompt
+from clockwork.errors import UserError
+from clockwork.sampling.sampler import Setup, widths
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher
+from clockwork.teachers.text_embedder import OpenCLIP
+from clockwork.training.datamodule import GIB, Epoch, OnlineDataModule, shuffled
+from clockwork.training.examples import AdaptorExample, Unrolled
+from clockwork.training.latents import UnrolledStates
+from clockwork.training.store import Batch, ExampleStore
+from clockwork.unet.split import SplitUNet
+
+PROMPTS = [Prompt(i, f"a red circle {i}") for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return small_teacher("sd15", guidance=3.0, pooled=OpenCLIP.miniature())
+
+
+def setup(teacher: Teacher, inputs: tuple[str, ...] = ("r_in", "r_out_prev", "t_emb", "text_emb")) -> Setup:
+    adaptor = ResNet(widths(teacher, "stage1"), 8, 1, inputs)
+    return Setup(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 4, 3.0, adaptor, "resnet")
+
+
+def flat(batch: Batch) -> list[Any]:
+    values = [getattr(batch, f.name) for f in fields(batch)]
+    return [x.tolist() if isinstance(x, Tensor) else list(x) for x in values]
+
+
+def test_batches_are_the_generated_examples_in_torchs_order(teacher: Teacher) -> None:
+    """By hand: the sources' examples joined, then indexed by `torch.randperm` over pairs of halves."""
+    source = Unrolled(setup(teacher))
+    data = OnlineDataModule(source, PROMPTS, 5, repeats=2, batch_size=6, generation_batch_size=2, seed=3)
+    (batches,) = data.rounds(1)
+    everything = AdaptorExample.join([source(batch.items, 4_000_001) for batch in batches])
+    negative, positive = ((everything.half == half).nonzero().flatten() for half in (0, 1))
+    order = torch.Generator().manual_seed(300_010)
+    wanted = [
+        torch.cat([negative[chosen], positive[chosen]])
+        for _ in range(2)
+        for chosen in torch.randperm(len(negative), generator=order).split(3)
+    ]
+    epoch = Epoch(data, 1)
+    made = list(epoch)
+    assert len(made) == len(epoch) == len(wanted) == 8
+    for batch, index in zip(made, wanted, strict=True):
+        for f in fields(batch):
+            assert torch.equal(getattr(batch, f.name), getattr(everything, f.name)[index]), f.name
+        half = len(batch) // 2
+        assert batch.half.tolist() == [0] * half + [1] * half and torch.equal(batch.step[:half], batch.step[half:])
+
+
+def test_without_the_guided_loss_examples_are_independent(teacher: Teacher) -> None:
+    """The paper's loss takes each half for itself: 16 of a batch are 16 different examples, seldom pairs."""
+    data = OnlineDataModule(Unrolled(setup(teacher)), PROMPTS, 4, 2, 5, grouped=False)
+    sizes, places = [], []
+    for index in shuffled(torch.arange(16)[None], 2, data.groups_per_batch, torch.Generator().manual_seed(0)):
+        sizes.append(len(index))
+        places += index.tolist()
+    assert sizes == 2 * [5, 5, 5, 1] and sorted(places) == sorted(2 * list(range(16)))
+    batches = list(Epoch(data, 0))
+    assert [len(batch) for batch in batches] == sizes and len(Epoch(data, 0)) == len(sizes)
+    assert any(batch.half.sum() * 2 != len(batch) for batch in batches)
+
+
+def test_a_set_that_does_not_fit_is_several_rounds(teacher: Teacher) -> None:
+    """Memory is bounded and allocated once; each prompt's examples are seen as often as before."""
+    source = Unrolled(setup(teacher))
+    size = source.example_bytes()
+    joined = source(PROMPTS[:1], 0)
+    real = sum(x[0].numel() * x.element_size() for x in (getattr(joined, f.name) for f in fields(joined)))
+    assert size == real
+    per_prompt = 4 * size  # two adaptor steps, two halves
+    data = OnlineDataModule(source, PROMPTS, 10, 2, 4, 2, max_gb=5 * per_prompt / GIB)
+    assert [[len(b.items) for b in part] for part in data.rounds(0)] == [[2], [2, 2], [2, 2]]
+    buffers = set()
+    seen = []
+    for batch in (epoch := Epoch(data, 0)):
+        seen += [tuple(row) for row in batch.r_in.flatten(1)[:, :4].tolist()]
+        buffers |= {value.data_ptr() for value in data.store._values.values()}
+        assert data.store.capacity * size <= 4 * per_prompt
+    assert len(seen) == 2 * 10 * 4 and all(seen.count(row) == 2 for row in seen)
+    assert len(list(epoch)) == len(epoch) == 2 * (2 + 4 + 4)
+    assert len(buffers) == len(fields(AdaptorExample))
+
+
+def test_captions_come_with_their_latents(teacher: Teacher) -> None:
+    made = replace(setup(teacher), adaptor=None, schedule=Schedule())
+    source = UnrolledStates(made, scales=(1.0, 5.0), step_counts=(2, 5))
+    data = OnlineDataModule(source, PROMPTS, 6, 1, 4, 2)
+    noise = {tuple(teacher.noise([p.id], 1_000_000).flatten()[:3].tolist()): p.text for p in PROMPTS}
+    starts = 0
+    for batch in Epoch(data, 0):
+        for latent, caption in zip(batch.latents, batch.captions, strict=True):
+            if (key := tuple(latent.flatten()[:3].tolist())) in noise:
+                assert noise[key] == caption
+                starts += 1
+    assert starts == 6
+
+
+@pytest.mark.parametrize("place", ["auto", "device", "cpu"])
+def test_examples_are_the_same_wherever_they_are_kept(teacher: Teacher, place: str) -> None:
+    source = Unrolled(setup(teacher))
+    (here,), (there,) = (list(Epoch(OnlineDataModule(source, PROMPTS, 1, 1, 9, place=p), 0)) for p in ("device", place))
+    assert flat(here) == flat(there)
+    with pytest.raises(UserError, match="examples_device=gpu"):
+        ExampleStore("gpu")
+
+
+# --- several processes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [17, 2, 3, 8])
+def test_two_processes_have_equally_many_of_everything(teacher: Teacher, count: int) -> None:
+    """Each prompt once; with an odd number one of them twice. What is drawn per batch is the same in both."""
+    made = replace(setup(teacher), adaptor=None, schedule=Schedule())
+    source = UnrolledStates(made, scales=(1.0, 5.0), step_counts=(2, 9))
+    data = OnlineDataModule(source, PROMPTS, count, 2, 4, 3)
+    shares = [[batch for part in data.rounds(0, rank, 2) for batch in part] for rank in (0, 1)]
+    assert [(len(b.items), b.id, b.work) for b in shares[0]] == [(len(b.items), b.id, b.work) for b in shares[1]]
+    assert len(Epoch(data, 0, 0, 2)) == len(Epoch(data, 0, 1, 2))
+    ids = [item.id for share in shares for batch in share for item in batch.items]
+    alone = [item.id for part in data.rounds(0) for batch in part for item in batch.items]
+    assert set(ids) == set(alone) and len(ids) == count + count % 2
+    with pytest.raises(UserError, match="2 prompts or images for 3 processes"):
+        OnlineDataModule(source, PROMPTS, 2).rounds(0, 0, 3)
+
+
+def test_adaptors_that_read_no_text_load_no_text_embedder() -> None:
+    absent = OpenCLIP("local-dir:/nowhere")
+    teacher = small_teacher("sd15", guidance=3.0)
+    teacher.pooled = absent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenCLIP, "width", 12)
+        made = setup(teacher, ("r_in", "r_out_prev", "t_emb"))
+        source = Unrolled(made)
+        assert source(PROMPTS[:2], 0).text_emb.shape == (8, 0)
+        batch = source(PROMPTS[:1], 0)
+        real = sum(x[0].numel() * x.element_size() for x in (getattr(batch, f.name) for f in fields(batch)))
+        assert source.example_bytes() == real

@@ -1,0 +1,73 @@
+"""What `test_training_processes.py` starts with torchrun: each objective trained through its command's function, and
+one training batch's gradient."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from conftest import small_teacher
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from test_tuning import ROOT, config
+
+from clockwork.adaptors import ResNet
+from clockwork.data.prompts import Prompt
+from clockwork.experiments.train import train_adaptor, train_teacher
+from clockwork.sampling.sampler import Setup, widths
+from clockwork.schedule import Schedule
+from clockwork.training.datamodule import OnlineDataModule
+from clockwork.training.examples import Unrolled
+from clockwork.training.fit import fit
+from clockwork.training.objectives.adaptor import Distillation
+from clockwork.unet.split import SplitUNet
+
+# Five prompts for two processes, in generation batches of two: a step count is drawn for each.
+FEW = ["teacher=miniature_sd", "prompts_per_epoch=5", "generation_batch_size=1", "batch_size=4"]
+OBJECTIVES = {
+    "adaptor": ["adaptor.width=16", "steps=4"],
+    "guidance": ["objective=guidance", "step_counts=[1,4]"],
+    "recover": ["objective=recover", "step_counts=[1,4]"],
+    "progressive": ["objective=progressive", "teacher.guidance=1", "start=4", "end=1"],
+}
+
+
+def train(folder: Path, rank: int) -> None:
+    """Writes the optimiser's steps of this process in each objective's last training."""
+    steps = {}
+    for name, options in OBJECTIVES.items():
+        seed_everything(0, verbose=False)
+        cfg = config(folder / name, *FEW, "trainer.devices=2", "+trainer.strategy=ddp", *options)
+        steps[name] = (train_adaptor if name == "adaptor" else train_teacher)(cfg).global_step
+    (folder / f"steps{rank}.json").write_text(json.dumps(steps))
+
+
+class Gradient(Callback):
+    """Keeps the gradient of the first step."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, torch.Tensor] = {}
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: object) -> None:
+        if not self.first:
+            self.first = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def first_gradient(folder: Path, processes: int) -> dict[str, torch.Tensor]:
+    """Of an adaptor on four prompts, all of which are one batch."""
+    seed_everything(0, verbose=False)
+    teacher = small_teacher("sd15", guidance=3.0)
+    adaptor = ResNet(widths(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
+    setup = Setup(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
+    prompts = [Prompt(i, f"a star {i}") for i in range(4)]
+    data = OnlineDataModule(Unrolled(setup), prompts, 4, 1, 8 // processes)
+    module, gradient = Distillation(adaptor, guidance=3.0, guided=1.0), Gradient()
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": processes}
+    fit(module, folder, data, (gradient,), max_epochs=1, reload_dataloaders_every_n_epochs=1, **quiet)
+    return gradient.first
+
+
+if __name__ == "__main__":
+    output, number = Path(sys.argv[1]), int(os.environ["RANK"])
+    train(output, number)
+    torch.save(first_gradient(output / "gradient", 2), output / f"gradient{number}.pt")
