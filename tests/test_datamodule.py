@@ -2,6 +2,7 @@
 made."""
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,3 +152,17 @@ def test_adaptors_that_read_no_text_load_no_text_embedder() -> None:
         batch = source(PROMPTS[:1], 0)
         real = sum(x[0].numel() * x.element_size() for x in (getattr(batch, f.name) for f in fields(batch)))
         assert source.example_bytes() == real
+
+
+def test_validation_examples_are_the_held_out_ones_every_time(teacher: Teacher) -> None:
+    source = Unrolled(setup(teacher))
+    data = OnlineDataModule(source, PROMPTS, 1, 1, 6, 2, grouped=False, validation=PROMPTS[:3])
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1)
+    batches = data.val_dataloader()
+    once, again = list(batches), list(batches)
+    assert len(once) == len(batches) == 2 and [flat(batch) for batch in once] == [flat(batch) for batch in again]
+    assert sum(map(len, once)) == 12 and all(2 * batch.half.sum() == len(batch) for batch in once)
+    wanted = AdaptorExample.join([source(PROMPTS[:2], 999_999), source(PROMPTS[2:3], 999_999)])
+    negative, positive = ((wanted.half == half).nonzero().flatten() for half in (0, 1))
+    first = torch.cat([negative[:3], positive[:3]])
+    assert torch.equal(once[0].r_in, wanted.r_in[first]) and torch.equal(once[0].half, wanted.half[first])

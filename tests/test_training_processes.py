@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_processes import OBJECTIVES, ROOT, first_gradient
+from test_tuning import ROOT
+from train_processes import OBJECTIVES, first_gradient
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from conftest import small_teacher
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from test_tuning import ROOT, config
+from test_tuning import config
 
 from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt

@@ -3,8 +3,10 @@ times."""
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -92,6 +94,7 @@ class OnlineDataModule(LightningDataModule):
         max_gb: GiB that examples may take at once, per process; at least one generation batch is kept.
         place: Where they are kept: `auto`, `device` or `cpu` (`ExampleStore`).
         grouped: Whether a batch holds whole groups (the two halves of guidance); else it holds independent examples.
+        validation: Held-out items. Their examples are made once, kept on the host, and come in whole groups.
     """
 
     def __init__(
@@ -106,9 +109,10 @@ class OnlineDataModule(LightningDataModule):
         max_gb: float = 6.5,
         place: str = "auto",
         grouped: bool = True,
+        validation: Sequence[Any] = (),
     ) -> None:
         super().__init__()
-        self.source, self.items, self.seed = source, items, seed
+        self.source, self.items, self.seed, self.validation = source, items, seed, validation
         self.per_epoch, self.repeats = min(per_epoch, len(items)), repeats
         self.batch_size, self.generation_batch_size = batch_size, generation_batch_size
         self.max_gb, self.group_size = max_gb, source.group_size if grouped else 1
@@ -117,6 +121,23 @@ class OnlineDataModule(LightningDataModule):
     def train_dataloader(self) -> "Epoch":
         trainer = self.trainer
         return Epoch(self, trainer.current_epoch, trainer.global_rank, trainer.world_size)
+
+    def val_dataloader(self) -> "ValidationBatches":
+        return ValidationBatches(self._validation_examples, self.batch_size)
+
+    @cached_property
+    def _validation_examples(self) -> ExampleStore:
+        """This process's share; the noise is that of no epoch."""
+        seed = self.noise_seed(-1)
+        share = self.validation[self.trainer.global_rank :: self.trainer.world_size]
+        batches = [
+            GenerationBatch(items, items[0].id, self.source.work(seed, items[0].id))
+            for items in chunks(share, self.generation_batch_size)
+        ]
+        store = ExampleStore("cpu", self.source.group_size)
+        store.clear(sum(batch.examples for batch in batches))
+        generate(self.source, batches, seed, store)
+        return store
 
     def rounds(self, epoch: int, rank: int = 0, ranks: int = 1) -> list[list[GenerationBatch]]:
         """What a process generates before each part of an epoch's training.
@@ -137,7 +158,7 @@ class OnlineDataModule(LightningDataModule):
         fitting = max(1, int(self.max_gb * GIB) // largest)
         number = -(-len(batches) // fitting)
         edges = [i * len(batches) // number for i in range(number + 1)]
-        return [batches[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+        return [batches[start:end] for start, end in pairwise(edges)]
 
     def num_steps(self, batches: Sequence[GenerationBatch]) -> int:
         """Training batches of one round."""
@@ -165,19 +186,35 @@ class Epoch:
 
     def __iter__(self) -> Iterator[Batch]:
         data, order = self.data, torch.Generator().manual_seed(self.data.seed * 100_003 + self.epoch)
+        largest = max(sum(batch.examples for batch in part) for part in self.rounds)
         for batches in self.rounds:
-            self._generate(batches)
-            yield from data.store.batches(
-                list(shuffled(data.store.groups, data.repeats, data.groups_per_batch, order))
-            )
+            data.store.clear(largest)
+            bar = tqdm(batches, f"epoch {self.epoch}: the teacher's examples", leave=False, disable=self.rank > 0)
+            generate(data.source, bar, data.noise_seed(self.epoch), data.store)
+            groups = shuffled(data.store.groups, data.repeats, data.groups_per_batch, order)
+            yield from data.store.batches(list(groups))
 
-    def _generate(self, batches: Sequence[GenerationBatch]) -> None:
-        store = self.data.store
-        store.clear(max(sum(batch.examples for batch in part) for part in self.rounds))
-        bar = tqdm(batches, f"epoch {self.epoch}: the teacher's examples", leave=False, disable=self.rank > 0)
-        for batch in bar:
-            for part in self.data.source.parts(batch.items, self.data.noise_seed(self.epoch), batch.id):
-                store.append(part)
+
+class ValidationBatches:
+    """The held-out examples in whole groups, in the same order every time."""
+
+    def __init__(self, store: ExampleStore, batch_size: int) -> None:
+        self.store, self.groups_per_batch = store, max(1, batch_size // store.group_size)
+
+    def __len__(self) -> int:
+        return -(-self.store.size // self.store.group_size // self.groups_per_batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.store.size:
+            groups = self.store.groups.split(self.groups_per_batch, dim=1)
+            yield from self.store.batches([places.flatten() for places in groups])
+
+
+def generate(source: ExampleSource, batches: Iterable[GenerationBatch], seed: int, store: ExampleStore) -> None:
+    """Appends the examples of some generation batches to a store."""
+    for batch in batches:
+        for part in source.parts(batch.items, seed, batch.id):
+            store.append(part)
 
 
 def shuffled(groups: Tensor, repeats: int, groups_per_batch: int, order: torch.Generator) -> Iterator[Tensor]:
