@@ -122,7 +122,7 @@ class OnlineDataModule(LightningDataModule):
         trainer = self.trainer
         return Epoch(self, trainer.current_epoch, trainer.global_rank, trainer.world_size)
 
-    def val_dataloader(self) -> "ValidationBatches":
+    def validation_batches(self) -> "ValidationBatches":
         return ValidationBatches(self._validation_examples, self.batch_size)
 
     @cached_property
