@@ -24,8 +24,8 @@ from clockwork.training.ddim import DDIM
 from clockwork.training.examples import Unrolled, halves
 from clockwork.training.latents import NoisedStates, States, UnrolledStates
 from clockwork.training.noised import NoisedPairs, noised
-from clockwork.training.objectives.base import answer, mean_square
-from clockwork.training.objectives.features import Recover, leaving_blocks, relative
+from clockwork.training.objectives.base import mean_square, predict
+from clockwork.training.objectives.features import FeatureDistillation, leaving_blocks, relative
 from clockwork.training.objectives.guidance import Guidance
 from clockwork.training.objectives.progressive import Progressive, halvings
 from clockwork.unet.split import SplitUNet
@@ -90,7 +90,7 @@ def states(teacher: Teacher, **options: Any) -> States:
 
 def test_recovering_begins_at_the_surgerys_error(teacher: Teacher) -> None:
     """By hand: the outputs' mean square error in both halves, and the blocks' in units of the teacher's."""
-    module = Recover(teacher, Recover.begin(teacher), 4, outputs=2.0, features=0.5)
+    module = FeatureDistillation(teacher, FeatureDistillation.init_student(teacher), 4, outputs=2.0, features=0.5)
     asked = states(teacher)
     loss, untrained = module.losses(asked, untrained=True)
     assert untrained is not None and torch.equal(loss.detach(), untrained)
@@ -125,7 +125,7 @@ def test_the_guidance_target_is_the_rollouts_arithmetic(teacher: Teacher) -> Non
     """A solver's step with the target leads where the roll-out's own guided step led, bit for bit."""
     made = setup(teacher, "ddim")
     asked = UnrolledStates(made)(PROMPTS, 1)
-    module = Guidance(teacher, Guidance.begin(teacher), 4)
+    module = Guidance(teacher, Guidance.init_student(teacher), 4)
     target, alone = module.target(asked)
     solver = make_solver("ddim", teacher.noise_schedule)
     solver.set_timesteps(4)
@@ -185,11 +185,10 @@ def test_one_student_step_to_the_target_is_two_of_the_teachers(prediction: str) 
     z, captions = teacher.noise([0, 1]), ("a red circle", "a star")
     condition, _ = teacher.conditions(list(captions), 2.5)
     for i, t in enumerate(coarse.timesteps):
-        asked = States(z, t.expand(2), torch.full((2,), 2.5), captions)
-        target, _ = module.target(z, t.expand(2), asked)
+        target, _ = module.target(z, t.expand(2), condition)
         two = z
         for s in fine.timesteps[2 * i : 2 * i + 2]:
-            two = fine.step(answer(teacher.unet, two, s, condition), s, two).prev_sample
+            two = fine.step(predict(teacher.unet, two, s, condition), s, two).prev_sample
         alpha, sigma = (float(x) for x in module.ddim.alpha_sigma(t[None]))
         output = (alpha * z - target) / sigma if prediction == "v_prediction" else (z - alpha * target) / sigma
         one = coarse.step(output, t, z).prev_sample
@@ -216,8 +215,8 @@ def test_halvings() -> None:
 
 def test_what_an_objective_cannot_begin_with_is_refused(teacher: Teacher) -> None:
     with pytest.raises(ValueError, match="objective=guidance first"):
-        Progressive.prepare(teacher)
+        Progressive.check_teacher(teacher)
     with pytest.raises(ValueError, match="one pass a step already"):
-        Guidance.prepare(small_teacher("guided"))
+        Guidance.check_teacher(small_teacher("guided"))
     with pytest.raises(ValueError, match="no transformer blocks"):
-        Recover.begin(load_teacher("miniature", device="cpu"))
+        FeatureDistillation.init_student(load_teacher("miniature", device="cpu"))

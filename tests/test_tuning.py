@@ -1,5 +1,6 @@
 """Objectives end to end: resumed, each result used by the next, ablations, pictures in place of captions."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ from clockwork.training.latents import UnrolledStates
 from clockwork.training.objectives.guidance import Guidance
 
 ROOT = Path(__file__).parent.parent
+ADAM = partial(torch.optim.Adam, lr=1e-3)
+COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
 
 
 def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
-    module = Guidance(teacher, Guidance.begin(teacher), 2, learning_rate=1e-3, epochs=2)
+    module = Guidance(teacher, Guidance.init_student(teacher), 2, optimizer=ADAM, lr_scheduler=COSINE)
     data = OnlineDataModule(UnrolledStates(setup(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)

@@ -1,6 +1,7 @@
 """The two things that are trained: an adaptor against a teacher, and a UNet to be a teacher."""
 
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from clockwork.adaptors import save_adaptor
 from clockwork.data.prompts import Prompt, miniature
@@ -20,7 +21,7 @@ from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule, check_items
-from clockwork.training.fit import fit
+from clockwork.training.fit import check_options, fit
 from clockwork.training.objectives.adaptor import Distillation
 from clockwork.training.objectives.progressive import halvings
 from clockwork.training.plan import adaptor_plan
@@ -32,22 +33,26 @@ def train_adaptor(cfg: DictConfig) -> Trainer:
     """Trains and saves the config's adaptor; returns the finished trainer."""
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
-    items = _items(cfg)
+    items, held_out = _items(cfg)
     teacher = instantiate(cfg.teacher)
     adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
     # Only the guided loss needs both halves of guidance in one batch: the paper's takes examples each for itself.
-    data = _data(cfg, instantiate(cfg.data.examples)(setup), items, grouped=cfg.guided > 0)
+    data = _data(cfg, instantiate(cfg.data.examples)(setup), items, held_out, grouped=cfg.guided > 0)
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
     claim(output, cfg, teacher)
     if _first_process():
         print(adaptor_plan(data, setup, cfg.epochs, _processes(cfg)))
-    pushed = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
-    module = Distillation(adaptor, cfg.learning_rate, cfg.epochs, cfg.decay, pushed, cfg.guided)
-    trainer = _fit(cfg, module, output, data, beside_teacher(setup), items)
+    guidance = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
+    steps = setup.schedule.adaptor_steps(setup.calls)
+    module = Distillation(adaptor, steps, guidance, cfg.guided, **_optimisation(cfg))
+    trainer = _fit(cfg, module, output, data, beside_teacher(setup), items, "val/guided_relative_l2")
     if trainer.is_global_zero:
-        figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        about = {"training": figures, "openclip": teacher.pooled and teacher.pooled.config}
+        about = {
+            "training": module.figures,
+            "weights": {"epoch": cfg.keep, "ema": cfg.ema},
+            "openclip": teacher.pooled and teacher.pooled.config,
+        }
         save_adaptor(output / "adaptor", adaptor, setup.point, base_model=teacher.hub_name, **about)
         log_adaptor(trainer.loggers, output / "adaptor", asdict(setup.point))
         print(f"adaptor in {output / 'adaptor'}")
@@ -58,25 +63,26 @@ def train_teacher(cfg: DictConfig) -> Trainer:
     """One training, or with a start and an end one a halving of the steps, each from the one before; returns the last
     one's finished trainer."""
     objective = instantiate(cfg.objective)
-    items = _items(cfg)
-    teacher = objective.func.prepare(instantiate(cfg.teacher))
+    items, held_out = _items(cfg)
+    teacher = objective.func.check_teacher(instantiate(cfg.teacher))
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
     scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
     # Before anything is written: not every UNet is fit for every objective, cut and solver.
-    begun, _ = objective.func.begin(teacher), _full(cfg, teacher, stages[0])
+    untrained, _ = objective.func.init_student(teacher), _full(cfg, teacher, stages[0])
     output = Path(cfg.output) / name
     claim(output, cfg, teacher)
     for steps in stages:
-        student = teacher.having(name, unet=begun)
-        module = objective(teacher, student.unet, steps, learning_rate=cfg.learning_rate, epochs=cfg.epochs)
-        setup = _full(cfg, teacher, steps * module.every)
-        visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.every)
+        student = teacher.having(name, unet=untrained)
+        guided = scales is not None or cfg.guidance != 1
+        module = objective(teacher, student.unet, steps, guided=guided, **_optimisation(cfg))
+        setup = _full(cfg, teacher, steps * module.step_stride)
+        visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.step_stride)
         setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
         folder = output / f"{steps}steps" if len(stages) > 1 else output
-        trainer = _fit(cfg, module, folder, _data(cfg, visits, items), setups, items, gradient_clip_val=1.0)
+        trainer = _fit(cfg, module, folder, _data(cfg, visits, items, held_out), setups, items, "val/loss")
         student.unet.to(teacher.device).eval().requires_grad_(False)
-        teacher, begun = student, objective.func.begin(student) if steps != stages[-1] else None
+        teacher, untrained = student, objective.func.init_student(student) if steps != stages[-1] else None
     if trainer.is_global_zero:
         result = Path(cfg.teachers) / name
         result.parent.mkdir(parents=True, exist_ok=True)
@@ -89,23 +95,32 @@ def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Setup:
     return Setup(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
 
 
-def _items(cfg: DictConfig) -> Sequence[Any]:
-    """The prompts or captioned images, enough of them for every process."""
+def _items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence[Any]]:
+    """What is trained on, and what is held out for validation: the miniature's validation scenes, or a random part."""
     items = instantiate(cfg.data.source)
     check_items(min(cfg.prompts_per_epoch, len(items)), _processes(cfg))
-    return items
+    count = min(cfg.val_prompts, len(items) // 10)
+    check_options(cfg.keep, cfg.patience, cfg.ema, cfg.trainer.precision, validated=count > 0)
+    if not count:
+        return items, []
+    if cfg.data.source.get("split"):
+        return items, instantiate(cfg.data.source, split="validation", count=count)
+    chosen = set(random.Random(f"{cfg.seed}/validation").sample(range(len(items)), count))
+    return [item for i, item in enumerate(items) if i not in chosen], [items[i] for i in sorted(chosen)]
 
 
 def _processes(cfg: DictConfig) -> int:
     """How many train together: torchrun's, or those that Lightning will start."""
-    return int(os.environ.get("WORLD_SIZE", cfg.trainer.get("devices", 1) * cfg.trainer.get("num_nodes", 1)))
+    return int(os.environ.get("WORLD_SIZE", cfg.trainer.devices * cfg.trainer.get("num_nodes", 1)))
 
 
 def _first_process() -> bool:
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
-def _data(cfg: DictConfig, source: Any, items: Sequence[Any], grouped: bool = True) -> OnlineDataModule:
+def _data(
+    cfg: DictConfig, source: Any, items: Sequence[Any], held_out: Sequence[Any], grouped: bool = True
+) -> OnlineDataModule:
     return OnlineDataModule(
         source,
         items,
@@ -117,29 +132,40 @@ def _data(cfg: DictConfig, source: Any, items: Sequence[Any], grouped: bool = Tr
         max_gb=cfg.max_examples_gb,
         place=cfg.examples_device,
         grouped=grouped,
+        validation=held_out,
     )
+
+
+def _optimisation(cfg: DictConfig) -> dict[str, Any]:
+    """The optimiser and the learning-rate schedule, as objectives take them."""
+    lr_scheduler = instantiate(cfg.lr_scheduler) if cfg.decay else None
+    return {"optimizer": instantiate(cfg.optimizer), "lr_scheduler": lr_scheduler}
 
 
 def _fit(
     cfg: DictConfig,
     module: LightningModule,
     output: Path,
-    data: LightningDataModule,
+    data: OnlineDataModule,
     setups: Mapping[str, Setup],
     items: Sequence[Prompt],
-    **options: Any,
+    monitor: str,
 ) -> Trainer:
-    """With sample pictures of the setups beside it."""
+    """With sample images of the setups beside it."""
     device = next(iter(setups.values())).teacher.device
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))  # torchrun's, or for Lightning to start
     prompts = miniature("validation", 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
         output,
         data,
         (Samples(setups, prompts, output / "samples", cfg.samples_every),),
+        ema=cfg.ema,
+        monitor=monitor if data.validation else None,
+        keep=cfg.keep,
+        patience=cfg.patience,
         max_epochs=cfg.epochs,
         reload_dataloaders_every_n_epochs=1,
         logger=make_logger(cfg.logger, output),
-        **options,
-        **{**cfg.trainer, **lightning_device(device, cfg.trainer.devices)},
+        **{**cfg.trainer, **lightning_device(device, devices)},
     )

@@ -44,5 +44,15 @@ def psnr_and_ssim(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """‖a − b‖₂ of each example, by the root of its size so that it means the same at every size: `batch`."""
-    return (a - b).flatten(1).square().mean(1).sqrt()
+    """Root mean square difference of each example: ‖a − b‖₂ divided by the root of its size, so that it means the same
+    at every size.
+
+    Args:
+        a, b: `batch × …`.
+
+    Returns:
+        `batch`. Its gradient is 0 where an example's `a` equals `b`.
+    """
+    squares = (a - b).flatten(1).square().mean(1)
+    equal = squares == 0  # where the root has no derivative; the squares themselves have the right one there, 0
+    return torch.where(equal, squares, torch.where(equal, 1, squares).sqrt())

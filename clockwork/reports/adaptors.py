@@ -66,7 +66,7 @@ def curves(log: Path) -> dict[str, list[float]]:
     for file in sorted(log.rglob("metrics.csv"), key=lambda file: (len(file.parent.name), file.parent.name)):
         with file.open(newline="") as stream:
             for line in csv.DictReader(stream):
-                for name, column in (("loss", "loss_epoch"), ("identity", "identity")):
-                    if line.get(column):
-                        losses.setdefault(name, []).append(float(line[column]))
+                for name, columns in (("loss", ("loss", "loss_epoch")), ("identity", ("identity",))):  # older logs' too
+                    if value := next((line[column] for column in columns if line.get(column)), None):
+                        losses.setdefault(name, []).append(float(value))
     return losses

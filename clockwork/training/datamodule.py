@@ -122,6 +122,9 @@ class OnlineDataModule(LightningDataModule):
         trainer = self.trainer
         return Epoch(self, trainer.current_epoch, trainer.global_rank, trainer.world_size)
 
+    def val_dataloader(self) -> "ValidationBatches":
+        return self.validation_batches()
+
     def validation_batches(self) -> "ValidationBatches":
         return ValidationBatches(self._validation_examples, self.batch_size)
 

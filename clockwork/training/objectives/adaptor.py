@@ -1,67 +1,91 @@
 """Model-step distillation: the adaptor's features against the frozen teacher's (paper, Section 4.3, equation 3)."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, final
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor
 from clockwork.metrics.similarity import distance
 from clockwork.sampling.rollout import guide
+from clockwork.training.epoch_means import Figure
 from clockwork.training.examples import AdaptorExample
-from clockwork.training.fit import adam
+from clockwork.training.objectives.base import Objective
 
 
-class Distillation(LightningModule):
-    """Holds the adaptor and nothing frozen: so does its checkpoint.
+@final
+class Distillation(Objective):
+    """Trains an adaptor; the loss is computed in float32 whatever the precision of the teacher and of training.
 
     Guidance runs every step twice and pushes the two apart: `e₋ + guidance × (e₊ − e₋)` of their errors reaches the
-    picture. With `guided` above 0 that error's distance is added to the loss, so weighted; batches then hold the
-    negative halves first. The paper's loss is `guided` 0, each half for itself.
+    image. With `guided` above 0 that error's distance is added to the loss, so weighted; batches then hold the negative
+    halves first. The paper's loss is `guided` 0, each half by itself.
+
+    Args:
+        adaptor: What is trained.
+        steps: The adaptor steps of the schedule, for figures by step; none by default.
+        guidance: The guidance scale; 1 where the teacher takes one pass per step.
+        guided: Weight in the loss of the error after guidance.
+        training: `Objective`'s optimiser and learning-rate schedule.
     """
 
     def __init__(
         self,
         adaptor: Adaptor,
-        learning_rate: float = 1e-4,
-        epochs: int = 120,
-        decay: bool = False,
+        steps: Sequence[int] = (),
         guidance: float = 1.0,
         guided: float = 0.0,
+        **training: Any,
     ) -> None:
-        super().__init__()
-        self.adaptor = adaptor
-        self.learning_rate, self.epochs, self.decay = learning_rate, epochs, decay
+        super().__init__(**training)
+        self.adaptor, self.steps = adaptor, tuple(steps)
         self.guidance, self.guided = guidance, guided if guidance != 1 else 0.0
 
     def training_step(self, batch: AdaptorExample) -> Tensor:
-        batch = batch.to(self.device, self.dtype)
-        text = batch.text_emb if batch.text_emb.shape[1] else None
-        estimate = self.adaptor(batch.r_in, batch.r_out_prev, batch.t_emb, text)
-        loss = distance(estimate, batch.r_out)
-        # What standing still would have cost on the same batch: the adaptor earns the difference.
-        still = distance(batch.r_out_prev, batch.r_out)
-        self.log("loss", loss.mean(), prog_bar=True, on_step=True, on_epoch=True)
-        self.log("identity", still.mean(), prog_bar=True, on_step=False, on_epoch=True)
-        size = distance(torch.zeros_like(batch.r_out), batch.r_out)
-        for step in batch.step.unique().tolist():
-            here = batch.step == step
-            for name, value in (("relative_l2", loss.detach()), ("relative_l2_identity", still)):
-                mean = (value / size)[here].mean()
-                self.log(f"{name}/step{step}", mean, on_step=False, on_epoch=True, batch_size=int(here.sum()))
-        if not self.guided:
-            return loss.mean()
-        pushed = guided_distance(estimate - batch.r_out, self.guidance).mean()
-        still = guided_distance(batch.r_out_prev - batch.r_out, self.guidance).mean()
-        self.log_dict({"guided": pushed, "guided_identity": still}, on_step=False, on_epoch=True)
-        return loss.mean() + self.guided * pushed
+        estimate, truth, before = self.features(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            loss = distance(estimate, truth)
+            self.means.add(self.step_figures(batch, loss, truth, before))
+            if not self.guided:
+                return loss.mean()
+            guided = guided_distance(estimate - truth, self.guidance)
+            guided_identity = guided_distance(before - truth, self.guidance)
+            self.means.add({"guided": Figure(guided), "guided_identity": Figure(guided_identity)})
+            return loss.mean() + self.guided * guided.mean()
 
-    def configure_optimizers(self) -> Any:
-        return adam(self.adaptor.parameters(), self.learning_rate, self.epochs, self.decay)
+    def validation_step(self, batch: AdaptorExample) -> None:
+        """Figures of held-out examples, in batches with both halves of guidance, whatever the loss."""
+        estimate, truth, before = self.features(batch)
+        self.validation_means.add(self.step_figures(batch, distance(estimate, truth), truth, before))
+        size = guided_distance(truth, self.guidance)
+        errors = {"guided_relative_l2": estimate - truth, "guided_relative_l2_identity": before - truth}
+        relative = {name: guided_distance(error, self.guidance) / size for name, error in errors.items()}
+        self.validation_means.add({name: Figure(values) for name, values in relative.items()})
+
+    def features(self, batch: AdaptorExample) -> tuple[Tensor, Tensor, Tensor]:
+        """The adaptor's estimate of `r_out`, the teacher's, and the step before's, all in float32."""
+        inputs = batch.to(self.device, self.dtype)
+        text = inputs.text_emb if inputs.text_emb.shape[1] else None
+        estimate = self.adaptor(inputs.r_in, inputs.r_out_prev, inputs.t_emb, text)
+        return estimate.float(), batch.r_out.to(self.device).float(), batch.r_out_prev.to(self.device).float()
+
+    def step_figures(self, batch: AdaptorExample, loss: Tensor, truth: Tensor, before: Tensor) -> dict[str, Figure]:
+        """The loss, and the loss of repeating the step before, from which the adaptor earns the difference; and both
+        relative to the teacher's features, by step."""
+        identity = distance(before, truth)
+        size = distance(torch.zeros_like(truth), truth)
+        figures = {"loss": Figure(loss), "identity": Figure(identity)}
+        number = batch.step.to(self.device)
+        for step in self.steps:
+            here = number == step
+            figures[f"relative_l2/step{step}"] = Figure(loss / size, here)
+            figures[f"relative_l2_identity/step{step}"] = Figure(identity / size, here)
+        return figures
 
 
 def guided_distance(error: Tensor, guidance: float) -> Tensor:
-    """The distance that guidance makes of two halves' errors: `2n × …` → `n`, negative halves first."""
-    guided = guide(error, guidance)
+    """The distance that guidance makes of two halves' errors: `2n × …` → `n`, negative halves first. At guidance 1,
+    without a negative half, each error's own: `n × …` → `n`."""
+    guided = error if guidance == 1 else guide(error, guidance)
     return distance(guided, torch.zeros_like(guided))

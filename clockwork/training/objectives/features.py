@@ -13,11 +13,11 @@ from clockwork.teachers import Teacher
 from clockwork.teachers.surgery import without_top_attention
 from clockwork.training.examples import halves
 from clockwork.training.latents import States
-from clockwork.training.objectives.base import Tuning, answer, mean_square
+from clockwork.training.objectives.base import UNetDistillation, frozen, mean_square, predict
 
 
 @final
-class Recover(Tuning):
+class FeatureDistillation(UNetDistillation):
     """Loss: `outputs` × the mean square error of what is predicted, in both halves of guidance, + `features` × that of
     what leaves every block, in units of the teacher's (as BK-SDM, arXiv 2305.15798, distils after surgery)."""
 
@@ -36,19 +36,19 @@ class Recover(Tuning):
         self.untrained = (without_top_attention(teacher.unet),)
 
     @classmethod
-    def begin(cls, teacher: Teacher) -> UNet2DConditionModel:
+    def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         return copy.deepcopy(without_top_attention(teacher.unet)).float()
 
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
-        scale = states.guidance if bool((states.guidance != 1).any()) else 1.0
-        condition = halves(*self.teacher.conditions(list(states.captions), scale, pooled=False))
-        latents, t = (torch.cat([x] * (len(condition) // len(states))) for x in (states.latents, states.timestep))
-        with torch.no_grad(), leaving_blocks(self.teacher.unet) as theirs:
-            target = answer(self.teacher.unet, latents, t, condition)
+        scale = states.guidance if self.guided else 1.0
+        with frozen(states.latents.device), leaving_blocks(self.teacher.unet) as theirs:
+            condition = halves(*self.teacher.conditions(list(states.captions), scale, pooled=False))
+            latents, t = (torch.cat([x] * (len(condition) // len(states))) for x in (states.latents, states.timestep))
+            target = predict(self.teacher.unet, latents, t, condition)
 
         def loss(unet: UNet2DConditionModel) -> Tensor:
             with leaving_blocks(unet) as ours:
-                total = self.outputs * mean_square(answer(unet, latents, t, condition), target)
+                total = self.outputs * mean_square(predict(unet, latents, t, condition), target)
             if self.features:
                 total = total + self.features * sum(map(relative, ours, theirs)) / len(theirs)
             return total

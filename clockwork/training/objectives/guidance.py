@@ -13,11 +13,11 @@ from clockwork.teachers import Teacher
 from clockwork.teachers.surgery import with_guidance_input
 from clockwork.training.examples import halves
 from clockwork.training.latents import States
-from clockwork.training.objectives.base import Tuning, answer, mean_square
+from clockwork.training.objectives.base import UNetDistillation, frozen, mean_square, predict
 
 
 @final
-class Guidance(Tuning):
+class Guidance(UNetDistillation):
     """Loss: the mean square error of one pass that is told the scale against the guided output of two."""
 
     def __init__(self, teacher: Teacher, unet: UNet2DConditionModel, steps: int, **training: Any) -> None:
@@ -26,25 +26,25 @@ class Guidance(Tuning):
         self.unet.train().requires_grad_(True)
 
     @classmethod
-    def prepare(cls, teacher: Teacher) -> Teacher:
+    def check_teacher(cls, teacher: Teacher) -> Teacher:
         if teacher.unet.config.time_cond_proj_dim is not None:
             raise UserError(f"teacher {teacher.name} takes one pass a step already: objective=progressive goes on")
         return teacher
 
     @classmethod
-    def begin(cls, teacher: Teacher) -> UNet2DConditionModel:
+    def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         return copy.deepcopy(with_guidance_input(teacher.unet)).float()
 
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
-        target, without = self.target(states)
-        condition, _ = self.student.conditions(list(states.captions), states.guidance, pooled=False)
-        loss = mean_square(answer(self.unet, states.latents, states.timestep, condition), target)
+        with frozen(states.latents.device):
+            target, without = self.target(states)
+            condition, _ = self.student.conditions(list(states.captions), states.guidance, pooled=False)
+        loss = mean_square(predict(self.unet, states.latents, states.timestep, condition), target)
         return loss, mean_square(without, target)  # it began as the teacher's one pass with the prompt
 
-    @torch.no_grad()
     def target(self, states: States) -> tuple[Tensor, Tensor]:
         """The roll-out's own guidance of two passes, each with its scale; and the pass with the prompt alone."""
         both = halves(*self.teacher.conditions(list(states.captions), states.guidance, pooled=False))
         latents, t = (torch.cat([x, x]) for x in (states.latents, states.timestep))
-        output = answer(self.teacher.unet, latents, t, both)
+        output = predict(self.teacher.unet, latents, t, both)
         return guide(output, states.guidance.to(output)[:, None, None, None]), output.chunk(2)[1]

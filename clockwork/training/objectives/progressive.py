@@ -3,23 +3,22 @@
 import copy
 from typing import Any, final
 
-import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.errors import UserError
-from clockwork.teachers import Teacher
+from clockwork.teachers import Condition, Teacher
 from clockwork.training.ddim import DDIM
 from clockwork.training.latents import States
-from clockwork.training.objectives.base import Tuning, answer
+from clockwork.training.objectives.base import UNetDistillation, frozen, predict
 
 
 @final
-class Progressive(Tuning):
+class Progressive(UNetDistillation):
     """One stage, to `steps` DDIM steps. Loss: the error of the clean latent, weighed by max(SNR, 1) (their
     equation 9)."""
 
-    every = 2  # the student is asked where every second of the teacher's steps begins
+    step_stride = 2  # the student predicts where every second of the teacher's steps begins
 
     def __init__(self, teacher: Teacher, unet: UNet2DConditionModel, steps: int, **training: Any) -> None:
         super().__init__(teacher, unet, steps, **training)
@@ -27,7 +26,7 @@ class Progressive(Tuning):
         self.length = teacher.noise_schedule["num_train_timesteps"] // steps  # as DDIMScheduler's own step
 
     @classmethod
-    def prepare(cls, teacher: Teacher) -> Teacher:
+    def check_teacher(cls, teacher: Teacher) -> Teacher:
         """On timesteps that begin at pure noise ("trailing"), as few steps must, and as halving them needs: every
         second one of 2N is one of N."""
         if teacher.passes(teacher.guidance) != 1:
@@ -40,28 +39,27 @@ class Progressive(Tuning):
         return teacher.having(teacher.name, scheduler=scheduler)
 
     @classmethod
-    def begin(cls, teacher: Teacher) -> UNet2DConditionModel:
+    def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         return copy.deepcopy(teacher.unet).float()
 
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
-        condition, _ = self.teacher.conditions(list(states.captions), states.guidance, pooled=False)
         z, t = states.latents.float(), states.timestep.long()
-        target, first = self.target(z, t, states)
+        with frozen(z.device):
+            condition, _ = self.teacher.conditions(list(states.captions), states.guidance, pooled=False)
+            target, first = self.target(z, t, condition)
         alpha, sigma = self.ddim.alpha_sigma(t)
         weight = (alpha / sigma).square().clamp(min=1).float()
-        clean = self.ddim.clean(answer(self.unet, z, t, condition).float(), z, t)
+        clean = self.ddim.clean(predict(self.unet, z, t, condition).float(), z, t)
         loss, before = ((weight * (x - target).square()).mean() for x in (clean, first))
         return loss, before  # it began as the teacher, taking one step where it takes two
 
-    @torch.no_grad()
-    def target(self, z: Tensor, t: Tensor, states: States) -> tuple[Tensor, Tensor]:
-        """The clean latent that leads where two of the teacher's steps do; and what the teacher says at the first."""
-        condition, _ = self.teacher.conditions(list(states.captions), states.guidance, pooled=False)
+    def target(self, z: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """The clean latent that leads where two of the teacher's steps do, and the teacher's at the first of them."""
         end = t - self.length
         middle = t - self.length // 2
-        first = self.ddim.clean(answer(self.teacher.unet, z, t, condition).float(), z, t)
+        first = self.ddim.clean(predict(self.teacher.unet, z, t, condition).float(), z, t)
         z_middle = self.ddim.step(first, z, t, middle)
-        second = answer(self.teacher.unet, z_middle, middle, condition).float()
+        second = predict(self.teacher.unet, z_middle, middle, condition).float()
         z_end = self.ddim.step(self.ddim.clean(second, z_middle, middle), z_middle, middle, end)
         return self.ddim.clean_between(z, z_end, t, end), first
 
