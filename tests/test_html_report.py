@@ -51,10 +51,11 @@ def sweep(tmp_path: Path) -> Path:
     names = [*POINT, "schedule", "steps", "resolution"]
     config = {"kind": "resnet", "operating_point": {name: ROWS[3][name] for name in names}}
     (run / "adaptor" / "config.json").write_text(json.dumps(config))
-    for version, lines in enumerate(["0,,,3\n0,2.5,2.0,\n", "1,2.5,1.5,\n"]):  # the second is a resumed run's
+    older = "epoch,identity,loss_epoch,loss_step\n0,,,3\n0,2.5,2.0,\n"
+    for version, lines in enumerate([older, "epoch,identity,loss\n1,2.5,1.5\n"]):  # the second is a resumed run's
         (run / "log" / f"version_{version}").mkdir(parents=True)
         log = run / "log" / f"version_{version}" / "metrics.csv"
-        log.write_text(f"epoch,identity,loss_epoch,loss_step\n{lines}")
+        log.write_text(lines)
     return tmp_path
 
 

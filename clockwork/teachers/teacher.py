@@ -157,8 +157,9 @@ class Teacher:
         """
         condition = self.encode(captions, pooled)
         if width := self.unet.config.time_cond_proj_dim:
-            scale = torch.as_tensor(guidance, dtype=torch.float32).cpu().expand(len(captions))
-            embedding = self.pipe.get_guidance_scale_embedding(scale - 1, width).to(self.device, self.unet.dtype)
+            scale = torch.as_tensor(guidance, dtype=torch.float32, device=self.device).expand(len(captions))
+            with self.device:  # where diffusers' frequencies are made, too
+                embedding = self.pipe.get_guidance_scale_embedding(scale - 1, width).to(self.unet.dtype)
             return replace(condition, unet={**condition.unet, "timestep_cond": embedding}), None
         return condition, self.empty(pooled) if self.passes(guidance) == 2 else None
 

@@ -13,6 +13,7 @@ from clockwork.training.callbacks import ProgressBar, StayStopped, StopWhenNotFi
 from clockwork.training.interruption import StopAtSigterm, interruptible
 
 KEEP = ("last", "best")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def fit(
@@ -49,6 +50,7 @@ def fit(
         SystemExit: With status 143 after SIGTERM.
     """
     check_selection(keep, patience, monitor)
+    check_precision(str(trainer.get("precision", "32-true")))
     folder = output / "checkpoints"
     average = None if ema is None else WeightAverage(ema)
     watching: list[Callback] = [StopAtSigterm(), StopWhenNotFinite()]
@@ -81,6 +83,14 @@ def check_selection(keep: str, patience: int | None, monitor: str | None) -> Non
     if monitor is None and (keep == "best" or patience is not None):
         what = "keep=best" if keep == "best" else f"patience={patience}"
         raise UserError(f"{what} needs validation figures: set val_prompts to 1 or more")
+
+
+def check_precision(precision: str) -> None:
+    """Raises a UserError for a precision of training in which weights would not stay in float32."""
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={precision} does not keep the weights in float32: use {', '.join(PRECISIONS)}"
+        )
 
 
 def _checkpoints(folder: Path, monitor: str | None, every_n_steps: int | None) -> list[Callback]:

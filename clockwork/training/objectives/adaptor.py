@@ -44,7 +44,7 @@ class Distillation(Objective):
 
     def training_step(self, batch: AdaptorExample) -> Tensor:
         estimate, truth, before = self.features(batch)
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(truth.device.type, enabled=False):
             loss = distance(estimate, truth)
             self.means.add(self.step_figures(batch, loss, truth, before))
             if not self.guided:
@@ -65,10 +65,10 @@ class Distillation(Objective):
 
     def features(self, batch: AdaptorExample) -> tuple[Tensor, Tensor, Tensor]:
         """The adaptor's estimate of `r_out`, the teacher's, and the step before's, all in float32."""
-        inputs = batch.to(self.device, self.dtype)
+        inputs = batch.to(batch.r_in.device, self.dtype)
         text = inputs.text_emb if inputs.text_emb.shape[1] else None
         estimate = self.adaptor(inputs.r_in, inputs.r_out_prev, inputs.t_emb, text)
-        return estimate.float(), batch.r_out.to(self.device).float(), batch.r_out_prev.to(self.device).float()
+        return estimate.float(), batch.r_out.float(), batch.r_out_prev.float()
 
     def step_figures(self, batch: AdaptorExample, loss: Tensor, truth: Tensor, before: Tensor) -> dict[str, Figure]:
         """The loss, and the loss of repeating the step before, from which the adaptor earns the difference; and both
@@ -76,7 +76,7 @@ class Distillation(Objective):
         identity = distance(before, truth)
         size = distance(torch.zeros_like(truth), truth)
         figures = {"loss": Figure(loss), "identity": Figure(identity)}
-        number = batch.step.to(self.device)
+        number = batch.step.to(loss.device)
         for step in self.steps:
             here = number == step
             figures[f"relative_l2/step{step}"] = Figure(loss / size, here)
