@@ -131,7 +131,7 @@ def test_a_training_step_waits_for_nothing(tmp_path: Path, guided: float) -> Non
     fit(made, tmp_path, Examples(BATCHES), [watch], max_epochs=1, ema=0.9, **options)
     assert watch.waits.seen == []
     with Waits() as waits:  # it would see one
-        float(made.adaptor.up.bias[0])
+        float(made.adaptor.up.bias[0].detach())
     assert waits.seen
 
 

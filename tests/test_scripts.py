@@ -37,6 +37,9 @@ MISTAKES = {
     "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),
     "no GPU": ("train", ["device=cuda"], "torch finds 0 CUDA GPUs"),
     "no such precision": ("train", ["precision=int8"], "use auto, float32"),
+    "weights by figures that there are none of": ("train", ["keep=best", "val_prompts=0"], "set val_prompts"),
+    "training in half precision": ("train", ["trainer.precision=16-true"], "use 32-true"),
+    "no such average": ("train", ["ema=2"], "between 0 and 1"),
     "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
     "no such layers": ("perturb", ["layers=middle"], "layers=up or down or bottleneck or conv_in"),
@@ -122,7 +125,7 @@ def test_pictures_from_elsewhere_are_scored_as_ours(
     )
 
 
-TRAINING = ("adaptor", "experiment", "data", "images", "objective")
+TRAINING = ("adaptor", "experiment", "data", "images", "objective", "optimizer", "lr_scheduler")
 GROUPS = ("teacher", "prompts", "metrics", "logger", "sweep", *TRAINING)
 
 

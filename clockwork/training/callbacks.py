@@ -24,8 +24,6 @@ class WeightAverage(Callback):
     """
 
     def __init__(self, decay: float) -> None:
-        if not 0 < decay < 1:
-            raise UserError(f"ema={decay} is not a decay: use a number between 0 and 1, such as 0.999, or null")
         self.decay = decay
         self.average: EMAModel
         self._loaded: dict[str, Any] | None = None

@@ -44,13 +44,11 @@ def fit(
         trainer: Lightning's own options.
 
     Raises:
-        UserError: `keep` or `patience` needs a figure to monitor, or training in that precision would not keep the
-            weights in float32, or the loss or a gradient was not finite.
+        UserError: The options do not go together (`check_options`), or the loss or a gradient was not finite.
         KeyboardInterrupt: Ctrl-C, after Lightning's teardown; its message names what is kept.
         SystemExit: With status 143 after SIGTERM.
     """
-    check_selection(keep, patience, monitor)
-    check_precision(str(trainer.get("precision", "32-true")))
+    check_options(keep, patience, ema, trainer.get("precision", "32-true"), monitor is not None)
     folder = output / "checkpoints"
     average = None if ema is None else WeightAverage(ema)
     watching: list[Callback] = [StopAtSigterm(), StopWhenNotFinite()]
@@ -76,17 +74,15 @@ def fit(
     return fitting
 
 
-def check_selection(keep: str, patience: int | None, monitor: str | None) -> None:
-    """Raises a UserError where the choice of weights, or an early stop, needs validation figures and has none."""
+def check_options(keep: str, patience: int | None, ema: float | None, precision: str, validated: bool) -> None:
+    """Raises a UserError for options of `fit` that do not exist or do not go together."""
     if keep not in KEEP:
         raise UserError(f"keep={keep} is not known: use {' or '.join(KEEP)}")
-    if monitor is None and (keep == "best" or patience is not None):
+    if not validated and (keep == "best" or patience is not None):
         what = "keep=best" if keep == "best" else f"patience={patience}"
         raise UserError(f"{what} needs validation figures: set val_prompts to 1 or more")
-
-
-def check_precision(precision: str) -> None:
-    """Raises a UserError for a precision of training in which weights would not stay in float32."""
+    if ema is not None and not 0 < ema < 1:
+        raise UserError(f"ema={ema} is not a decay: use a number between 0 and 1, such as 0.999, or null")
     if precision not in PRECISIONS:
         raise UserError(
             f"trainer.precision={precision} does not keep the weights in float32: use {', '.join(PRECISIONS)}"
