@@ -27,7 +27,7 @@ def without_and_with(pipe: Any, **arguments: Any) -> tuple[Tensor, Tensor]:
     clocked = paint(pipe, **arguments)
     full, adaptor = counts(pipe)
     assert full - adaptor in (0, 1) and adaptor > 0  # alternating
-    assert not any(step.why for step in enabled(pipe).log.steps)
+    assert not any(step.forced_full_reason for step in enabled(pipe).log.steps)
     assert torch.equal(paint(pipe, **arguments), clocked)  # nothing stays behind
     clockwork.disable(pipe)
     assert torch.equal(paint(pipe, **arguments), plain)
@@ -236,7 +236,7 @@ def test_a_summary_tells_steps_and_flops(capsys: pytest.CaptureFixture[str]) -> 
     paint(pipe, steps=5)
     told = clockwork.summary(pipe)
     said = capsys.readouterr().out
-    assert (told.full_steps, told.adaptor_steps, told.unplanned) == (3, 2, {})
+    assert (told.full_steps, told.adaptor_steps, told.forced_full_steps) == (3, 2, {})
     assert "3 full and 2 adaptor steps" in said and "GFLOPs (paper)" in said and "GFLOPs (full)" in said
     text = torch.empty(2, pipe.tokenizer.model_max_length, 16)
     split = clockwork.SplitUNet(pipe.unet)

@@ -132,7 +132,7 @@ def test_text_follows_the_prompt(teacher: Teacher, trained: Path) -> None:
     assert hook is not None
     tokens = pipe.encode_prompt(["a green star", PROMPT], torch.device("cpu"), 1, False)[0]
     expected = OpenCLIP.miniature().encode_text(["a green star", PROMPT])
-    assert torch.allclose(hook.pooled(tokens, tokens), expected, atol=1e-6)
+    assert torch.allclose(hook.text_emb(tokens), expected, atol=1e-6)
     assert not torch.equal(*expected.chunk(2))
 
 
@@ -162,9 +162,9 @@ def test_text_of_two_encoders() -> None:
     from clockwork.pipeline.prompt_lookup import PromptHook
 
     hook = PromptHook(pipe.tokenizer, clip)
-    attach(pipe.text_encoder, hook)
+    attach(pipe.text_encoder, hook, hook.name)
     tokens, negative, *_ = pipe.encode_prompt(PROMPT)
-    assert torch.allclose(hook.pooled(torch.cat([negative, tokens]), tokens), clip.encode_text(["", PROMPT]), atol=1e-6)
+    assert torch.allclose(hook.text_emb(torch.cat([negative, tokens])), clip.encode_text(["", PROMPT]), atol=1e-6)
 
 
 def test_a_copy_and_offloading_keep_the_text(teacher: Teacher, trained: Path) -> None:

@@ -1,23 +1,29 @@
 """Loops of one's own over an enabled UNet, one or several, in threads too: whose step is whose, or a full one."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from pipelines import make, paint
-from test_pipeline_state import fresh, reasons, steps
+from pipelines import make, paint, solver
+from test_pipeline_state import StoppedError, fresh, reasons, steps
 from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.step_tracking import DISORDER, UNKNOWN, position
+from clockwork.pipeline.step_tracking import DISORDER, UNKNOWN
+from clockwork.pipeline.summary import summarise
 
 
-def loop(pipe: Any, seed: int, timesteps: Any, text: Tensor) -> Any:
-    """A loop of one's own over the UNet, a picture a yield."""
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+def loop(pipe: Any, seed: int, timesteps: Any, text: Tensor, batch: int = 1, barrier: Any = None) -> Any:
+    """A loop of one's own over the UNet, with latents per step; steps wait for those of other threads at `barrier`."""
+    latents = torch.randn(batch, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
     for t in timesteps:
+        if barrier is not None:
+            barrier.wait()
         latents = latents - 0.1 * pipe.unet(latents, t, text, return_dict=False)[0]
         yield latents
 
@@ -55,6 +61,77 @@ def test_a_loop_of_ones_own_is_clocked_when_it_is_alone() -> None:
         assert steps(pipe) == "FaFa"
 
 
+ABORTED_LOOPS: dict[str, tuple[Any, int]] = {  # a solver, and where the images begin
+    "from the start": (None, 0),
+    "strength 0.5": (None, 3),
+    "Heun": (diffusers.HeunDiscreteScheduler, 0),
+    "PNDM": (diffusers.PNDMScheduler, 0),
+    "PNDM, strength 0.5": (diffusers.PNDMScheduler, 3),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ABORTED_LOOPS)
+def test_an_image_after_an_aborted_one(kind: str) -> None:
+    """Timesteps are set once; an image is aborted after each of its steps: the next one is clocked, but for one step
+    that may be the aborted one's, and the one after is that of a pipeline enabled a moment ago."""
+    scheduler, first = ABORTED_LOOPS[kind]
+    options = {"skip_prk_steps": True} if scheduler is diffusers.PNDMScheduler else {}
+    given = solver(scheduler, **options) if scheduler else None
+    pipe, _ = fresh(given_solver=given)
+    pipe.scheduler.set_timesteps(6)
+    timesteps, (text,) = pipe.scheduler.timesteps[first:], texts(1)
+    expected = list(loop(pipe, 0, timesteps, text))[-1]
+    planned = steps(pipe)
+    assert planned == ("Fa" * 6)[: len(timesteps)]
+    for count in range(1, len(timesteps)):
+        aborted = loop(pipe, 1, timesteps, text)
+        for _ in range(count):
+            next(aborted)
+        aborted.close()
+        list(loop(pipe, 0, timesteps, text))
+        forced = planned[count] == "a"  # where the aborted image would go on
+        assert steps(pipe) == planned[:count] + "F" + planned[count + 1 :]
+        assert reasons(pipe) == [DISORDER] * forced
+        assert torch.equal(list(loop(pipe, 0, timesteps, text))[-1], expected)
+        assert steps(pipe) == planned and not reasons(pipe)
+
+
+@torch.no_grad()
+def test_a_clean_image_after_two_in_turn() -> None:
+    pipe, _ = fresh()
+    pipe.scheduler.set_timesteps(4)
+    timesteps, (text,) = pipe.scheduler.timesteps, texts(1)
+    expected = list(loop(pipe, 2, timesteps, text))[-1]
+    all_of([loop(pipe, seed, timesteps, text) for seed in range(2)])
+    assert torch.equal(list(loop(pipe, 2, timesteps, text))[-1], expected)
+    assert steps(pipe) == "FaFa" and not reasons(pipe)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_a_step_that_fails_inside_the_unet_is_repeated(failing: int) -> None:
+    """As after running out of memory: the repeated step finds the features of the step before."""
+    pipe, _ = fresh()
+    pipe.scheduler.set_timesteps(4)
+    timesteps, (text,) = pipe.scheduler.timesteps, texts(1)
+    expected = list(loop(pipe, 0, timesteps, text))[-1]
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    for step, t in enumerate(timesteps, 1):
+        if step == failing:
+            hook = pipe.unet.conv_out.register_forward_hook(fail)
+            with pytest.raises(StoppedError):
+                pipe.unet(latents, t, text)
+            hook.remove()
+        latents = latents - 0.1 * pipe.unet(latents, t, text, return_dict=False)[0]
+    assert torch.equal(latents, expected)
+    assert steps(pipe) == "FaFa" and not reasons(pipe)
+
+
+def fail(*_: Any) -> None:
+    raise StoppedError
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["another tensor", "numbers", "several at once"])
 def test_timesteps_that_are_not_the_solvers(kind: str) -> None:
@@ -76,7 +153,10 @@ def test_timesteps_that_are_not_the_solvers(kind: str) -> None:
             pipe.unet(torch.randn(2, 4, 16, 16), t, batch)
     assert set(reasons(pipe)) == {UNKNOWN} and "a" not in steps(pipe)
     told = clockwork.summary(pipe)
-    assert told.unplanned == {UNKNOWN: len(enabled(pipe).log.steps)}
+    assert told.forced_full_steps == {UNKNOWN: len(enabled(pipe).log.steps)}
+    for t in given[kind]:  # a second image has a log of its own
+        pipe.unet(torch.randn(len(batch), 4, 16, 16), t, batch)
+    assert clockwork.summary(pipe) == told
 
 
 @torch.no_grad()
@@ -85,7 +165,7 @@ def test_a_step_left_out_is_followed_by_a_full_one() -> None:
     pipe.scheduler.set_timesteps(6)
     order = [pipe.scheduler.timesteps[i] for i in (0, 1, 3, 4, 5)]
     list(loop(pipe, 0, order, texts(1)[0]))
-    assert steps(pipe) == "FaFFF" and reasons(pipe) == [DISORDER] * 3
+    assert steps(pipe) == "FaFFa" and reasons(pipe) == [DISORDER]
 
 
 def test_threads_in_turn() -> None:
@@ -131,10 +211,67 @@ def test_threads_step_by_step_in_turn() -> None:
     assert all(torch.equal(painted[i], alone[i]) for i in range(2))
 
 
-def test_position_is_of_memory_not_of_value() -> None:
-    repeated = torch.tensor([9, 7, 7, 5])
-    assert [position(t, repeated) for t in repeated] == [0, 1, 2, 3]
-    assert [position(t, repeated) for t in repeated[2:]] == [2, 3]
-    assert position(repeated[1].clone(), repeated) is None
-    assert position(9, repeated) is None and position(repeated[:2], repeated) is None
-    assert [position(t, repeated[::2]) for t in repeated] == [0, None, 1, None]
+@torch.no_grad()
+def test_threads_at_once_have_a_log_each() -> None:
+    """Really at once, step by step, on the same timesteps: images, batches and abortions of one are not the other's."""
+    pipe, _ = fresh()
+    pipe.scheduler.set_timesteps(6)
+    timesteps, (text,) = pipe.scheduler.timesteps, texts(1)
+    alone, figures = {}, {}
+    for batch in (1, 2):
+        alone[batch] = list(loop(pipe, batch, timesteps, text.repeat(batch, 1, 1), batch))[-1]
+        figures[batch] = summarise(pipe)
+    together, found = threading.Barrier(2, timeout=60), {}
+
+    def work(batch: int) -> None:
+        own = text.repeat(batch, 1, 1)
+        with torch.no_grad():
+            aborted = loop(pipe, 7, timesteps, own, batch)
+            for step in range(2):
+                together.wait()
+                if step < batch:
+                    next(aborted)
+            for image in range(2):
+                together.wait()
+                latents = list(loop(pipe, batch, timesteps, own, batch, together))[-1]
+                found[batch, image] = latents, summarise(pipe)
+
+    run_threads(work, [1, 2])
+    for batch in (1, 2):
+        latents, told = found[batch, 1]
+        assert torch.equal(latents, alone[batch])
+        assert told == figures[batch]
+    assert figures[1].flops.full != figures[2].flops.full
+    assert summarise(pipe) == figures[2]  # this thread's own last image
+
+
+@torch.no_grad()
+def test_a_summary_in_a_thread_that_generated_nothing() -> None:
+    """That of the last step in all threads, finished or not."""
+    pipe, _ = fresh()
+    pipe.scheduler.set_timesteps(4)
+    (text,) = texts(1)
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(generate_here, pipe, text, 4).result()
+        told = summarise(pipe)
+        assert (told.full_steps, told.adaptor_steps) == (2, 2)
+        worker.submit(generate_here, pipe, text, 3).result()
+        told = summarise(pipe)
+        assert (told.full_steps, told.adaptor_steps) == (2, 1)
+        generate_here(pipe, text, 1)
+        worker.submit(generate_here, pipe, text, 4).result()
+        told = summarise(pipe)
+        assert (told.full_steps, told.adaptor_steps) == (1, 0)
+
+
+@torch.no_grad()
+def generate_here(pipe: Any, text: Tensor, count: int) -> None:
+    image = loop(pipe, 0, pipe.scheduler.timesteps, text)
+    for _ in range(count):
+        next(image)
+
+
+def run_threads(work: Callable[[int], None], numbers: list[int]) -> None:
+    with ThreadPoolExecutor(len(numbers)) as threads:
+        for done in [threads.submit(work, number) for number in numbers]:
+            done.result()

@@ -26,7 +26,7 @@ def steps(pipe: Any) -> str:
 
 
 def reasons(pipe: Any) -> list[str]:
-    return [step.why for step in enabled(pipe).log.steps if step.why]
+    return [step.forced_full_reason for step in enabled(pipe).log.steps if step.forced_full_reason]
 
 
 class StoppedError(Exception):
@@ -121,7 +121,7 @@ def test_whatever_came_before(before: str, expected: Tensor) -> None:
 def test_no_features_stay_after_the_last_step() -> None:
     pipe, _ = fresh()
     paint(pipe)
-    assert enabled(pipe)._thread.run.r_out is None
+    assert enabled(pipe)._thread.loop.r_out is None
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.5, 0.8, 1.0])
@@ -203,7 +203,7 @@ def test_every_picture_has_its_own_run_when_timesteps_are_freed() -> None:
     """A tensor's memory is taken by the next one: the run keeps its timesteps alive, so that none can pass for it."""
     pipe, _ = fresh()
     stop_after(3)(pipe)
-    kept = enabled(pipe)._thread.run.call.timesteps
+    kept = enabled(pipe)._thread.loop.call.timesteps
     for _ in range(3):
         pipe.scheduler.set_timesteps(4)
         assert pipe.scheduler.timesteps.data_ptr() != kept.data_ptr()

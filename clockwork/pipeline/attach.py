@@ -12,18 +12,19 @@ from clockwork.errors import UserError
 NAME = "clockwork"
 
 
-def attach(module: nn.Module, hook: ModelHook) -> None:
-    """Next to the module's own forward, in place of the hook of ours that may be there."""
-    detach(module)
+def attach(module: nn.Module, hook: ModelHook, name: str = NAME) -> None:
+    """Next to the module's own forward, in place of the hook of this name that may be there."""
+    detach(module, name)
     with _beneath_offloading(module):
-        HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, NAME)
+        HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
 
 
-def detach(module: nn.Module) -> None:
+def detach(module: nn.Module, name: str = NAME) -> None:
+    """Takes the hook of this name off, if there is one."""
     registry = getattr(module, "_diffusers_hook", None)
-    if registry is not None and registry.get_hook(NAME) is not None:
+    if registry is not None and registry.get_hook(name) is not None:
         with _beneath_offloading(module):
-            registry.remove_hook(NAME, recurse=False)
+            registry.remove_hook(name, recurse=False)
 
 
 def refuse_hooks_on_blocks(unet: UNet2DConditionModel) -> None:

@@ -14,6 +14,7 @@ from clockwork.adaptors import Adaptor, Identity, Widths, check_teacher, fetch, 
 from clockwork.errors import UserError
 from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
 from clockwork.pipeline.hook import ClockHook, hook_of
 from clockwork.pipeline.prompt_lookup import PromptHook
@@ -31,13 +32,20 @@ def enable(
     cut: str | Cut | None = None,
     force: bool = False,
 ) -> None:
-    """From now on the pipeline's UNet runs in full only on the schedule's steps, with the adaptor on the others.
+    """Runs the pipeline's UNet in full only on the schedule's steps, and with the adaptor on the others.
 
-    `adaptor`: a folder, a name on the hub, or a module; without one the identity, which needs no training. `schedule`
-    and `cut` are a trained adaptor's own unless said, else `clock2` and `stage1`. `force` takes an adaptor that was
-    trained for another teacher. Enabling again replaces; every other pipeline with this UNet is clocked with it.
+    Enabling again replaces; every other pipeline with this UNet is clocked with it.
 
-    Raises ValueError for a UNet that cannot be split, a cut that does not fit and an adaptor of another teacher.
+    Args:
+        pipe: A diffusers pipeline around a UNet2DConditionModel, in any precision, on any device.
+        schedule: Which steps are full; by default a trained adaptor's own, else `clock2`.
+        adaptor: A folder, a name on the hub, or a module, which is copied and stays as it is; without one the identity,
+            which needs no training. It runs on the UNet's device and in its precision.
+        cut: Where the UNet is split; by default a trained adaptor's own, else `stage1`.
+        force: Whether to take an adaptor that was trained for another teacher.
+
+    Raises:
+        UserError: The UNet cannot be split, the cut does not fit it, or the adaptor is another teacher's.
     """
     unet = unet_of(pipe)
     config: dict[str, Any] = {}
@@ -47,7 +55,7 @@ def enable(
         config, (adaptor, trained) = read_config(folder), load_adaptor(folder)
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
-    adaptor = Identity(Widths(0, 0, 0, 0)) if adaptor is None else adaptor.eval().requires_grad_(False)
+    adaptor = Identity(Widths(0, 0, 0, 0)) if adaptor is None else frozen_copy(adaptor)
     clocked = Clocked(split, adaptor, clock)
     teacher = (_name(pipe), "")
     if trained is not None:
@@ -61,9 +69,11 @@ def enable(
 
 def disable(pipe: Any) -> None:
     """The pipeline as it was, bit for bit; nothing to do where Clockwork is not enabled."""
-    for module in (unet_of(pipe), _text_encoder(pipe)[0]):
-        if module is not None:
-            detach(module)
+    unet, encoder = unet_of(pipe), _text_encoder(pipe)[0]
+    hook = hook_of(unet)
+    detach(unet)
+    if hook is not None and hook.prompts is not None and encoder is not None:
+        detach(encoder, hook.prompts.name)
 
 
 @contextmanager
@@ -81,7 +91,7 @@ def _attach(hook: ClockHook) -> None:
     attach(unet_of(hook.pipe), hook)
     encoder = _text_encoder(hook.pipe)[0]
     if hook.prompts is not None and encoder is not None:
-        attach(encoder, hook.prompts)
+        attach(encoder, hook.prompts, hook.prompts.name)
 
 
 def enabled(pipe: Any) -> ClockHook:

@@ -4,7 +4,7 @@ import copy
 import inspect
 import threading
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from clockwork.adaptors import Identity, away
 from clockwork.errors import UserError
-from clockwork.flops.cost import shapes
 from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.adaptor_copy import placed
 from clockwork.pipeline.attach import NAME, refuse_hooks_on_blocks
 from clockwork.pipeline.prompt_lookup import PromptHook
-from clockwork.pipeline.step_tracking import UNKNOWN, Call, Place, Run, position
+from clockwork.pipeline.step_log import Log
+from clockwork.pipeline.step_tracking import UNKNOWN, LoopState, StepLocation, TextEmbedding, UNetCall, position
 from clockwork.sampling.denoisers import Clocked, Denoised, Full
 from clockwork.sampling.solvers import solver_name
 from clockwork.teachers import Condition
@@ -28,28 +29,24 @@ FORWARD = inspect.signature(UNet2DConditionModel.forward)
 NO_PROMPT = "the prompt behind the text features is not known"
 
 
-@dataclass(frozen=True)
-class Step:
-    full: bool
-    why: str | None  # what forced a full step
-    call: dict[str, Any]  # the UNet's arguments, shapes only
+class _ThreadState(threading.local):
+    """What a thread's UNet calls left."""
 
-
-@dataclass
-class Log:
-    """What the steps of one image did."""
-
-    source: Any = None  # the timesteps, or the number that could not be placed in them
-    steps: list[Step] = field(default_factory=list)
-    ran: OperatingPoint | None = None
-    differences: list[str] = field(default_factory=list)  # of what ran from the adaptor's operating point
+    loop: LoopState | None = None
+    log: Log | None = None  # of the last step
+    unknown: Log | None = None  # of the last step without a known place
 
 
 class ClockHook(ModelHook):
-    """Runs the UNet's calls through `Clocked`. Features wait for the next step in a `Run`, one a thread.
+    """Runs the UNet's calls through the denoisers, with the features of the step before from the thread's `LoopState`.
 
-    `teacher`: name and hash of the UNet at hand; `trained`: the adaptor's operating point, None where it has none;
-    `prompts`: where an adaptor that reads text gets it from.
+    Args:
+        pipe: The pipeline, for its solver.
+        clocked: UNet, adaptor and schedule. The adaptor belongs to the hook and is never changed: where the UNet
+            computes on another device or in another precision, a copy runs.
+        teacher: Name and hash of the UNet at hand.
+        trained: The adaptor's operating point, None where it has none.
+        prompts: Where an adaptor that reads text gets it from.
     """
 
     def __init__(
@@ -61,21 +58,33 @@ class ClockHook(ModelHook):
         prompts: PromptHook | None = None,
     ) -> None:
         super().__init__()
-        self.pipe, self.clocked, self.teacher, self.trained, self.prompts = pipe, clocked, teacher, trained, prompts
-        self.log, self._thread, self._warned = Log(), threading.local(), set[str]()
+        self.pipe, self.teacher, self.trained, self.prompts = pipe, teacher, trained, prompts
+        self._as_given = clocked
+        self._placed: tuple[Any, Clocked] = (None, clocked)  # one attribute: other threads see both or neither
+        self._thread, self._last_log, self._warned = _ThreadState(), Log(), set[str]()
+
+    @property
+    def clocked(self) -> Clocked:
+        """With the adaptor where it ran last."""
+        return self._placed[1]
+
+    @property
+    def log(self) -> Log:
+        """Of the image that had this thread's last step; in a thread without any, of the last step in all threads."""
+        return self._thread.log or self._last_log
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ClockHook":
         """With its UNet, and its pipeline if that is copied too; the copy starts without features."""
         pipe = memo.get(id(self.pipe), self.pipe)
-        clocked, prompts = copy.deepcopy(self.clocked, memo), copy.deepcopy(self.prompts, memo)
+        clocked, prompts = copy.deepcopy(self._as_given, memo), copy.deepcopy(self.prompts, memo)
         return ClockHook(pipe, clocked, self.teacher, self.trained, prompts)
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        # The forward that diffusers puts on a module survives a deep copy, but goes on naming the first UNet and its
-        # hook. So the module that is called is handed on, and tells whose turn it is.
+        # The forward that diffusers puts on a module survives a deep copy, but still names the first UNet and its
+        # hook. So the module that is called is passed on, and its own hook is looked up.
         return (module, *args), kwargs
 
-    @torch.compiler.disable(reason="Clockwork: say pipe.unet.compile_repeated_blocks(), not a graph of the whole UNet")
+    @torch.compiler.disable(reason="Clockwork: use pipe.unet.compile_repeated_blocks(), not a graph of the whole UNet")
     def new_forward(self, _: nn.Module, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         hook = hook_of(module)
         assert hook is not None
@@ -86,42 +95,39 @@ class ClockHook(ModelHook):
         return UNet2DConditionOutput(sample=output) if as_object else (output,)
 
     def denoise(self, call: dict[str, Any]) -> Tensor:
-        """`call`: the arguments of `UNet2DConditionModel.forward` by name."""
-        here, run = self._here(call), getattr(self._thread, "run", None)
+        """The UNet's output. `call`: the arguments of `UNet2DConditionModel.forward` by name."""
+        here, thread = self._locate(call), self._thread
         if here is None:
-            if (run is None or run.over) and not _same_source(call["timestep"], self.log.source):
-                self.log = Log(call["timestep"])
-            return self._step(call, Place(1, why=UNKNOWN)).output
-        place, self._thread.run = Place.of(here, run), None  # a step that fails leaves nothing behind
-        if place.first:
-            self._begin(here)
-        denoised = self._step(call, place)
-        run = Run(here, place.step, denoised.r_out.detach(), place.in_order)
-        self._thread.run = replace(run, r_out=None) if run.over else run
+            thread.unknown = Log.of_unknown(call["timestep"], thread.unknown)
+            location = StepLocation(0, 1, forced_full_reason=UNKNOWN)
+            return self._step(call, location, thread.unknown)[0].output
+        location = StepLocation.of(here, thread.loop)
+        log = self._begin(here) if location.begins or thread.loop is None else thread.loop.log
+        denoised, text = self._step(call, location, log)
+        thread.loop = location.after(here, denoised.r_out, text, log)
         return denoised.output
 
-    def _here(self, call: dict[str, Any]) -> Call | None:
+    def _locate(self, call: dict[str, Any]) -> UNetCall | None:
         timesteps: Any = getattr(self.pipe.scheduler, "timesteps", None)
         place, sample = position(call["timestep"], timesteps), call["sample"]
         if place is None:
             return None
-        return Call(timesteps, place, call["encoder_hidden_states"], (sample.shape, sample.dtype, sample.device))
+        return UNetCall(timesteps, place, call["encoder_hidden_states"], (sample.shape, sample.dtype, sample.device))
 
-    def _begin(self, here: Call) -> None:
-        """An image's first step: refuses a schedule that is too long, and says where the adaptor is not at home."""
+    def _begin(self, here: UNetCall) -> Log:
+        """An image's first step: refuses a schedule that is too long, and warns where the adaptor is not at home."""
         refuse_hooks_on_blocks(self.clocked.split.unet)
         calls = len(here.timesteps) - here.position
         self.clocked.schedule.adaptor_steps(calls)
-        self.log = Log(here.timesteps, ran=self._point(here, calls))
-        if self.trained is None or self.log.ran is None:
-            return
-        self.log.differences = self.log.ran.differences(self.trained)
-        warning = away(self.log.differences)
-        if self.log.differences and warning not in self._warned:
+        ran = self._point(here, calls)
+        differences = [] if self.trained is None else ran.differences(self.trained)
+        warning = away(differences)
+        if differences and warning not in self._warned:
             self._warned.add(warning)
             warnings.warn(warning, stacklevel=2)
+        return Log(ran, differences)
 
-    def _point(self, here: Call, calls: int) -> OperatingPoint:
+    def _point(self, here: UNetCall, calls: int) -> OperatingPoint:
         solver, shape = self.pipe.scheduler, here.form[0]
         whole = here.position == 0  # else an image is changed (strength), and fewer steps run than the solver has
         return OperatingPoint(
@@ -134,21 +140,32 @@ class ClockHook(ModelHook):
             resolution=max(shape[-2:]) * getattr(self.pipe, "vae_scale_factor", 1),
         )
 
-    def _step(self, call: dict[str, Any], place: Place) -> Denoised:
+    def _step(self, call: dict[str, Any], location: StepLocation, log: Log) -> tuple[Denoised, TextEmbedding | None]:
+        """Runs and logs a step; returns with it the text that the image's later steps can use."""
         arguments = dict(call)
         sample, t, tokens = (arguments.pop(name) for name in ("sample", "timestep", "encoder_hidden_states"))
-        clocked, why, pooled = self.clocked, place.why, None
-        full = why is not None or clocked.schedule.is_full(place.step)
-        if not full and self.prompts is not None:
-            pooled = self.prompts.pooled(tokens, sample)
-            full, why = (True, NO_PROMPT) if pooled is None else (False, None)
-        self.log.steps.append(Step(full, why, shapes({**call, "timestep": torch.empty(())})))
+        clocked, reason, text = self._at(sample), location.forced_full_reason, location.text
+        planned_full = reason != UNKNOWN and clocked.schedule.is_full(location.step)
+        if self.prompts is not None and not planned_full and reason is None:
+            text = text or TextEmbedding(self.prompts.text_emb(tokens))
+            reason = NO_PROMPT if text.text_emb is None else None
+        full = planned_full or reason is not None
+        condition = Condition(tokens, None if full or text is None else text.text_emb, arguments)
         denoiser = Full(clocked.split) if full else clocked
-        if not full:
-            clocked.adaptor.to(sample.device, sample.dtype)
-        denoised = denoiser(sample, t, Condition(tokens, pooled, arguments), place.step, place.r_out_prev)
+        denoised = denoiser(sample, t, condition, location.step, location.r_out_prev)
         self._check_widths(denoised)
-        return denoised
+        log.add(full, None if planned_full else reason, call)
+        self._thread.log = self._last_log = log
+        return denoised, text
+
+    def _at(self, sample: Tensor) -> Clocked:
+        """With the adaptor on the sample's device and in its precision: the UNet's, wherever that was moved."""
+        where = sample.device, sample.dtype
+        known, clocked = self._placed
+        if known != where:
+            clocked = replace(self._as_given, adaptor=placed(self._as_given.adaptor, *where))
+            self._placed = where, clocked
+        return clocked
 
     def _check_widths(self, denoised: Denoised) -> None:
         adaptor = self.clocked.adaptor
@@ -158,12 +175,6 @@ class ClockHook(ModelHook):
                 f"this adaptor is for features of {wanted[0]} and {wanted[1]} channels, and cut "
                 f"{self.clocked.split.cut} has {found[0]} and {found[1]}: choose the cut that it was trained for"
             )
-
-
-def _same_source(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor)
 
 
 def hook_of(module: nn.Module) -> ClockHook | None:

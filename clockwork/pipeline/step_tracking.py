@@ -1,8 +1,15 @@
 """Which step a UNet call is, and whether the features of the call before belong to it.
 
-A pipeline does not say at which step it is, but it hands the UNet elements of its solver's `timesteps`, and every call
-of a pipeline has the solver make a new tensor of them. So the tensor tells one image from the next, and an element's
-place in its memory tells the step: also where a solver calls twice a step (Heun, KDPM2) or repeats a timestep (PNDM).
+A pipeline does not say at which step it is, but it passes the UNet elements of its solver's `timesteps`. An element's
+place in that tensor's memory is the step, also where a solver calls twice per step (Heun, KDPM2) or repeats a timestep
+(PNDM). Every call of a pipeline makes a new `timesteps` tensor; a loop of one's own may run many images over one. There
+a call at position 0, or where the image before began, begins an image.
+
+Images on one tensor can be aborted, or generated in turns, and their calls look alike. So the positions where images
+stopped are kept, and features are used only where no other image can be at the same position: what is not certain is a
+full step. Once calls went from the first position to the last without a break, images that rested meanwhile are taken
+for aborted. Two images in any order never get each other's features. Of three, one can, if it has the same prompt, size
+and position as the third, and rested while the second ran to its end.
 """
 
 from dataclasses import dataclass
@@ -10,9 +17,12 @@ from typing import Any
 
 from torch import Tensor
 
+from clockwork.pipeline.step_log import Log
+
 UNKNOWN = "its place in the solver's timesteps is not known"
 DISORDER = "the calls do not follow the timesteps one by one"
 CHANGED = "batch, size, dtype, device or prompt changed"
+MAX_UNFINISHED = 64
 
 
 def position(t: Any, timesteps: Any) -> int | None:
@@ -26,7 +36,7 @@ def position(t: Any, timesteps: Any) -> int | None:
 
 
 @dataclass(frozen=True)
-class Call:
+class UNetCall:
     """What two neighbouring steps of one image have in common, and where in it this one is."""
 
     timesteps: Tensor  # the solver's, kept so that no later tensor takes its memory
@@ -36,41 +46,88 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A sampling loop after one of its steps. A new one a step, so that a step that fails leaves nothing behind."""
+class TextEmbedding:
+    """What an adaptor reads of an image's prompts: `batch × width`, None where a prompt is not known."""
 
-    call: Call
-    step: int  # from 1, of the loop's own calls: with strength 0.5 the first is not the solver's first
+    text_emb: Tensor | None
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """A thread's sampling loop after one of its steps; each step makes a new one, and a step that fails none."""
+
+    call: UNetCall
+    first_position: int  # of the image: with strength 0.5 it is not 0
     r_out: Tensor | None
-    in_order: bool = True
+    log: Log
+    text: TextEmbedding | None = None  # once a step needed it
+    unfinished: tuple[int, ...] = ()  # the last positions of other images on these timesteps
+    uninterrupted: bool = True  # no other image had a step since this one began
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         return self.call.position == len(self.call.timesteps) - 1
 
 
 @dataclass(frozen=True)
-class Place:
-    """A call's place in its run. `why` says what forces a full step, None where the schedule decides."""
+class StepLocation:
+    """A call's place in its image."""
 
-    step: int
+    first_position: int
+    step: int  # from 1
+    begins: bool = False  # an image
     r_out_prev: Tensor | None = None
-    in_order: bool = True
-    why: str | None = None
-    first: bool = False  # of a run
+    text: TextEmbedding | None = None
+    forced_full_reason: str | None = None  # None where the schedule decides
+    unfinished: tuple[int, ...] = ()
+    uninterrupted: bool = True
 
     @classmethod
-    def of(cls, call: Call, run: Run | None) -> "Place":
-        """`run` is the one that this thread's call before left.
+    def of(cls, call: UNetCall, state: LoopState | None) -> "StepLocation":
+        """Where a call is, after the thread's calls that left `state`."""
+        if state is None or state.call.timesteps is not call.timesteps:
+            return cls(call.position, 1, begins=True)
+        before, first = call.position - 1, state.first_position
+        if state.call.position == before:
+            return cls._next(call, state)
+        others = state.unfinished
+        if not state.finished:
+            others = (*others, state.call.position)[-MAX_UNFINISHED:]
+        if before < 0 or (before not in state.unfinished and (state.finished or call.position == first)):
+            rested = state.finished and state.uninterrupted  # the others, all the while
+            return cls(call.position, 1, begins=True, unfinished=() if rested else others)
+        first, others = min(first, call.position), _without(before, others)
+        step = call.position - first + 1
+        return cls(first, step, forced_full_reason=DISORDER, unfinished=others, uninterrupted=False)
 
-        One timesteps tensor is understood in one way: calls one position after the other. Two images in turn, or a call
-        left out, and all further steps of that tensor are full.
-        """
-        if run is None or run.call.timesteps is not call.timesteps or (run.over and run.in_order):
-            return cls(1, first=True)
-        step = run.step + 1
-        if not run.in_order or call.position != run.call.position + 1:
-            return cls(step, in_order=False, why=DISORDER)
-        if call.text is not run.call.text or call.form != run.call.form:
-            return cls(step, why=CHANGED)
-        return cls(step, run.r_out)
+    @classmethod
+    def _next(cls, call: UNetCall, state: LoopState) -> "StepLocation":
+        """One position after the call before: of the same image, unless another one waits at that position too."""
+        reason = None
+        if state.call.position in state.unfinished:
+            reason = DISORDER
+        elif call.text is not state.call.text or call.form != state.call.form:
+            reason = CHANGED
+        known: dict[str, Any] = {} if reason else {"r_out_prev": state.r_out, "text": state.text}
+        step = call.position - state.first_position + 1
+        return cls(
+            state.first_position,
+            step,
+            forced_full_reason=reason,
+            unfinished=state.unfinished,
+            uninterrupted=state.uninterrupted,
+            **known,
+        )
+
+    def after(self, call: UNetCall, r_out: Tensor, text: TextEmbedding | None, log: Log) -> LoopState:
+        """The loop's state once the step is done; the last step's features are not kept."""
+        last = call.position == len(call.timesteps) - 1
+        kept = None if last else r_out.detach()
+        return LoopState(call, self.first_position, kept, log, text, self.unfinished, self.uninterrupted)
+
+
+def _without(position: int, positions: tuple[int, ...]) -> tuple[int, ...]:
+    if position not in positions:
+        return positions
+    i = positions.index(position)
+    return positions[:i] + positions[i + 1 :]

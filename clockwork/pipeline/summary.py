@@ -1,6 +1,7 @@
-"""What the last call of a pipeline did, and what it cost."""
+"""What a pipeline's last image did, and what it cost."""
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ class Summary:
     adaptor: str
     full_steps: int
     adaptor_steps: int
-    unplanned: dict[str, int]  # full steps that the schedule did not ask for, by their reason
+    forced_full_steps: dict[str, int]  # those that the schedule gave to the adaptor, by their reason
     flops: Flops
     flops_without: Flops  # every step in full
     trained: OperatingPoint | None  # the adaptor's operating point
@@ -30,7 +31,7 @@ class Summary:
         lines = [
             f"Clockwork: {self.adaptor}, schedule {self.schedule}, cut {self.cut}",
             f"last call: {self.full_steps} full and {self.adaptor_steps} adaptor steps",
-            *(f"  {count} of the full: {why}" for why, count in self.unplanned.items()),
+            *(f"  {count} of the full: {reason}" for reason, count in self.forced_full_steps.items()),
         ]
         for name in ("paper", "full"):
             with_it, without = getattr(self.flops, name), getattr(self.flops_without, name)
@@ -47,31 +48,41 @@ class Summary:
 
 
 def summary(pipe: Any) -> Summary:
-    """Prints what the last call did, and hands it over."""
+    """Prints and returns what the last image did.
+
+    Each image has figures of its own. This is the one that had the calling thread's last step, finished or not; in a
+    thread that has generated nothing, the one that had the last step of all threads.
+
+    Args:
+        pipe: An enabled pipeline.
+
+    Raises:
+        UserError: Clockwork is not enabled on it.
+    """
     told = summarise(pipe)
     print(told)
     return told
 
 
 def summarise(pipe: Any) -> Summary:
-    """The last call in figures. FLOPs are counted on shapes now, so the call itself pays nothing for them."""
+    """What `summary` prints. FLOPs are counted on shapes now, so the image itself pays nothing for them."""
     hook = enabled(pipe)
     log, clocked = hook.log, hook.clocked
+    steps = tuple(log.steps)  # a copy: another thread may add to it
     spent, without = Flops(), Flops()
-    costs: dict[str, tuple[Flops, Flops]] = {}
-    for step in log.steps:
-        form = str(step.call)
-        if form not in costs:
-            costs[form] = pass_flops(clocked.split, clocked.adaptor, step.call)
-        full, adaptor = costs[form]
+    costs: dict[Hashable, tuple[Flops, Flops]] = {}
+    for step in steps:
+        if step.form not in costs:
+            costs[step.form] = pass_flops(clocked.split, clocked.adaptor, step.call)
+        full, adaptor = costs[step.form]
         spent, without = spent + (full if step.full else adaptor), without + full
     return Summary(
         cut=str(clocked.split.cut),
         schedule=str(clocked.schedule),
         adaptor=type(clocked.adaptor).__name__,
-        full_steps=sum(step.full for step in log.steps),
-        adaptor_steps=sum(not step.full for step in log.steps),
-        unplanned=dict(Counter(step.why for step in log.steps if step.why is not None)),
+        full_steps=sum(step.full for step in steps),
+        adaptor_steps=sum(not step.full for step in steps),
+        forced_full_steps=dict(Counter(s.forced_full_reason for s in steps if s.forced_full_reason is not None)),
         flops=spent,
         flops_without=without,
         trained=hook.trained,
