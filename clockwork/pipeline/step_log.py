@@ -48,7 +48,7 @@ class Log:
     @classmethod
     def of_unknown(cls, timestep: Any, before: "Log | None") -> "Log":
         """The log of a call without a known place: that of the calls before, or a new image's."""
-        source = (None, timestep)
+        source: tuple[Any, Any] = (None, timestep)
         if isinstance(timestep, Tensor):
             source = (timestep.untyped_storage().data_ptr(), timestep.storage_offset())
         if before is None or before.source is None or before.source[0] != source[0] or before.source == source:
