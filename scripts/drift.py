@@ -16,8 +16,9 @@ def main(cfg: DictConfig) -> None:
     from clockwork.experiments.build import make_setup
     from clockwork.reports.analysis import curves, summary, write_csv
 
+    prompts = instantiate(cfg.prompts)[: cfg.count]  # before the teacher is loaded: a mistake shows at once
     setup = make_setup(cfg, instantiate(cfg.teacher))
-    found = drift(setup, instantiate(cfg.prompts)[: cfg.count], list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
+    found = drift(setup, prompts, list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
     rows, output = [asdict(row) for row in found], Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
     write_csv(rows, output / "drift.csv")

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from clockwork.teachers import Teacher
 
 
-@command("edit")
+@command("edit", kept="rows")
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from clockwork.editing.source_image import read_picture
-    from clockwork.experiments.build import chosen_editor
+    from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences
 
     benchmark = cfg.get("benchmark")
     if benchmark is None:  # before the teacher is loaded, so that a mistake shows at once
@@ -27,6 +27,9 @@ def main(cfg: DictConfig) -> None:
                 raise UserError(f"no {name}: say image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
         if not Path(cfg.image).is_file():
             raise MissingFileError(f"no picture at {cfg.image}: give image=<a file>")
+    for difference in OmegaConf.to_container(cfg.points):
+        for of_phase in editor_differences(cfg, difference):
+            adaptor_source(cfg, of_phase)
     teacher = instantiate(cfg.teacher)
     editors = [chosen_editor(cfg, teacher, difference) for difference in OmegaConf.to_container(cfg.points)]
     if benchmark is None:

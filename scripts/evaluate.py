@@ -15,16 +15,21 @@ def measure(cfg: DictConfig) -> list[str]:
     from hydra.utils import instantiate
 
     from clockwork.evaluation.harness import Evaluation
-    from clockwork.experiments.build import chosen_setup
+    from clockwork.experiments.build import adaptor_source, chosen_setup, require_values
     from clockwork.io import distributed
 
     main_process = distributed.rank() == 0
+    differences: Any = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]
+    # All that is cheap to look at comes before the teacher is loaded, and so do mistakes in it.
+    require_values(cfg, "metrics", "prompts")
+    prompts = instantiate(cfg.prompts)
+    for difference in differences:
+        adaptor_source(cfg, difference)
     teacher = instantiate(cfg.teacher)
-    differences = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]
     # Every point is made before the first is run, so that a mistake in the last shows at once.
     setups = [chosen_setup(cfg, teacher, difference) for difference in differences]
     made_by = shlex.join(["python", *sys.argv])
-    prompts, metrics = instantiate(cfg.prompts), instantiate(cfg.metrics)
+    metrics = instantiate(cfg.metrics)
     evaluation = Evaluation(prompts, metrics, Path(cfg.output), cfg.seed, cfg.batch_size, made_by)
     for number, setup in enumerate(setups, 1):
         if main_process:
@@ -60,7 +65,7 @@ def tell(cfg: DictConfig, evaluation: Any, setups: list[Any]) -> None:
     log_rows(cfg.logger, rows, output, trained(adaptors, rows))
 
 
-@command("evaluate")
+@command("evaluate", kept="images and rows")
 def main(cfg: DictConfig) -> None:
     from clockwork.experiments.paper_tables import Table
     from clockwork.io import distributed

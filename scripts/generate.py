@@ -15,17 +15,17 @@ def main(cfg: DictConfig) -> None:
 
     import clockwork
     from clockwork.data.image_io import write_grid
-    from clockwork.experiments.build import trained_folder
+    from clockwork.experiments.build import adaptor_source, require_values
     from clockwork.io.atomic import atomic_write
     from clockwork.pipeline.compare import compare
     from clockwork.sampling.solvers import make_solver
 
+    require_values(cfg, "prompt")
     if cfg.adaptor_name == "none":
         raise UserError("adaptor=none is the picture without Clockwork: say adaptor=identity, or a trained one")
+    adaptor = adaptor_source(cfg)
     teacher = instantiate(cfg.teacher)
     teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
-    name = str(cfg.adaptor.path) if cfg.adaptor_name == "folder" else cfg.adaptor_name
-    adaptor = None if name == "identity" else trained_folder(cfg, name)
     clockwork.enable(teacher.pipe, str(cfg.schedule), adaptor, str(cfg.cut))
     seeds = list(range(cfg.seed, cfg.seed + cfg.count))
     size = {"height": teacher.resolution, "width": teacher.resolution}

@@ -8,7 +8,7 @@ from clockwork.errors import UserError
 from clockwork.experiments.command import command
 
 
-@command("miniature")
+@command("miniature", kept="finished stages and checkpoints")
 def main(cfg: DictConfig) -> None:
     from pytorch_lightning import seed_everything
     from torch import set_num_threads

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from clockwork.experiments.command import command
 
 
-@command("perturb")
+@command("perturb", kept="images")
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
@@ -17,11 +17,8 @@ def main(cfg: DictConfig) -> None:
     from clockwork.experiments.build import claim, make_setup
     from clockwork.reports.analysis import curves, summary, write_csv
 
-    setup, prompts, output = (
-        make_setup(cfg, instantiate(cfg.teacher)),
-        instantiate(cfg.prompts)[: cfg.count],
-        Path(cfg.output),
-    )
+    prompts, output = instantiate(cfg.prompts)[: cfg.count], Path(cfg.output)
+    setup = make_setup(cfg, instantiate(cfg.teacher))
     perturbations = Perturbation.each(setup, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
     claim(output, cfg, setup.teacher)
     rows, shown = [], {}

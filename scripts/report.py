@@ -12,10 +12,10 @@ from clockwork.experiments.command import command
 
 def flops(cfg: DictConfig) -> Path:
     """Counts every FLOPs and parameter figure of the paper at real size."""
-    from hydra import compose
     from hydra.utils import instantiate
     from tqdm import tqdm
 
+    from clockwork.experiments.configs import compose_config
     from clockwork.experiments.paper_tables import KINDS, Table, kind, numbers
     from clockwork.flops.paper_models import RealSize
     from clockwork.reports.paper.flops_audit import summary, write_flops
@@ -23,7 +23,9 @@ def flops(cfg: DictConfig) -> Path:
 
     tables = [Table.load(of, number, "paper") for of in KINDS for number in numbers(of)]
     kinds = {p["adaptor"]: kind(p) for table in tables for p in table.spec["points"] if p["adaptor"] != "none"}
-    adaptors = {n: instantiate(compose("train", ["teacher=sd15", f"adaptor={k}"]).adaptor) for n, k in kinds.items()}
+    adaptors = {
+        n: instantiate(compose_config("train", ["teacher=sd15", f"adaptor={k}"]).adaptor) for n, k in kinds.items()
+    }
     counted = flops_lines({table.name: table.spec for table in tables}, RealSize(adaptors))
     lines = list(tqdm(counted, "counting at real size", unit="figure", leave=False))
     file = Path(cfg.output) / "flops.csv"

@@ -11,7 +11,7 @@ from clockwork.errors import UserError
 from clockwork.experiments.command import command
 
 
-@command("tables")
+@command("tables", kept="adaptors and rows")
 def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from clockwork.experiments.command import command
 
 
-@command("train")
+@command("train", kept="the checkpoints of finished epochs")
 def main(cfg: DictConfig) -> None:
     from pytorch_lightning import seed_everything
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from test_scripts import ROOT, run
 
 import clockwork
-import clockwork.experiments.build as _compose
-import clockwork.experiments.command as _command
 from clockwork.adaptors import KINDS
+from clockwork.experiments import configs
+from clockwork.experiments.command import quoted
+from clockwork.experiments.configs import compose_config
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = [
@@ -42,11 +43,11 @@ def test_every_command_in_the_docs_exists(page: str, command: str) -> None:
         return
     if "-m" in overrides:  # a value of each of Hydra's lists is enough
         overrides = [re.sub(r"=(\w+),.*", r"=\1", override) for override in overrides]
-    overrides = [_command.spelled(o) for o in overrides if "=" in o or o.startswith("~")]
+    overrides = [quoted(o) for o in overrides if "=" in o or o.startswith("~")]
     config = re.search(r'@command\("(\w+)"', (ROOT / script).read_text())
     assert config is not None
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        assert compose(config[1], overrides) is not None
+        assert compose_config(config[1], overrides) is not None
 
 
 def test_docs_name_commands() -> None:
@@ -63,8 +64,7 @@ def extended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         copy.write_text(file.read_text())
     for name, text in re.findall(r"```\w+ file=(\S+)\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL):
         (tmp_path / name).write_text(text)
-    for module in (_command, _compose):
-        monkeypatch.setattr(module, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(configs, "FOLDER", tmp_path / "configs")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -94,7 +94,8 @@ def test_a_new_teacher_is_one_yaml(extended: Path) -> None:
     made = clockwork.load_teacher("miniature")
     made.pipe.save_pretrained(extended / "mine")
     with initialize_config_dir(str(extended / "configs"), version_base="1.3"):
-        config = compose("evaluate", ["teacher=mine", f"teacher.path={extended / 'mine'}"])
+        config = compose_config("evaluate", ["teacher=mine", f"teacher.path={extended / 'mine'}"])
     teacher = instantiate(config.teacher)
     assert (teacher.name, teacher.guidance, teacher.hash) == ("mine", 5.0, made.hash)
+    assert config.metrics._target_.endswith("none") and config.prompts.path.endswith("captions_val2017.json")
     assert torch.equal(teacher.noise([3]), made.noise([3])) and config.guidance == 5.0

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from clockwork.data.prompts import miniature
 from clockwork.evaluation.rows import image_folder, read_rows
+from clockwork.experiments.configs import compose_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,6 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> None:
     importlib.import_module(script).main()
 
 
+PLAIN = ["prompts=miniature", "metrics=none"]
 MISTAKES = {
     "unknown config": ("train", ["adaptor=transformer"], "transformer"),
     "unknown key": ("train", ["stepps=8"], "stepps"),
@@ -51,7 +53,7 @@ MISTAKES = {
     "two passes cannot be halved": ("train", ["objective=progressive"], "run objective=guidance first"),
     "steps that do not halve": ("train", ["objective=progressive", "end=5", "teacher.guidance=1"], "2, 4, 8"),
     "no image folder": ("train", ["data=noised", "images=folder", "images.path=nowhere"], "no image folder at nowhere"),
-    "a teacher not made yet": ("evaluate", ["teacher=efficient"], "objective=recover teacher=sd15"),
+    "a teacher not made yet": ("evaluate", ["teacher=efficient", *PLAIN], "objective=recover teacher=sd15"),
     "no picture to edit": ("edit", ["source=a", "target=b"], "no image: say image="),
     "no prompt to edit by": ("edit", ["image=README.md", "source=a"], "no target"),
     "no such picture": ("edit", ["image=nowhere.png", "source=a", "target=b"], "no picture at nowhere.png"),
@@ -68,7 +70,11 @@ MISTAKES = {
     ),
     "share of the steps": ("edit", ["+benchmark=scenes", "tau_f=2", "points=[{}]"], "from 0 to 1"),
     "no benchmark": ("edit", ["+benchmark=imagenetr_ti2i", "benchmark.images=nowhere", "points=[{}]"], "nowhere"),
-    "a value without default": ("train", ["data=noised", "images=folder"], "say images.path="),
+    "a value without default": (
+        "train",
+        ["data=noised", "images=folder"],
+        "pass images.path=<a folder of captioned images>",
+    ),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
 
@@ -135,7 +141,7 @@ def test_every_config_composes(group: str) -> None:
         config = "train" if group in TRAINING else "evaluate"
         plus = "+" if group == "experiment" else ""
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            composed = compose(config, [f"{plus}{group}={file.stem}"])
+            composed = compose_config(config, [f"{plus}{group}={file.stem}"])
             assert "teacher" in composed
             assert group != "sweep" or len(composed.points) > 1
 
@@ -144,7 +150,7 @@ def test_every_config_composes(group: str) -> None:
 def test_every_editing_config_composes(group: str) -> None:
     for file in sorted((ROOT / "configs" / group).glob("*.yaml")):
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            composed = compose("edit", [f"{'+' if group == 'benchmark' else ''}{group}={file.stem}"])
+            composed = compose_config("edit", [f"{'+' if group == 'benchmark' else ''}{group}={file.stem}"])
             assert composed.teacher.path == "miniature_sd" and composed.points[0].adaptor == "none"
             assert group != "benchmark" or composed.name == file.stem
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from test_scripts import ROOT, answers_in_one_sentence, run
 
+from clockwork.experiments.configs import compose_config
 from clockwork.experiments.paper_tables import Table, numbers
 from clockwork.reports.formats import Sheet
 from clockwork.reports.index import edited
@@ -59,7 +60,7 @@ def test_settings_of_plug_and_play_are_those_of_the_benchmark() -> None:
     settings = load("table", "7", "paper").spec["settings"]
     assert settings == PLUG_AND_PLAY
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        used = compose("edit", ["+benchmark=imagenetr_ti2i", "teacher=sd15"])
+        used = compose_config("edit", ["+benchmark=imagenetr_ti2i", "teacher=sd15"])
     assert (used.solver, used.guidance, used.negative) == ("ddim", settings["guidance"], settings["negative_prompt"])
     assert (used.tau_a, used.tau_f) == (settings["tau_a"], settings["tau_f"])
 
@@ -87,7 +88,7 @@ def test_training_makes_the_adaptor_that_a_point_needs() -> None:
     assert {"teacher=miniature", "adaptor=resnet", "data=noised", "adaptor_name=resnet_noised", "steps=16"} <= set(
         words
     )
-    assert {"+experiment=paper", "teacher=efficient", "schedule='5,6,7,8'", "solver=dpm++"} <= set(others)
+    assert {"teacher=efficient", "schedule='5,6,7,8'", "solver=dpm++"} <= set(others)
     assert {"adaptor=resnet_no_prev", "schedule=always", "solver=ddim"} <= set(last)  # that teacher's own solver
 
 

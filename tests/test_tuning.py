@@ -12,6 +12,7 @@ from test_objectives import PROMPTS, setup
 from torch import Tensor
 
 from clockwork.adaptors import load_adaptor
+from clockwork.experiments.configs import teacher_overrides
 from clockwork.experiments.train import train_adaptor, train_teacher
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
@@ -50,7 +51,8 @@ QUIET = ["+trainer.enable_progress_bar=false", "device=cpu"]
 def config(folder: Path, *overrides: str) -> DictConfig:
     places = [f"output={folder}/training", f"teachers={folder}/teachers"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        composed = compose("train", [*TINY, *QUIET, *places, *overrides], return_hydra_config=True)
+        words = [*TINY, *QUIET, *places, *overrides]
+        composed = compose("train", [*teacher_overrides("train", words), *words], return_hydra_config=True)
     from hydra.core.hydra_config import HydraConfig
 
     HydraConfig.instance().set_config(composed)

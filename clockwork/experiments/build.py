@@ -1,18 +1,19 @@
 """From a config to the live parts it names."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import compose
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import KINDS, Adaptor, Identity, adaptor_hash, check_point, fetch, is_hub_name, load_adaptor
 from clockwork.editing.edit import Editor
 from clockwork.errors import MissingFileError, UserError
-from clockwork.experiments.command import CONFIGS
+from clockwork.experiments import configs
+from clockwork.experiments.command import missing_value
 from clockwork.flops.editing import generation_steps
 from clockwork.io.atomic import atomic_write
 from clockwork.sampling.sampler import Setup, widths
@@ -34,20 +35,41 @@ def adaptor_folder(cfg: DictConfig, name: str, under: str) -> Path:
     return Path(under) / Path(cfg.teacher.path).name / f"{name}-{point}"
 
 
-def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) -> Setup:
+def require_values(cfg: DictConfig, *keys: str) -> None:
+    """Raises a UserError for the first value without default (`???`) below the keys."""
+    for key in keys:
+        below = [] if not OmegaConf.is_config(cfg._get_node(key)) else sorted(OmegaConf.missing_keys(cfg[key]))
+        for missing in [key] if OmegaConf.is_missing(cfg, key) else below:
+            raise UserError(missing_value(missing))
+
+
+def at_difference(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[str, DictConfig]:
+    """The name or folder of the adaptor, and the config, with a sweep's difference."""
+    rest = {key: value for key, value in difference.items() if key != "adaptor"}
+    name = str(difference.get("adaptor", cfg.adaptor_name))
+    name = str(cfg.adaptor.path) if name == "folder" else name
+    return name, cast(DictConfig, OmegaConf.merge(cfg, rest))
+
+
+def adaptor_source(cfg: DictConfig, difference: Mapping[str, Any] | None = None) -> Path | None:
+    """The folder of the config's trained adaptor, with a sweep's difference; None for `none` and `identity`. Reads
+    nothing else, so that one that is missing shows before a teacher is loaded."""
+    name, cfg = at_difference(cfg, difference or {})
+    return None if name in ("none", "identity") else trained_folder(cfg, name)
+
+
+def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any]) -> Setup:
     """The config's point with a sweep's difference. Adaptor: `none`, `identity`, a trained one by its config's name,
     or a folder; checked against the point."""
-    name = str(difference.pop("adaptor", cfg.adaptor_name))
-    cfg = cast(DictConfig, OmegaConf.merge(cfg, difference))
-    if name == "folder":
-        name = str(cfg.adaptor.path)
+    name, cfg = at_difference(cfg, difference)
     if name == "none":
         return make_setup(cfg, teacher)
     if name == "identity":
         return make_setup(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
     folder = trained_folder(cfg, name)
-    if (CONFIGS / "adaptor" / f"{name}.yaml").is_file():
-        get_class(compose("train", [f"adaptor={name}"]).adaptor._target_)  # imports its file: then its kind is known
+    if (configs.FOLDER / "adaptor" / f"{name}.yaml").is_file():
+        config = configs.compose_config("train", [f"adaptor={name}"])
+        get_class(config.adaptor._target_)  # imports its file: then its kind is known
     adaptor, trained = load_adaptor(folder)
     kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
@@ -72,21 +94,28 @@ def trained_folder(cfg: DictConfig, name: str) -> Path:
     return folder
 
 
-def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: dict[str, Any]) -> Editor:
+def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any]) -> Editor:
     """The config's editor with a sweep's difference, of `adaptor` and `schedule`, in both phases unless they have their
     own. Adaptors are looked for at the generation's point: inversion has none of its own."""
-    most = cfg.generation.steps or generation_steps(cfg.inversion.steps)
-    own = [
-        {key: difference.get(key, cfg[p][key]) for key in ("adaptor", "schedule")} for p in ("inversion", "generation")
-    ]
-    generation = chosen_setup(cfg, teacher, {**own[1], "steps": most})
-    inversion = generation if own[0] == own[1] else chosen_setup(cfg, teacher, {**own[0], "steps": most})
+    of_inversion, of_generation = editor_differences(cfg, difference)
+    generation = chosen_setup(cfg, teacher, of_generation)
+    inversion = generation if of_inversion == of_generation else chosen_setup(cfg, teacher, of_inversion)
     looked_for = inversion.point
     inversion = replace(inversion, solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
     if inversion.adaptor_name not in ("none", "identity"):
         check_point(looked_for, inversion.point)  # warns
     settings = {name: cfg[name] for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
     return Editor(inversion, generation, **settings)
+
+
+def editor_differences(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What inversion and generation differ in from the config."""
+    steps = {"steps": cfg.generation.steps or generation_steps(cfg.inversion.steps)}
+    inversion, generation = (
+        {key: difference.get(key, cfg[phase][key]) for key in ("adaptor", "schedule")} | steps
+        for phase in ("inversion", "generation")
+    )
+    return inversion, generation
 
 
 def claim(output: Path, cfg: DictConfig, teacher: Teacher) -> None:

@@ -1,63 +1,148 @@
-"""What every script is: one Hydra config, one function, and mistakes answered in a sentence with exit status 2."""
+"""What every script is: one Hydra config, one function, and an exit status that says how it ended.
+
+| status | how |
+|---|---|
+| 0 | done |
+| 1 | a bug, with its traceback |
+| 2 | a mistake of the user's, in one sentence |
+| 130, 143 | stopped by Ctrl-C, by SIGTERM |
+"""
 
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from clockwork.errors import UserError
+from clockwork.experiments import configs
 
 # Not ours to mend, and nothing a user can act on.
-for message in (r".*(LeafSpec|treespec).*", r".*does not have many workers.*", r".*Checkpoint directory .* exists.*"):
+for message in (
+    r".*(LeafSpec|treespec).*",
+    r".*does not have many workers.*",
+    r".*Checkpoint directory .* exists.*",
+    r".*local_dir_use_symlinks.*",
+):
     warnings.filterwarnings("ignore", message=message)
-CONFIGS = Path(__file__).parents[2] / "configs"
+
+MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+VALUES = {  # what stands for a value without default
+    "prompts.path": "<a file of captions>",
+    "images.path": "<a folder of captioned images>",
+    "metrics.reference": "<a folder of real images>",
+    "adaptor.path": "<an adaptor's folder, or its name on the hub>",
+    "prompt": '"<a text>"',
+}
+SIZES = ("batch_size", "generation_batch_size", "prompts_per_epoch", "batch")  # what memory grows with, by config key
 
 
-def command(config: str, word: str | None = None) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Runs a function of a composed config; `CLOCKWORK_DEBUG=1` shows the traceback of a mistake.
+def command(
+    config: str, word: str | None = None, kept: str = ""
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Runs a function of a composed config.
 
-    `word` is the key that a first bare word stands for: `report.py flops` means `what=flops`.
+    Args:
+        config: Its name in `configs/`.
+        word: The key that a first bare word stands for: `report.py flops` means `what=flops`.
+        kept: What a stopped run leaves for the next one, such as "finished epochs".
+
+    The environment variable `CLOCKWORK_DEBUG` shows the traceback of a user's mistake, too.
     """
 
     def wrap(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         def run() -> None:
-            sys.argv[1:] = map(spelled, sys.argv[1:])
-            if word and len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
-                sys.argv[1] = f"{word}={sys.argv[1]}"
-            os.environ["HYDRA_FULL_ERROR"] = "1"
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-            os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it sets its logger's level when imported
-            for library in ("lightning.pytorch", "pytorch_lightning", "diffusers", "transformers", "open_clip"):
-                logging.getLogger(library).setLevel(logging.ERROR)
-            try:
-                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(function)()
-            except (UserError, HydraException, OmegaConfBaseException) as error:
-                reason = innermost(error)
-                if os.environ.get("CLOCKWORK_DEBUG"):
-                    raise
-                if not isinstance(reason, UserError | HydraException | OmegaConfBaseException):
-                    raise reason from None  # a bug in what Hydra has built: shown with its own traceback
-                print(f"error: {sentence(reason)}", file=sys.stderr)
-                sys.exit(2)
-            except KeyboardInterrupt:
-                print("stopped; the same command goes on from here", file=sys.stderr)
-                sys.exit(130)
+            words = [quoted(argument) for argument in sys.argv[1:]]
+            if word and words and re.fullmatch(r"\w+", words[0]):
+                words[0] = f"{word}={words[0]}"
+            _quiet_libraries()
+
+            def task(cfg: DictConfig) -> None:
+                sys.argv[1:] = words  # as the user passed them
+                with _exit_statuses(kept, cfg):
+                    function(cfg)
+
+            with _exit_statuses(kept):
+                first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
+                sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
+                hydra.main(version_base="1.3", config_path=str(configs.FOLDER), config_name=config)(task)()
 
         return run
 
     return wrap
 
 
-def spelled(word: str) -> str:
-    """As Hydra wants it: it takes `table=3` for a number, and asks for quotes round a config's name."""
+@contextmanager
+def _exit_statuses(kept: str, cfg: DictConfig | None = None) -> Iterator[None]:
+    """Turns what ends the block into an exit status."""
+    terminate = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except MISTAKES as error:
+        reason = innermost(error)
+        if os.environ.get("CLOCKWORK_DEBUG"):
+            raise
+        if not isinstance(reason, MISTAKES):  # a bug in what Hydra was building
+            raise _with_advice(reason, cfg) from None
+        print(f"error: {sentence(reason)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _stopped(130, kept)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt) and error.code == 1:  # Lightning's answer to Ctrl-C
+            _stopped(130, kept)
+        if error.code == _TERMINATED:
+            _stopped(143, kept)
+        raise
+    except Exception as error:
+        _with_advice(error, cfg)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+
+
+_TERMINATED = "terminated"
+
+
+def _terminate(*_: Any) -> NoReturn:
+    """So that what is half-written is removed, as on Ctrl-C."""
+    sys.exit(_TERMINATED)
+
+
+def _stopped(status: int, kept: str) -> NoReturn:
+    rest = f"{kept} are kept, and the same command goes on from there" if kept else "nothing was kept, run it again"
+    print(f"stopped: {rest}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _with_advice(error: BaseException, cfg: DictConfig | None) -> BaseException:
+    """The error, with a note below its traceback where it ran out of memory."""
+    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", str(error)):
+        sizes = ", ".join(key for key in SIZES if cfg is not None and key in cfg)
+        if sizes:
+            error.add_note(f"Out of memory: pass a smaller {sizes}, or precision=float16 or bfloat16.")
+    return error
+
+
+def _quiet_libraries() -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it sets its logger's level when imported
+    for library in ("lightning.pytorch", "pytorch_lightning", "diffusers", "transformers", "open_clip"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def quoted(word: str) -> str:
+    """As Hydra wants it: it takes `table=3` for a number, and asks for quotes around a config's name."""
     group, _, names = word.partition("=")
     if group.lstrip("+") not in ("table", "figure") or not re.fullmatch(r"\w+(,\w+)*", names):
         return word
@@ -74,6 +159,14 @@ def innermost(error: BaseException) -> BaseException:
 def sentence(mistake: BaseException) -> str:
     """The innermost reason, on one line."""
     mistake = innermost(mistake)
+    key = getattr(mistake, "full_key", None)
     if isinstance(mistake, MissingMandatoryValue):
-        return f"{mistake.full_key} has no default: say {mistake.full_key}=…"
+        return missing_value(str(key))
+    if isinstance(mistake, InterpolationKeyError) and (found := re.search(r"'brings\.(\w+)", str(mistake))):
+        return f"the teacher's config has no {key} for {found[1]} in `brings`: pass {key}=<a value>, or add it there"
     return " ".join(str(mistake).split())
+
+
+def missing_value(key: str) -> str:
+    """The sentence on a config key without a value."""
+    return f"{key} has no default: pass {key}={VALUES.get(key, '<a value>')}"

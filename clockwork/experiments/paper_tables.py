@@ -9,7 +9,8 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.errors import MissingFileError, UserError
-from clockwork.experiments.command import CONFIGS, sentence
+from clockwork.experiments import configs
+from clockwork.experiments.command import sentence
 
 KINDS = ("table", "figure")
 TRAINED_AT = ("cut", "schedule", "solver", "steps")  # what an adaptor belongs to, besides its teacher
@@ -17,7 +18,7 @@ DIFFERENCE = ("adaptor", "guidance", *TRAINED_AT)  # what a point says to an eva
 
 
 def numbers(kind: str) -> list[str]:
-    return sorted((file.stem for file in (CONFIGS / kind).glob("*.yaml")), key=int)
+    return sorted((file.stem for file in (configs.FOLDER / kind).glob("*.yaml")), key=int)
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,10 @@ class Table:
 
     @classmethod
     def load(cls, kind: str, number: Any, scale: str, overrides: tuple[str, ...] = ()) -> "Table":
-        from hydra import compose
-
         if str(number) not in numbers(kind):
             raise UserError(f"no {kind} {number}: there are {', '.join(numbers(kind))}")
         scaled = [override for override in overrides if override.startswith("scale.")]
-        cfg = compose("evaluate", [f"+{kind}='{number}'", f"scale={scale}", *scaled])
+        cfg = configs.compose_config("evaluate", [f"+{kind}='{number}'", f"scale={scale}", *scaled])
         spec: Any = OmegaConf.to_container(cfg[kind], resolve=True)
         common = {"teacher": spec.get("teacher"), "adaptor": "none"}
         spec["points"] = [{**common, **point} for point in spec.get("points", [])]
@@ -53,9 +52,10 @@ class Table:
         from hydra.core.hydra_config import HydraConfig
 
         run = HydraConfig.get()
+        own = tuple(configs.user_overrides("evaluate", run.overrides.task))
         for kind in KINDS:
             if kind in cfg:
-                return cls.load(kind, run.runtime.choices[kind], cfg.scale.name, tuple(run.overrides.task))
+                return cls.load(kind, run.runtime.choices[kind], cfg.scale.name, own)
         return None
 
     @property
@@ -78,11 +78,10 @@ class Table:
 
     def config(self, teacher: str) -> DictConfig:
         """What the points of a teacher differ from."""
-        from hydra import compose
-
         own = self.spec.get("evaluate", {}).get(self.scale["name"], [])
         rest = [override for override in self.overrides if not override.startswith("scale.")]
-        return compose("evaluate", [*self.scale["evaluate"], *own, *rest, *self._teacher(teacher)])
+        words = [*self.scale["evaluate"], *own, *rest, *self._teacher(teacher)]
+        return configs.compose_config("evaluate", words)
 
     def _teacher(self, name: str) -> list[str]:
         path = self.scale.get("paths", {}).get(name)
