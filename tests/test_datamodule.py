@@ -77,6 +77,23 @@ def test_without_the_guided_loss_examples_are_independent(teacher: Teacher) -> N
     assert any(batch.half.sum() * 2 != len(batch) for batch in batches)
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_prompts_of_a_batch_are_known_afterwards(teacher: Teacher, grouped: bool) -> None:
+    source = Unrolled(setup(teacher))
+    size = 4 * source.example_bytes()
+    data = OnlineDataModule(source, PROMPTS, 7, 2, 4, 2, max_gb=3 * size / GIB, grouped=grouped)
+    assert len(data.rounds(1, 1, 2)) > 1
+    for number, batch in enumerate(Epoch(data, 1, 1, 2)):
+        items = data.items_of_batch(1, number, 1, 2)
+        assert len(items) == len(batch) // data.group_size
+        for place, item in enumerate(items):
+            alone = source([item], data.noise_seed(1))
+            (here,) = ((alone.step == batch.step[place]) & (alone.half == batch.half[place])).nonzero()
+            torch.testing.assert_close(batch.r_in[place], alone.r_in[here[0]], rtol=1e-3, atol=1e-4)
+    with pytest.raises(IndexError):
+        data.items_of_batch(1, number + 1, 1, 2)
+
+
 def test_a_set_that_does_not_fit_is_several_rounds(teacher: Teacher) -> None:
     """Memory is bounded and allocated once; each prompt's examples are seen as often as before."""
     source = Unrolled(setup(teacher))

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from pytorch_lightning import Callback, LightningDataModule, Trainer, seed_everything
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
@@ -16,6 +18,7 @@ from clockwork.adaptors import ResNet, Widths
 from clockwork.errors import UserError
 from clockwork.metrics.similarity import distance
 from clockwork.training.callbacks import ProgressBar, StopWhenNotFinite
+from clockwork.training.epoch_means import EpochMeans, Figure
 from clockwork.training.examples import AdaptorExample
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import Distillation, guided_distance
@@ -135,6 +138,29 @@ def test_a_training_step_waits_for_nothing(tmp_path: Path, guided: float) -> Non
     assert waits.seen
 
 
+def test_a_training_step_on_a_gpu_reads_nothing_back() -> None:
+    """At the size of SD v1.5 with a float16 teacher, on tensors that exist on `cuda:0` alone: reading one raises. What
+    Lightning and the callbacks do around the step, by hand."""
+    with FakeTensorMode(), torch.device("cuda:0"):
+        half = partial(torch.empty, dtype=torch.float16)
+        number = torch.empty(16, dtype=torch.long)
+        features = [half(16, width, 32, 32) for width in (320, 640, 640)]
+        examples = AdaptorExample(*features[:2], half(16, 1280), torch.empty(16, 1024), features[2], number, number)
+        made = Distillation(ResNet(Widths(320, 640, 1280, 1024)), STEPS, guidance=7.5, guided=1.0)
+        optimizer, average = made.configure_optimizers(), EMAModel(made.parameters(), foreach=True)
+        for _ in range(2):
+            loss = made.training_step(examples)
+            for weight in made.parameters():
+                weight.grad = torch.empty_like(weight)
+            watched = torch.stack([loss.detach(), torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)]).isfinite()
+            optimizer.step()
+            average.step(made.parameters())
+        made.validation_step(examples)
+        assert loss.dtype == torch.float32 and {x.device.type for x in (loss, watched)} == {"cuda"}
+        with pytest.raises(DataDependentOutputException):
+            made.means.read()
+
+
 def test_the_progress_bar_shows_the_epochs_means(tmp_path: Path) -> None:
     made = module()
     trainer = fit(made, tmp_path, Examples(BATCHES), max_epochs=1, **{**QUIET, "enable_progress_bar": True})
@@ -167,7 +193,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_epoch_before(tmp_path: Pa
 def test_a_gradient_that_is_not_finite_stops_before_a_checkpoint(tmp_path: Path) -> None:
     made = module()
     made.adaptor.up.weight.register_hook(lambda gradient: gradient / 0)
-    with pytest.raises(UserError, match="gradient is not finite in epoch 1, batch 1: lower learning_rate"):
+    with pytest.raises(UserError, match="gradient is not finite in epoch 1, batch 1: train to another output"):
         fit(made, tmp_path, Examples(BATCHES), max_epochs=1, every_n_steps=2, **QUIET)
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
@@ -273,3 +299,24 @@ def test_the_loss_is_computed_in_float32(tmp_path: Path) -> None:
     assert set(seen) == {torch.bfloat16} and made.adaptor.dtype == torch.float32
     assert {loss.dtype for loss in losses} == {torch.float32}
     assert {float(loss) for loss in losses} != {float(loss.bfloat16()) for loss in losses}
+
+
+def test_means_are_over_the_examples_that_count() -> None:
+    means = EpochMeans()
+    values = torch.tensor([1.0, 2.0, 4.0])
+    means.add({"a": Figure(values), "b": Figure(values, torch.tensor([True, False, True]))})
+    means.add({"a": Figure(torch.tensor([9.0])), "b": Figure(torch.tensor([float("nan")]), torch.tensor([False]))})
+    means.add({"a": Figure(torch.tensor([4.0]))})
+    assert means.read() == {"a": (4.0, 5), "b": (2.5, 2)}
+
+
+def test_nothing_is_learnt_where_estimate_and_target_are_equal() -> None:
+    """The distance's gradient is 0 there; elsewhere value and gradient are those of the plain root."""
+    b = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    a = b + torch.tensor([0.0, 1e-3, 1.0])[:, None, None] * torch.randn_like(b)
+    a.requires_grad_(True)
+    ours, plain = distance(a, b), (a - b).flatten(1).square().mean(1).sqrt()
+    assert torch.equal(ours, plain)
+    (gradient,), (expected,) = (torch.autograd.grad(x.sum(), a) for x in (ours, plain))
+    assert torch.equal(gradient[1:], expected[1:]) and not gradient[0].any() and expected[0].isnan().all()
+    assert distance(torch.full((1, 2), float("nan")), torch.zeros(1, 2)).isnan()

@@ -1,5 +1,6 @@
 """What happens around a training step: averaged weights, a stop at numbers that are not finite, the progress bar."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,9 +9,11 @@ import torch
 from diffusers.training_utils import EMAModel
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
+from torch import Tensor
 from torch.optim import Optimizer
 
 from clockwork.errors import UserError
+from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.epoch_means import EpochMeans
 
 NEVER = 2**31 - 1
@@ -76,42 +79,56 @@ class StopWhenNotFinite(Callback):
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
-        self._captions: list[tuple[str, ...]] = []  # by batch, since the last look
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._first = torch.full((2,), NEVER, device=module.device)  # the first batches with a bad loss and gradient
+        # The first batch with such a loss, and gradient, times the number of processes, plus the process's own
+        self._first = torch.full((2,), NEVER, device=module.device)
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves such steps out by itself
             norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-            self._note(1, norm, trainer.fit_loop.epoch_loop.batch_idx)
+            self._note(1, norm, trainer, trainer.fit_loop.epoch_loop.batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._note(0, outputs["loss"], batch_idx)
+        self._note(0, outputs["loss"], trainer, batch_idx)
         if (batch_idx + 1) % self.interval == 0:
-            self._look(trainer, module)
+            self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._look(trainer, module)
+        self._look(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer, module)
+        self._look(trainer)
 
-    def _note(self, which: int, number: torch.Tensor, batch_idx: int) -> None:
-        here = torch.where(number.isfinite(), NEVER, batch_idx)
+    def _note(self, which: int, number: Tensor, trainer: Trainer, batch_idx: int) -> None:
+        here = torch.where(number.isfinite(), NEVER, batch_idx * trainer.world_size + trainer.global_rank)
         self._first[which] = torch.minimum(self._first[which], here)
 
-    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+    def _look(self, trainer: Trainer) -> None:
+        """Ends every process where one of them has seen such a number; the first raises a UserError for all."""
         loss, gradient = trainer.strategy.reduce(self._first.clone(), reduce_op="min").tolist()
         if min(loss, gradient) == NEVER:
             return
-        what = "loss" if loss <= gradient else "gradient"
+        if not trainer.is_global_zero:
+            sys.exit(2)
+        batch, rank = divmod(min(loss, gradient), trainer.world_size)
+        epoch, what = trainer.current_epoch, "loss" if loss <= gradient else "gradient"
+        kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
         raise UserError(
-            f"the {what} is not finite in epoch {trainer.current_epoch + 1}, batch {min(loss, gradient) + 1}: lower "
-            "learning_rate, set trainer.gradient_clip_val, or use another precision"
+            f"the {what} is not finite in epoch {epoch + 1}, batch {batch + 1}{_prompts(trainer, batch, rank)}: train "
+            f"to another output with a lower learning_rate, trainer.gradient_clip_val=1 or another precision{kept}"
         )
+
+
+def _prompts(trainer: Trainer, batch: int, rank: int) -> str:
+    """What the examples of a batch were made of, where the data module knows."""
+    if not isinstance(trainer.datamodule, OnlineDataModule):
+        return ""
+    items = trainer.datamodule.items_of_batch(trainer.current_epoch, batch, rank, trainer.world_size)
+    texts = dict.fromkeys(repr(item.text) for item in items)
+    return f", of {', '.join(list(texts)[:4])}" + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
 
 
 class StayStopped(EarlyStopping):

@@ -163,6 +163,18 @@ class OnlineDataModule(LightningDataModule):
         edges = [i * len(batches) // number for i in range(number + 1)]
         return [batches[start:end] for start, end in pairwise(edges)]
 
+    def items_of_batch(self, epoch: int, number: int, rank: int = 0, ranks: int = 1) -> list[Any]:
+        """The prompts or images of one of a process's training batches, worked out without generating anything."""
+        order = torch.Generator().manual_seed(self.order_seed(epoch))
+        for batches in self.rounds(epoch, rank, ranks):
+            blocks = [batch.items for batch in batches for _ in range(batch.work.examples // self.group_size)]
+            items = [item for block in blocks for item in block]
+            places = list(shuffled(torch.arange(len(items))[None], self.repeats, self.groups_per_batch, order))
+            if number < len(places):
+                return [items[place] for place in places[number].tolist()]
+            number -= len(places)
+        raise IndexError(f"epoch {epoch} has no such batch")
+
     def num_steps(self, batches: Sequence[GenerationBatch]) -> int:
         """Training batches of one round."""
         groups = sum(batch.examples for batch in batches) // self.group_size
@@ -171,6 +183,9 @@ class OnlineDataModule(LightningDataModule):
     @property
     def groups_per_batch(self) -> int:
         return max(1, self.batch_size // self.group_size)
+
+    def order_seed(self, epoch: int) -> int:
+        return self.seed * 100_003 + epoch
 
     def noise_seed(self, epoch: int) -> int:
         """No evaluation uses this noise."""
@@ -188,7 +203,7 @@ class Epoch:
         return sum(map(self.data.num_steps, self.rounds))
 
     def __iter__(self) -> Iterator[Batch]:
-        data, order = self.data, torch.Generator().manual_seed(self.data.seed * 100_003 + self.epoch)
+        data, order = self.data, torch.Generator().manual_seed(self.data.order_seed(self.epoch))
         largest = max(sum(batch.examples for batch in part) for part in self.rounds)
         for batches in self.rounds:
             data.store.clear(largest)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -47,9 +48,13 @@ class AdaptorSource(ExampleSource):
         self.group_size = setup.teacher.passes(setup.guidance)
         self.reads_text = setup.adaptor is None or "text_emb" in setup.adaptor.inputs
 
+    @cached_property
+    def _shapes(self) -> tuple[tuple[torch.Size, ...], torch.Size]:
+        return feature_shapes(self.setup)  # builds a UNet, and every epoch asks
+
     def example_bytes(self) -> int:
         teacher = self.setup.teacher
-        features, e = feature_shapes(self.setup)
+        features, e = self._shapes
         text = teacher.text_width * 4 if self.reads_text else 0
         size = torch.empty(0, dtype=teacher.unet.dtype).element_size()
         return size * (sum(shape.numel() for shape in features) + e.numel()) + text + 2 * 8

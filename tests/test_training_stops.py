@@ -1,0 +1,131 @@
+"""Training that is stopped, fails or runs in several processes, as a user starts it."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_teacher
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
+from safetensors.torch import load_file
+
+from clockwork.adaptors import ResNet
+from clockwork.data.prompts import Prompt
+from clockwork.errors import UserError
+from clockwork.io.device import choose_device, lightning_device
+from clockwork.sampling.sampler import Setup, widths
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher
+from clockwork.training.datamodule import OnlineDataModule
+from clockwork.training.examples import Unrolled
+from clockwork.training.fit import fit
+from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.samples import Samples, beside_teacher
+from clockwork.unet.split import SplitUNet
+
+ROOT = Path(__file__).parent.parent
+FEW = ["steps=2", "adaptor.width=8", "prompts_per_epoch=4", "passes=2", "batch_size=4", "val_prompts=4", "epochs=2"]
+QUIET = ["samples_every=0", "+trainer.enable_progress_bar=false", "device=cpu"]
+
+
+def start(output: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "scripts/train.py", *FEW, *QUIET, *options, f"output={output}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background does not by itself
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    process = start(tmp_path, "epochs=100", "passes=50", "val_prompts=0")
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    code, errors = end(process)
+    assert code == status and "stopped" in errors and "Traceback" not in errors
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["epoch"] >= 0
+
+
+def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:
+    """As Lightning starts them, at learning rate 0: the same figures as one process on all prompts."""
+    options = ["learning_rate=0", "ema=0.9", "keep=best", "samples_every=2"]
+    two, one = start(tmp_path / "two", *options, "trainer.devices=2"), start(tmp_path / "one", *options)
+    for process in (two, one):
+        code, errors = end(process)
+        assert code == 0, errors
+    logs = []
+    for name in ("two", "one"):
+        (file,) = (tmp_path / name).rglob("metrics.csv")
+        lines = list(csv.DictReader(file.open(newline="")))
+        logs.append([{key: float(value) for key, value in line.items() if value and key != "step"} for line in lines])
+        assert len(list((tmp_path / name).rglob("*.png"))) == 1 and len(list((tmp_path / name).rglob("*.ckpt"))) == 2
+    assert len(logs[0]) == len(logs[1]) == 4  # validation and training, of two epochs
+    for ours, alone in zip(*logs, strict=True):
+        assert ours == pytest.approx(alone, rel=1e-4)
+    ours, alone = (load_file(next((tmp_path / name).rglob("adaptor.safetensors"))) for name in ("two", "one"))
+    assert all(torch.equal(weight, alone[name]) for name, weight in ours.items())
+
+
+def test_two_processes_that_diverge_end_with_one_sentence(tmp_path: Path) -> None:
+    code, errors = end(start(tmp_path, "learning_rate=1e30", "trainer.devices=2"))
+    assert code == 2 and errors.count("error: the loss is not finite in epoch 1, batch 2, of ") == 1, errors
+    assert "Traceback" not in errors and not list(tmp_path.rglob("*.ckpt"))
+
+
+# --- sample images -------------------------------------------------------------------------------------------
+
+
+def run(teacher: Teacher, folder: Path, epochs: int) -> dict[str, torch.Tensor]:
+    seed_everything(0, verbose=False)
+    adaptor = ResNet(widths(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
+    setup = Setup(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
+    prompts = [Prompt(i, f"a star {i}") for i in range(2)]
+    module = Distillation(adaptor, guidance=3.0, optimizer=partial(torch.optim.Adam, lr=1e-3))
+    samples = Samples(beside_teacher(setup), prompts, folder / "samples", every=1)
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
+    data = OnlineDataModule(Unrolled(setup), prompts, repeats=1)
+    fit(module, folder, data, [samples], max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
+    return adaptor.state_dict()
+
+
+def test_an_error_in_sample_images_does_not_lose_the_epoch(tmp_path: Path) -> None:
+    """Each epoch whose sample images failed is kept: the run gets further every time, to the same result."""
+    teacher = small_teacher("sd15", guidance=3.0)
+    once = run(teacher, tmp_path / "once", 3)
+    assert len(list((tmp_path / "once" / "samples").iterdir())) == 3
+    broken = small_teacher("sd15", guidance=3.0)
+    broken.pipe.vae.decoder.conv_out.bias.fill_(float("nan"))
+    for epoch in range(3):
+        with pytest.raises(UserError, match="an image of teacher small_sd15"):
+            run(broken, tmp_path / "broken", 3)
+        assert torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["epoch"] == epoch
+    resumed = run(broken, tmp_path / "broken", 3)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in once.items())
+
+
+# --- the device ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+def test_lightning_trains_where_the_teacher_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Mac, `auto` is MPS for the teacher and for Lightning alike, and `cpu` is the CPU for both."""
+    for mps in (MPSAccelerator, torch.backends.mps):
+        monkeypatch.setattr(mps, "is_available", staticmethod(lambda: True))
+    assert lightning_device(choose_device("auto")) == {"accelerator": "mps", "devices": 1}
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = Trainer(**lightning_device(choose_device("cpu")), **quiet)
+    assert isinstance(trainer.accelerator, CPUAccelerator) and trainer.strategy.root_device == torch.device("cpu")
