@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,17 +75,21 @@ def test_the_guided_error_is_that_of_the_guided_features() -> None:
     torch.testing.assert_close(guided_distance(estimate - truth, 3.0), wanted)
 
 
-def train(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
+def train(
+    teacher: Teacher, folder: Path, epochs: int, schedule: str = "clock2", features: str = "teacher", **options: Any
+) -> dict[str, Tensor]:
     seed_everything(0, verbose=False)
-    made = setup(teacher)
+    made = setup(teacher, schedule)
     assert made.adaptor is not None
-    data = OnlineDataModule(Unrolled(made), miniature("train", 50), per_epoch=4, repeats=2, batch_size=4)
+    source, validation = Unrolled(made, features), miniature("validation", 2)
+    data = OnlineDataModule(source, miniature("train", 50), 4, repeats=2, batch_size=4, validation=validation)
     module = Distillation(made.adaptor, (2, 4), guidance=3.0, guided=1.0, optimizer=ADAM, lr_scheduler=COSINE)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
-    trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
+    trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet, **options)
     assert trainer.callback_metrics["loss"] < trainer.callback_metrics["identity"]
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"adaptor"}  # nothing frozen
+    assert made.adaptor.dtype == torch.float32
     return made.adaptor.state_dict()
 
 
@@ -95,6 +100,16 @@ def test_training_repeats_itself_and_resumes(teacher: Teacher, tmp_path: Path) -
     resumed = train(teacher, tmp_path / "stopped", 2)
     for name, weight in once.items():
         assert torch.equal(weight, again[name]) and torch.equal(weight, resumed[name]), name
+
+
+def test_training_on_a_half_precision_teacher_resumes(tmp_path: Path) -> None:
+    """With own features after adaptor steps, validation and averaged weights."""
+    half = load_teacher("miniature", guidance=3.0, resolution=16, device="cpu", precision="bfloat16")
+    options = {"schedule": "clock4", "features": "own", "ema": 0.9, "monitor": "val/guided_relative_l2"}
+    once = train(half, tmp_path / "once", 2, **options)
+    train(half, tmp_path / "stopped", 1, **options)
+    resumed = train(half, tmp_path / "stopped", 2, **options)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in once.items())
 
 
 def test_a_schedule_without_adaptor_steps_cannot_be_trained_on(teacher: Teacher) -> None:

@@ -31,7 +31,16 @@ from clockwork.training.samples import Samples, beside_teacher
 from clockwork.unet.split import SplitUNet
 
 ROOT = Path(__file__).parent.parent
-FEW = ["steps=2", "adaptor.width=8", "prompts_per_epoch=4", "passes=2", "batch_size=4", "val_prompts=4", "epochs=2"]
+FEW = [
+    "steps=2",
+    "adaptor.width=8",
+    "prompts_per_epoch=4",
+    "passes=2",
+    "batch_size=4",
+    "val_prompts=4",
+    "epochs=2",
+    "prompts.count=100",
+]
 QUIET = ["samples_every=0", "+trainer.enable_progress_bar=false", "device=cpu"]
 
 

@@ -8,6 +8,7 @@ import torch
 from conftest import small_teacher
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from safetensors.torch import load_file
 from test_objectives import PROMPTS, setup
 from torch import Tensor
 
@@ -44,8 +45,8 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
     assert once["time_embedding.cond_proj.weight"].any()  # it has learnt to hear the scale
 
 
-TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "samples_every=0", "logger=none"]
-QUIET = ["+trainer.enable_progress_bar=false", "device=cpu"]
+TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "val_prompts=2", "prompts.count=100"]
+QUIET = ["samples_every=0", "logger=none", "+trainer.enable_progress_bar=false", "device=cpu"]
 
 
 def config(folder: Path, *overrides: str) -> DictConfig:
@@ -102,3 +103,36 @@ def test_recovering_from_pictures(tmp_path: Path) -> None:
     small = ["objective=recover", "teacher=miniature_sd", "data=noised", "name=light", "step_counts=[2,2]"]
     train_teacher(config(tmp_path, *small))
     assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").passes(3.0) == 2
+
+
+# --- half precision ------------------------------------------------------------------------------------------
+
+HALF = ["precision=bfloat16", "samples_every=1", "prompts_per_epoch=2", "teacher.resolution=16"]
+
+
+def test_a_half_precision_teacher_trains_a_float32_adaptor(tmp_path: Path) -> None:
+    """Own features, sample images, validation and averaged weights included."""
+    trainer = train_adaptor(config(tmp_path, *HALF, "features=own", "schedule=clock4", "steps=3", "ema=0.9"))
+    weights = load_file(next(tmp_path.rglob("adaptor.safetensors")))
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert trainer.datamodule.source.setup.teacher.precision == "bfloat16"
+    assert all(value.isfinite() for value in trainer.callback_metrics.values())
+    assert len(list(tmp_path.rglob("samples/epoch0001.png"))) == 1
+
+
+OBJECTIVES = {
+    "recover": ["step_counts=[2,2]"],
+    "guidance": ["step_counts=[2,2]", "trainer.precision=bf16-mixed"],
+    "progressive": ["teacher.guidance=1", "start=4", "end=1"],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_half_precision_teacher_makes_a_float32_student(name: str, tmp_path: Path) -> None:
+    trainer = train_teacher(
+        config(tmp_path, f"objective={name}", "teacher=miniature_sd", "name=new", *HALF, *OBJECTIVES[name])
+    )
+    weights = load_file(tmp_path / "teachers" / "new" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert all(value.isfinite() for value in trainer.callback_metrics.values())
+    assert len(list(tmp_path.rglob("samples/epoch0001.png"))) == (2 if name == "progressive" else 1)
