@@ -95,8 +95,8 @@ def _exit_statuses(kept: str, cfg: DictConfig | None = None) -> Iterator[None]:
             raise _with_advice(reason, cfg) from None
         print(f"error: {sentence(reason)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        _stopped(130, kept)
+    except KeyboardInterrupt as error:
+        _stopped(130, kept, str(error))
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt) and error.code == 1:  # Lightning's answer to Ctrl-C
             _stopped(130, kept)
@@ -118,9 +118,10 @@ def _terminate(*_: Any) -> NoReturn:
     sys.exit(_TERMINATED)
 
 
-def _stopped(status: int, kept: str) -> NoReturn:
+def _stopped(status: int, kept: str, known: str = "") -> NoReturn:
+    """Exits; `known` is what is known better than by the command."""
     rest = f"{kept} are kept, and the same command goes on from there" if kept else "nothing was kept, run it again"
-    print(f"stopped: {rest}", file=sys.stderr)
+    print(f"stopped: {known or rest}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+_TERMINATED = 128 + signal.SIGTERM
+
 
 @contextmanager
 def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
@@ -31,7 +33,7 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
         _end_processes(trainer)
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt(_kept(trainer, last)) from None
-        if isinstance(error, SystemExit) and trainer.is_global_zero:
+        if isinstance(error, SystemExit) and error.code == _TERMINATED and trainer.is_global_zero:
             print(f"stopped by SIGTERM: {_kept(trainer, last)}", file=sys.stderr)
         raise
     finally:
@@ -52,8 +54,8 @@ def _stop_at_sigterm() -> None:
         signal.signal(signal.SIGTERM, _exit)
 
 
-def _exit(number: int, _: Any) -> None:
-    sys.exit(128 + number)
+def _exit(*_: Any) -> None:
+    sys.exit(_TERMINATED)
 
 
 def _in_main_thread() -> bool:
