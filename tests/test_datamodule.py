@@ -175,7 +175,7 @@ def test_validation_examples_are_the_held_out_ones_every_time(teacher: Teacher) 
     source = Unrolled(setup(teacher))
     data = OnlineDataModule(source, PROMPTS, 1, 1, 6, 2, grouped=False, validation=PROMPTS[:3])
     data.trainer = SimpleNamespace(global_rank=0, world_size=1)
-    batches = data.validation_batches()
+    batches = data.val_dataloader()
     once, again = list(batches), list(batches)
     assert len(once) == len(batches) == 2 and [flat(batch) for batch in once] == [flat(batch) for batch in again]
     assert sum(map(len, once)) == 12 and all(2 * batch.half.sum() == len(batch) for batch in once)

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from test_objectives import PROMPTS, setup
 from torch import Tensor
 
-from clockwork.adaptors import load_adaptor
+from clockwork.adaptors import ResNet, Widths, load_adaptor
 from clockwork.experiments.configs import teacher_overrides
-from clockwork.experiments.train import train_adaptor, train_teacher
+from clockwork.experiments.train import optimisation, train_adaptor, train_and_validation_items, train_teacher
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.fit import fit
 from clockwork.training.latents import UnrolledStates
+from clockwork.training.objectives.adaptor import Distillation
 from clockwork.training.objectives.guidance import Guidance
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +104,56 @@ def test_recovering_from_pictures(tmp_path: Path) -> None:
     small = ["objective=recover", "teacher=miniature_sd", "data=noised", "name=light", "step_counts=[2,2]"]
     train_teacher(config(tmp_path, *small))
     assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").passes(3.0) == 2
+
+
+# --- options -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "optimizer", "rates"),
+    [
+        ([], torch.optim.Adam, [1e-2, 0.5e-2, 0.0]),
+        (
+            ["optimizer=adamw", "lr_scheduler=linear", "epochs=4"],
+            torch.optim.AdamW,
+            [1e-2, 0.75e-2, 0.5e-2, 0.25e-2, 0.0],
+        ),
+        (["lr_scheduler=constant"], torch.optim.Adam, [1e-2] * 3),
+        (["decay=false", "+optimizer.betas=[0.5,0.9]"], torch.optim.Adam, [1e-2] * 3),
+    ],
+)
+def test_optimiser_and_schedule_come_from_the_config(
+    options: list[str], optimizer: type[torch.optim.Optimizer], rates: list[float], tmp_path: Path
+) -> None:
+    cfg = config(tmp_path, "epochs=2", "decay=true", "learning_rate=1e-2", *options)
+    made, schedule = optimisation(cfg)["optimizer"], optimisation(cfg)["lr_scheduler"]
+    module = Distillation(ResNet(Widths(4, 6, 8, 5), 8, 1), optimizer=made, lr_scheduler=schedule)
+    configured = module.configure_optimizers()
+    (ours,), schedules = configured if isinstance(configured, tuple) else ([configured], [])
+    assert type(ours) is optimizer and ("betas" not in str(options) or tuple(ours.defaults["betas"]) == (0.5, 0.9))
+    seen = [ours.param_groups[0]["lr"]]
+    for _ in range(cfg.epochs):
+        ours.step()
+        for each in schedules:
+            each.step()
+        seen.append(ours.param_groups[0]["lr"])
+    assert seen == pytest.approx(rates, abs=1e-9)
+
+
+def test_unets_are_trained_with_clipped_gradients_and_adaptors_as_in_the_paper(tmp_path: Path) -> None:
+    clips = [config(tmp_path, f"objective={name}").trainer.gradient_clip_val for name in ("adaptor", *OBJECTIVES)]
+    assert clips == [None, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("captions", "count"), [(50, 5), (9, 0), (1000, 32)])
+def test_held_out_captions_are_not_trained_on(captions: int, count: int, tmp_path: Path) -> None:
+    file = tmp_path / "captions.txt"
+    file.write_text("".join(f"a star {i}\n" for i in range(captions)))
+    options = ["prompts=captions", f"prompts.path={file}", "prompts.count=null", "val_prompts=32"]
+    items, held_out = train_and_validation_items(config(tmp_path, *options))
+    again = train_and_validation_items(config(tmp_path, *options))[1]
+    assert len(held_out) == count and len(items) == captions - count and held_out == again
+    assert {p.text for p in [*items, *held_out]} == {f"a star {i}" for i in range(captions)}
 
 
 # --- half precision ------------------------------------------------------------------------------------------

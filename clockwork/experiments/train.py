@@ -33,7 +33,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer:
     """Trains and saves the config's adaptor; returns the finished trainer."""
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
-    items, held_out = _items(cfg)
+    items, held_out = train_and_validation_items(cfg)
     teacher = instantiate(cfg.teacher)
     adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
     setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
@@ -45,7 +45,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer:
         print(adaptor_plan(data, setup, cfg.epochs, _processes(cfg)))
     guidance = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
     steps = setup.schedule.adaptor_steps(setup.calls)
-    module = Distillation(adaptor, steps, guidance, cfg.guided, **_optimisation(cfg))
+    module = Distillation(adaptor, steps, guidance, cfg.guided, **optimisation(cfg))
     trainer = _fit(cfg, module, output, data, beside_teacher(setup), items, "val/guided_relative_l2")
     if trainer.is_global_zero:
         about = {
@@ -63,7 +63,7 @@ def train_teacher(cfg: DictConfig) -> Trainer:
     """One training, or with a start and an end one a halving of the steps, each from the one before; returns the last
     one's finished trainer."""
     objective = instantiate(cfg.objective)
-    items, held_out = _items(cfg)
+    items, held_out = train_and_validation_items(cfg)
     teacher = objective.func.check_teacher(instantiate(cfg.teacher))
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
     scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
@@ -75,7 +75,7 @@ def train_teacher(cfg: DictConfig) -> Trainer:
     for steps in stages:
         student = teacher.having(name, unet=untrained)
         guided = scales is not None or cfg.guidance != 1
-        module = objective(teacher, student.unet, steps, guided=guided, **_optimisation(cfg))
+        module = objective(teacher, student.unet, steps, guided=guided, **optimisation(cfg))
         setup = _full(cfg, teacher, steps * module.step_stride)
         visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.step_stride)
         setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
@@ -95,8 +95,9 @@ def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Setup:
     return Setup(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
 
 
-def _items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence[Any]]:
-    """What is trained on, and what is held out for validation: the miniature's validation scenes, or a random part."""
+def train_and_validation_items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence[Any]]:
+    """What is trained on, and what is held out for validation: the miniature's validation scenes, or a random part, at
+    most a tenth."""
     items = instantiate(cfg.data.source)
     check_items(min(cfg.prompts_per_epoch, len(items)), _processes(cfg))
     count = min(cfg.val_prompts, len(items) // 10)
@@ -136,10 +137,10 @@ def _data(
     )
 
 
-def _optimisation(cfg: DictConfig) -> dict[str, Any]:
+def optimisation(cfg: DictConfig) -> dict[str, Any]:
     """The optimiser and the learning-rate schedule, as objectives take them."""
-    lr_scheduler = instantiate(cfg.lr_scheduler) if cfg.decay else None
-    return {"optimizer": instantiate(cfg.optimizer), "lr_scheduler": lr_scheduler}
+    made = {name: instantiate(cfg[name], _convert_="all") for name in ("optimizer", "lr_scheduler")}
+    return made if cfg.decay else {**made, "lr_scheduler": None}  # plain lists and numbers: checkpoints hold them
 
 
 def _fit(

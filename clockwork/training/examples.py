@@ -15,7 +15,7 @@ from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Setup, meta_call
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.datamodule import ExampleSource, Work
+from clockwork.training.source import ExampleSource, Work
 from clockwork.training.store import Batch
 from clockwork.unet.split import SplitUNet
 

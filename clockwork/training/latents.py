@@ -14,8 +14,8 @@ from clockwork.sampling.denoisers import Full
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Setup
 from clockwork.sampling.solvers import make_solver
-from clockwork.training.datamodule import ExampleSource, Work
 from clockwork.training.noised import noised
+from clockwork.training.source import ExampleSource, Work
 from clockwork.training.store import Batch
 
 

@@ -10,8 +10,8 @@ from clockwork.sampling.denoisers import Denoised, Full
 from clockwork.sampling.sampler import Setup
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.datamodule import Work
 from clockwork.training.examples import AdaptorExample, AdaptorSource, halves, pooled_text, which_half
+from clockwork.training.source import Work
 
 
 class NoisedPairs(AdaptorSource):
