@@ -67,7 +67,7 @@ def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tm
     assert code == status and "Traceback" not in errors, errors
     (last,) = tmp_path.rglob("last.ckpt")
     epochs = torch.load(last, weights_only=True)["epoch"] + 1
-    assert f": {epochs} epochs are kept in {last}, and the same command" in errors
+    assert f": the checkpoint of epoch {epochs} is kept in {last}, and the same command" in errors
 
 
 def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def _in_main_thread() -> bool:
 
 def _kept(trainer: Trainer, last: Path) -> str:
     if last.is_file():
-        return f"{trainer.current_epoch} epochs are kept in {last}, and the same command goes on from there"
+        epoch = f"the checkpoint of epoch {trainer.current_epoch}"
+        return f"{epoch} is kept in {last}, and the same command goes on from there"
     return "the first epoch had not ended, and nothing is kept"
 
 
