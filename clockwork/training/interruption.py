@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -32,9 +33,9 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
     except BaseException as error:
         _end_processes(trainer)
         if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt(_kept(trainer, last)) from None
+            raise KeyboardInterrupt(_kept(last)) from None
         if isinstance(error, SystemExit) and error.code == _TERMINATED and trainer.is_global_zero:
-            print(f"stopped by SIGTERM: {_kept(trainer, last)}", file=sys.stderr)
+            print(f"stopped by SIGTERM: {_kept(last)}", file=sys.stderr)
         raise
     finally:
         if _in_main_thread():
@@ -62,11 +63,11 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _kept(trainer: Trainer, last: Path) -> str:
-    if last.is_file():
-        epoch = f"the checkpoint of epoch {trainer.current_epoch}"
-        return f"{epoch} is kept in {last}, and the same command goes on from there"
-    return "the first epoch had not ended, and nothing is kept"
+def _kept(last: Path) -> str:
+    if not last.is_file():
+        return "the first epoch had not ended, and nothing is kept"
+    epoch = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+    return f"the checkpoint of epoch {epoch} is kept in {last}, and the same command goes on from there"
 
 
 def _end_processes(trainer: Trainer) -> None:
