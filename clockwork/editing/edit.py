@@ -67,17 +67,17 @@ class Editor:
         """The modules whose features are injected."""
         return Injection.of(self.generation.split.chain, self.generation.calls, self.tau_f, self.tau_a)
 
-    def invert(self, picture: Tensor, source: str) -> dict[int, Tensor]:
+    def invert(self, image: Tensor, source: str) -> dict[int, Tensor]:
         """Inverts an image.
 
         Args:
-            picture: 8-bit image, `3 × height × width`.
+            image: 8-bit image, `3 × height × width`.
             source: Description of the image.
 
         Returns:
             The image's latents at the timesteps of the generation.
         """
-        latent = self.generation.teacher.encode_images(picture[None])
+        latent = self.generation.teacher.encode_images(image[None])
         return invert(self.inversion, latent, source, set(self.visited))
 
     def reconstruct(self, latents: Mapping[int, Tensor], source: str) -> Tensor:

@@ -22,11 +22,11 @@ def read_picture(file: Path, side: int, resize: bool = True) -> Tensor:
     Raises:
         UserError: If the file is not a readable image, or has another size and `resize` is False.
     """
-    picture = read_image(file)
-    height, width = picture.shape[-2:]
+    image = read_image(file)
+    height, width = image.shape[-2:]
     if (height, width) == (side, side):
-        return picture
+        return image
     if not resize:
         raise UserError(f"{file} has {width} × {height} pixels, not {side} × {side}: use resize=true")
     print(f"{file} has {width} × {height} pixels: its central square is resized to {side} × {side}")
-    return squared(picture, side)
+    return squared(image, side)

@@ -87,21 +87,13 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     Raises:
         MissingFileError: If the folder has no rows.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
     rows = read_rows(folder / "rows.jsonl")
     if not rows:
         raise MissingFileError(f"no rows in {folder / 'rows.jsonl'}: run `python scripts/evaluate.py output={folder}`")
     runs = [] if adaptors is None else trained(adaptors, rows)
-    environment = Environment(
-        loader=PackageLoader("clockwork.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    page = _template().render(
         title=", ".join(dict.fromkeys(str(row["teacher"]) for row in rows)),
         groups=[_group(group, folder, pictures) for group in _comparable(rows)],
         sheets=[(sheet, [[(text, _sort_key(text)) for text in line] for line in sheet.cells]) for sheet in sheets],
@@ -113,6 +105,20 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     with atomic_write(file) as partial:
         partial.write_text(page, encoding="utf-8")
     return file
+
+
+def _template() -> Any:
+    """Loads the jinja template of the page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("clockwork.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja")
 
 
 def _sort_key(text: str) -> str | float:
