@@ -14,13 +14,14 @@ def main(cfg: DictConfig) -> None:
     from clockwork.analysis.perturbation import Perturbation
     from clockwork.data.image_io import read_images, write_grid
     from clockwork.evaluation.generate import generate, pictures
-    from clockwork.experiments.build import claim, make_setup
+    from clockwork.experiments.build import make_setup
+    from clockwork.experiments.run_dir import claim
     from clockwork.reports.analysis import curves, summary, write_csv
 
     prompts, output = instantiate(cfg.prompts)[: cfg.count], Path(cfg.output)
     setup = make_setup(cfg, instantiate(cfg.teacher))
     perturbations = Perturbation.each(setup, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
-    claim(output, cfg, setup.teacher)
+    claim(output, cfg, setup.teacher, prompts)
     rows, shown = [], {}
     untouched = output / "pictures" / "untouched"
     generate(setup, prompts, untouched, cfg.seed, cfg.batch_size, label="untouched")

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from clockwork.errors import UserError
+from clockwork.errors import MissingFileError, UserError
 from clockwork.experiments.command import command
 
 
@@ -38,14 +38,12 @@ def main(cfg: DictConfig) -> None:
 
 def _train(tables: list[Any], cfg: DictConfig) -> list[str]:
     """One adaptor after the other, each once; those whose folder is there are passed over."""
-    from hydra.errors import MissingConfigException
-
     missing: dict[tuple[str, ...], None] = {}
     for table in tables:
         for teacher, points in table.by_teacher():
             try:
                 here = table.config(teacher)
-            except MissingConfigException:
+            except MissingFileError:
                 continue
             lacking = [point for point in points if table.untrained(point, here)]
             missing |= dict.fromkeys(tuple(table.training(point, here)) for point in lacking)
@@ -57,10 +55,12 @@ def _train(tables: list[Any], cfg: DictConfig) -> list[str]:
 
 
 def _failed(script: str, words: list[str]) -> list[str]:
-    """Runs a script; its name if it did not go through. Ctrl-C ends it all."""
+    """Runs a script; its name if it did not go through. Ctrl-C and SIGTERM end it all."""
     done = subprocess.run([sys.executable, str(Path(__file__).parent / f"{script}.py"), *words], check=False)
     if done.returncode in (130, -2):
         raise KeyboardInterrupt
+    if done.returncode in (143, -15):
+        raise SystemExit(143)
     return [script] if done.returncode else []
 
 

@@ -111,7 +111,7 @@ def test_an_adaptor_of_another_teacher_is_refused(
     assert "trained for teacher miniature" in capsys.readouterr().err
     with pytest.raises(SystemExit):  # the same folder with another config
         run(monkeypatch, "train", *quick, "steps=2", "learning_rate=1", f"output={tmp_path}")
-    assert "begun with other learning_rate" in capsys.readouterr().err
+    assert "was begun with learning_rate 0.001, not 1: pass" in capsys.readouterr().err
 
 
 def test_pictures_from_elsewhere_are_scored_as_ours(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from clockwork.adaptors.base import KINDS, Adaptor, Widths
@@ -21,15 +22,33 @@ from clockwork.operating_point import OperatingPoint
 def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **about: Any) -> None:
     """Writes the weights, then the config and its model card.
 
-    `about` is whatever else the config should tell: `openclip`, the model of its text; `base_model`, the teacher's
-    name on the hub; `row`, the row it was measured with; `training`.
+    A folder that holds the same weights keeps what its config tells besides what is given here; of other weights it
+    keeps nothing.
+
+    Args:
+        folder: Where to; made if it is not there.
+        adaptor: What is saved.
+        point: What it was trained for.
+        about: Whatever else the config should tell: `openclip`, the model of its text; `base_model`, the teacher's
+            name on the hub; `row`, the row it was measured with; `training`, figures of it.
     """
     folder = Path(folder)
+    about = {**_records(folder, adaptor), **{name: value for name, value in about.items() if value is not None}}
     weights = {name: weight.detach().contiguous().cpu() for name, weight in adaptor.state_dict().items()}
     with atomic_write(folder / "adaptor.safetensors") as partial:
         save_file(weights, partial)
     kind = next(name for name, cls in KINDS.items() if type(adaptor) is cls)
     _write_config(folder, {"kind": kind, "adaptor": adaptor.config(), "operating_point": asdict(point), **about})
+
+
+def _records(folder: Path, adaptor: Adaptor) -> dict[str, Any]:
+    """What the config of a folder with these very weights tells besides the adaptor and its point."""
+    if not (folder / "config.json").is_file() or not (folder / "adaptor.safetensors").is_file():
+        return {}
+    here, there = adaptor.state_dict(), load_file(folder / "adaptor.safetensors")
+    if here.keys() != there.keys() or not all(torch.equal(there[name], here[name].cpu()) for name in there):
+        return {}
+    return {k: v for k, v in read_config(folder).items() if k not in ("kind", "adaptor", "operating_point")}
 
 
 def add_row(folder: str | Path, row: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """From a config to the live parts it names."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from clockwork.editing.edit import Editor
 from clockwork.errors import MissingFileError, UserError
 from clockwork.experiments import configs
 from clockwork.experiments.command import missing_value
+from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.flops.editing import generation_steps
-from clockwork.io.atomic import atomic_write
 from clockwork.sampling.sampler import Setup, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -27,12 +26,6 @@ def make_setup(cfg: DictConfig, teacher: Teacher, adaptor: Adaptor | None = None
     split = SplitUNet(teacher.unet, str(cfg.cut))
     schedule = Schedule.parse(str(cfg.schedule)) if adaptor is not None else Schedule()
     return Setup(teacher, split, schedule, cfg.solver, cfg.steps, cfg.guidance, adaptor, name)
-
-
-def adaptor_folder(cfg: DictConfig, name: str, under: str) -> Path:
-    """Where an adaptor trained at the config's operating point lies."""
-    point = f"{cfg.cut}-{cfg.schedule}-{cfg.solver}-{cfg.steps}".replace(",", "_")
-    return Path(under) / Path(cfg.teacher.path).name / f"{name}-{point}"
 
 
 def require_values(cfg: DictConfig, *keys: str) -> None:
@@ -86,12 +79,25 @@ def trained_folder(cfg: DictConfig, name: str) -> Path:
         return fetch(name)
     folder = adaptor_folder(cfg, name, cfg.adaptors) / "adaptor"
     if not folder.is_dir():
-        raise MissingFileError(
-            f"no adaptor {name!r} trained at this point: run `python scripts/train.py adaptor={name} "
-            f"teacher.path={cfg.teacher.path} cut={cfg.cut} schedule={cfg.schedule} solver={cfg.solver} "
-            f"steps={cfg.steps}`, or name a folder"
-        )
+        command = configs.shell("train", training_overrides(cfg, name))
+        raise MissingFileError(f"no adaptor {name!r} trained at this point: run `{command}`, or name a folder")
     return folder
+
+
+def training_overrides(cfg: DictConfig, name: str) -> list[str]:
+    """What to pass to scripts/train.py for an adaptor at the config's operating point: what differs from the teacher's
+    own values, and the point."""
+    own = configs.teacher_config(str(cfg.teacher_name)).teacher
+    of_teacher = {
+        f"teacher.{key}": cfg.teacher[key]
+        for key in ("path", "guidance", "resolution", "openclip", "openclip_tag")
+        if cfg.teacher[key] != own[key]
+    }
+    point = {key: cfg[key] for key in ("cut", "schedule", "solver", "steps")}
+    guidance = {} if cfg.guidance == cfg.teacher.guidance else {"guidance": cfg.guidance}
+    output = {} if cfg.adaptors == "outputs/adaptors" else {"output": cfg.adaptors}
+    values = {"adaptor": name, "teacher": cfg.teacher_name, **of_teacher, **point, **guidance, **output}
+    return [configs.override(key, value) for key, value in values.items()]
 
 
 def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any]) -> Editor:
@@ -116,15 +122,3 @@ def editor_differences(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[
         for phase in ("inversion", "generation")
     )
     return inversion, generation
-
-
-def claim(output: Path, cfg: DictConfig, teacher: Teacher) -> None:
-    """Marks an output folder with its config and teacher, and refuses one that was begun with others."""
-    settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    wanted = {**settings, "teacher_hash": teacher.hash}
-    marker = output / "config.json"
-    if marker.is_file() and (begun := json.loads(marker.read_text())) != wanted:
-        other = sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))
-        raise UserError(f"{output} was begun with other {', '.join(other)}: say output=<another folder>, or remove it")
-    with atomic_write(marker) as partial:
-        partial.write_text(json.dumps(wanted, indent=2) + "\n")

@@ -8,7 +8,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from clockwork.errors import UserError
+from clockwork.errors import MissingFileError, UserError
 
 FOLDER = Path(__file__).parents[2] / "configs"
 
@@ -41,23 +41,34 @@ def user_overrides(config: str, overrides: Sequence[str]) -> list[str]:
     return list(overrides[len(teacher_overrides(config, overrides)) :])
 
 
-def _groups(config: str, teacher: str) -> list[str]:
-    named = _brings(teacher).get(config, {})
-    return [f"{key}={value}" for key, value in named.items() if (FOLDER / str(key)).is_dir()]
-
-
-def _brings(teacher: str) -> DictConfig:
-    """With what the yaml takes over from another by `defaults`."""
-    file = FOLDER / "teacher" / f"{teacher}.yaml"
+def teacher_config(name: str) -> DictConfig:
+    """A teacher's yaml, with what it takes over from others by `defaults`."""
+    file = FOLDER / "teacher" / f"{name}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml")))
-        raise UserError(f"no teacher {teacher!r}: choose among {known}, or write {file.name} (docs/extending.md)")
+        raise MissingFileError(f"no teacher {name!r}: choose among {known}, or write {file.name} (docs/extending.md)")
     content = OmegaConf.load(file)
     assert isinstance(content, DictConfig)
-    bases = [_brings(base) for base in content.get("defaults", []) if base != "_self_"]
-    merged = OmegaConf.merge(*bases, content.get("brings", {}))
+    bases = [teacher_config(base) for base in content.pop("defaults", []) if base != "_self_"]
+    merged = OmegaConf.merge(*bases, content)
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def override(key: str, value: Any) -> str:
+    """As Hydra wants it: a value with commas in quotes."""
+    return f"{key}='{value}'" if "," in str(value) else f"{key}={'null' if value is None else value}"
+
+
+def shell(script: str, overrides: Sequence[str]) -> str:
+    """A command as it is typed."""
+    words = [f'"{word}"' if "'" in word or "[" in word else word for word in overrides]
+    return " ".join([f"python scripts/{script}.py", *words])
+
+
+def _groups(config: str, teacher: str) -> list[str]:
+    named = teacher_config(teacher).get("brings", {}).get(config, {})
+    return [f"{key}={value}" for key, value in named.items() if (FOLDER / str(key)).is_dir()]
 
 
 def _default_teacher(config: str) -> list[str]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.errors import MissingFileError, UserError
@@ -66,7 +65,7 @@ class Table:
     def commands(self) -> list[str]:
         """What makes it."""
         evaluation = [f"+{self.kind}={self.number}", f"scale={self.scale['name']}", *self.overrides]
-        return list(dict.fromkeys(self.spec.get("made_by", [shell("evaluate", evaluation)])))
+        return list(dict.fromkeys(self.spec.get("made_by", [configs.shell("evaluate", evaluation)])))
 
     def by_teacher(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """The points that scripts/evaluate.py can run at this scale."""
@@ -81,7 +80,7 @@ class Table:
         own = self.spec.get("evaluate", {}).get(self.scale["name"], [])
         rest = [override for override in self.overrides if not override.startswith("scale.")]
         words = [*self.scale["evaluate"], *own, *rest, *self._teacher(teacher)]
-        return configs.compose_config("evaluate", words)
+        return configs.compose_config("evaluate", [f"teacher_name={teacher}", *words])
 
     def _teacher(self, name: str) -> list[str]:
         path = self.scale.get("paths", {}).get(name)
@@ -92,13 +91,13 @@ class Table:
         name = point["adaptor"]
         kind = [*point["train"], f"adaptor_name={name}"] if "train" in point else [f"adaptor={name}"]
         at = _trained_at(point, cfg)
-        where = [f"{key}='{value}'" if "," in str(value) else f"{key}={value}" for key, value in at.items()]
+        where = [configs.override(key, value) for key, value in at.items()]
         into = [f"output={o.removeprefix('adaptors=')}" for o in self.overrides if o.startswith("adaptors=")]
         return [*self.scale["train"], *self._teacher(point["teacher"]), *kind, *where, *into]
 
     def untrained(self, point: dict[str, Any], cfg: DictConfig) -> bool:
         """Whether the point's adaptor has yet to be trained; `cfg` is its teacher's."""
-        from clockwork.experiments.build import adaptor_folder
+        from clockwork.experiments.run_dir import adaptor_folder
 
         if point["adaptor"] in ("none", "identity"):
             return False
@@ -113,9 +112,11 @@ class Table:
             of = [point for point in points if point["teacher"] == teacher]
             try:
                 cfg = self.config(teacher)
-            except MissingConfigException:
+            except MissingFileError:
                 continue
-            training += [shell("train", self.training(point, cfg)) for point in of if self.untrained(point, cfg)]
+            training += [
+                configs.shell("train", self.training(point, cfg)) for point in of if self.untrained(point, cfg)
+            ]
         lines = "\n".join(dict.fromkeys([*training, *self.commands]))
         if "made_by" in self.spec and "inversion_steps" not in self.spec:
             return [f"Made by:\n\n```\n{lines}\n```"]
@@ -133,10 +134,10 @@ class Table:
             try:
                 cfg = self.config(teacher)
                 ready = [point for point in points if not self.untrained(point, cfg)]
-                lacking += [shell("train", self.training(point, cfg)) for point in points if point not in ready]
+                lacking += [configs.shell("train", self.training(point, cfg)) for point in points if point not in ready]
                 cfg.points = [{name: point[name] for name in DIFFERENCE if name in point} for point in ready]
                 found = measure(cfg) if ready else []
-            except (MissingFileError, MissingConfigException) as error:
+            except MissingFileError as error:
                 lacking.append(sentence(error))
                 continue
             digests |= {point["row"]: digest for point, digest in zip(ready, found, strict=True)}
@@ -153,9 +154,3 @@ def kind(point: dict[str, Any]) -> str:
     """The adaptor config behind a point's adaptor."""
     named = [word.removeprefix("adaptor=") for word in point.get("train", []) if word.startswith("adaptor=")]
     return named[0] if named else point["adaptor"]
-
-
-def shell(script: str, overrides: list[str]) -> str:
-    """A command as it is typed."""
-    words = [f'"{word}"' if "'" in word or "[" in word else word for word in overrides]
-    return " ".join([f"python scripts/{script}.py", *words])

@@ -14,7 +14,8 @@ from pytorch_lightning import LightningModule, Trainer
 from clockwork.adaptors import save_adaptor
 from clockwork.data.prompts import Prompt, miniature
 from clockwork.errors import UserError
-from clockwork.experiments.build import adaptor_folder, claim, make_setup
+from clockwork.experiments.build import make_setup
+from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.sampling.sampler import Setup, widths
@@ -29,8 +30,8 @@ from clockwork.training.samples import Samples, beside_teacher
 from clockwork.unet.split import SplitUNet
 
 
-def train_adaptor(cfg: DictConfig) -> Trainer:
-    """Trains and saves the config's adaptor; returns the finished trainer."""
+def train_adaptor(cfg: DictConfig) -> Trainer | None:
+    """Trains and saves the config's adaptor; returns the finished trainer, or None where it was trained already."""
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     items, held_out = train_and_validation_items(cfg)
@@ -40,8 +41,11 @@ def train_adaptor(cfg: DictConfig) -> Trainer:
     # Only the guided loss needs both halves of guidance in one batch: the paper's takes examples each for itself.
     data = _data(cfg, instantiate(cfg.data.examples)(setup), items, held_out, grouped=cfg.guided > 0)
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
-    claim(output, cfg, teacher)
-    if _first_process():
+    result = output / "adaptor"
+    if claim(output, cfg, teacher, items, result) >= cfg.epochs:
+        _print_finished(result, cfg.epochs)
+        return None
+    if is_main_process():
         print(adaptor_plan(data, setup, cfg.epochs, _processes(cfg)))
     guidance = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
     steps = setup.schedule.adaptor_steps(setup.calls)
@@ -53,15 +57,16 @@ def train_adaptor(cfg: DictConfig) -> Trainer:
             "weights": {"epoch": cfg.keep, "ema": cfg.ema},
             "openclip": teacher.pooled and teacher.pooled.config,
         }
-        save_adaptor(output / "adaptor", adaptor, setup.point, base_model=teacher.hub_name, **about)
-        log_adaptor(trainer.loggers, output / "adaptor", asdict(setup.point))
-        print(f"adaptor in {output / 'adaptor'}")
+        save_adaptor(result, adaptor, setup.point, base_model=teacher.hub_name, **about)
+        mark_trained(output, cfg.epochs)
+        log_adaptor(trainer.loggers, result, asdict(setup.point))
+        print(f"adaptor in {result}")
     return trainer
 
 
-def train_teacher(cfg: DictConfig) -> Trainer:
+def train_teacher(cfg: DictConfig) -> Trainer | None:
     """One training, or with a start and an end one a halving of the steps, each from the one before; returns the last
-    one's finished trainer."""
+    one's finished trainer, or None where it was trained already."""
     objective = instantiate(cfg.objective)
     items, held_out = train_and_validation_items(cfg)
     teacher = objective.func.check_teacher(instantiate(cfg.teacher))
@@ -70,8 +75,10 @@ def train_teacher(cfg: DictConfig) -> Trainer:
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
     # Before anything is written: not every UNet is fit for every objective, cut and solver.
     untrained, _ = objective.func.init_student(teacher), _full(cfg, teacher, stages[0])
-    output = Path(cfg.output) / name
-    claim(output, cfg, teacher)
+    output, result = Path(cfg.output) / name, Path(cfg.teachers) / name
+    if claim(output, cfg, teacher, items, result) >= cfg.epochs:
+        _print_finished(result, cfg.epochs)
+        return None
     for steps in stages:
         student = teacher.having(name, unet=untrained)
         guided = scales is not None or cfg.guidance != 1
@@ -84,11 +91,15 @@ def train_teacher(cfg: DictConfig) -> Trainer:
         student.unet.to(teacher.device).eval().requires_grad_(False)
         teacher, untrained = student, objective.func.init_student(student) if steps != stages[-1] else None
     if trainer.is_global_zero:
-        result = Path(cfg.teachers) / name
-        result.parent.mkdir(parents=True, exist_ok=True)
         teacher.save(result)
-        print(f"teacher in {result}: say teacher.path={result}")
+        mark_trained(output, cfg.epochs)
+        print(f"teacher in {result}: pass teacher.path={result}")
     return trainer
+
+
+def _print_finished(result: Path, epochs: int) -> None:
+    if is_main_process():
+        print(f"already trained for {epochs} epochs: {result}")
 
 
 def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Setup:
@@ -113,10 +124,6 @@ def train_and_validation_items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence
 def _processes(cfg: DictConfig) -> int:
     """How many train together: torchrun's, or those that Lightning will start."""
     return int(os.environ.get("WORLD_SIZE", cfg.trainer.devices * cfg.trainer.get("num_nodes", 1)))
-
-
-def _first_process() -> bool:
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def _data(

@@ -67,6 +67,26 @@ class Objective(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         self.figures = dict(checkpoint.get("figures", {}))
+        if self.lr_scheduler is not None:
+            for optimizer, scheduler in zip(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True):
+                _follow(self.lr_scheduler, optimizer["param_groups"], scheduler)
+
+
+def _follow(make: MakeScheduler, groups: list[dict[str, Any]], saved: dict[str, Any]) -> None:
+    """Puts a saved schedule on the module's own, where that differs: a run with more epochs than it began with has the
+    learning rate that one with all of them from the start would have by now."""
+    parameters = [{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": group["initial_lr"]} for group in groups]
+    optimizer = torch.optim.SGD(parameters)
+    scheduler = make(optimizer)
+    shape = {key: value for key, value in scheduler.state_dict().items() if key[0] != "_" and key != "last_epoch"}
+    if all(saved.get(key) == value for key, value in shape.items()):
+        return
+    for _ in range(saved["last_epoch"]):
+        optimizer.step()
+        scheduler.step()
+    saved.update(scheduler.state_dict())
+    for group, followed in zip(groups, optimizer.param_groups, strict=True):
+        group["lr"] = followed["lr"]
 
 
 class UNetDistillation(Objective):

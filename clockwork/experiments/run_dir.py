@@ -1,0 +1,143 @@
+"""The folder of a run: what it is named by, what it was begun with, and for how many epochs it has been trained."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from clockwork.data.prompts import Prompt
+from clockwork.errors import UserError
+from clockwork.io.atomic import atomic_write
+from clockwork.io.fingerprint import digest
+from clockwork.teachers import Teacher
+
+# Config keys that do not change a result: where things are, what is logged and shown; and the teacher, prompts and
+# images, which are compared by their content.
+IGNORED = {
+    *("adaptors", "brings", "data", "device", "examples_device", "grids", "hydra", "images", "logger", "name"),
+    *("output", "precision", "prompts", "samples_every", "teacher", "teacher_hash", "teacher_name", "teachers"),
+}
+MARKER = "config.json"
+
+
+def adaptor_folder(cfg: DictConfig, name: str, under: str) -> Path:
+    """The folder of the training of an adaptor at the config's operating point.
+
+    Args:
+        cfg: A config with an operating point.
+        name: The adaptor's, such as `resnet`.
+        under: The folder of all trainings.
+    """
+    point = f"{cfg.cut}-{cfg.schedule}-{cfg.solver}-{cfg.steps}".replace(",", "_")
+    teacher, side = Path(under) / Path(cfg.teacher.path).name, cfg.teacher.resolution
+    folder = teacher / f"{name}-{point}-g{float(cfg.guidance):g}{'' if side is None else f'-{side}px'}"
+    former = teacher / f"{name}-{point}"  # before names held guidance and resolution
+    return former if not folder.exists() and _was_trained_at(former, cfg) else folder
+
+
+def _was_trained_at(folder: Path, cfg: DictConfig) -> bool:
+    file = folder / "adaptor" / "config.json"
+    if not file.is_file():
+        return False
+    point = json.loads(file.read_text(encoding="utf-8"))["operating_point"]
+    return point["guidance"] == float(cfg.guidance) and cfg.teacher.resolution in (None, point["resolution"])
+
+
+def claim(output: Path, cfg: DictConfig, teacher: Teacher, items: Sequence[Prompt], result: Path | None = None) -> int:
+    """Marks the folder of a run with everything that changes its result, so that no other run goes on in it.
+
+    Args:
+        output: The folder.
+        cfg: The run's config.
+        teacher: Its teacher.
+        items: The prompts or captioned images that it uses.
+        result: What a training makes.
+
+    Returns:
+        For how many epochs the result has been trained; 0 without one.
+
+    Raises:
+        UserError: The folder was begun with something else, named with both values. More epochs extend a training.
+    """
+    wanted, marker = _settings(cfg, teacher, items), output / MARKER
+    found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    begun: dict[str, Any] = found.get("settings") or _former_settings(found)
+    if "settings" not in found:
+        begun = {key: value for key, value in begun.items() if key in wanted}
+    if different := _differences(begun, wanted if "settings" in found else {key: wanted[key] for key in begun}):
+        raise UserError(
+            f"{output} was begun with {'; '.join(different)}: pass what it was begun with to go on there, or "
+            "output=<another folder>"
+        )
+    # Earlier versions wrote no `trained`, and a result only at the end.
+    trained = found.get("trained", begun.get("epochs", 0)) if result is not None and result.is_dir() else 0
+    _write(marker, {"settings": wanted, "trained": trained, "config": OmegaConf.to_container(cfg, resolve=True)})
+    return int(trained)
+
+
+def mark_trained(output: Path, epochs: int) -> None:
+    """Records that a training has saved its result after so many epochs."""
+    marker = output / MARKER
+    _write(marker, {**json.loads(marker.read_text(encoding="utf-8")), "trained": epochs})
+
+
+def is_main_process() -> bool:
+    """Whether this process writes: the only one, or the first that torchrun or Lightning has started."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def _write(marker: Path, content: Mapping[str, Any]) -> None:
+    if is_main_process():
+        with atomic_write(marker) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _settings(cfg: DictConfig, teacher: Teacher, items: Sequence[Prompt]) -> dict[str, Any]:
+    """Everything that changes the result, by dotted key, as JSON holds it."""
+    content: Any = OmegaConf.to_container(cfg, resolve=True)
+    embedder = teacher.pooled
+    of_teacher = {
+        **teacher.identity,
+        "guidance": float(teacher.guidance),
+        "resolution": teacher.resolution,
+        "text_embedder": None if embedder is None else embedder.identity,
+    }
+    files = [Path(str(getattr(item, "source", ""))).name for item in items]
+    prompts = digest([(item.id, item.text, file) for item, file in zip(items, files, strict=True)])
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    return {**_flat(content, raw), **{f"teacher.{key}": v for key, v in of_teacher.items()}, "prompts": prompts}
+
+
+def _former_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a folder that an earlier version began: its whole config, with the teacher's fingerprint."""
+    return {**_flat(found, found), "teacher.unet": found["teacher_hash"]} if found else {}
+
+
+def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """A phrase per setting, of those that both know: a config key that a later version has added is not among them."""
+    known = {key.split(".")[0] for key in begun} & {key.split(".")[0] for key in wanted}
+    different = []
+    for key in sorted(begun.keys() | wanted.keys()):
+        before, now = begun.get(key), wanted.get(key)
+        extended = key == "epochs" and before is not None and now is not None and before < now
+        if key.split(".")[0] in known and before != now and not extended:
+            different.append(f"{key} {before}, not {now}")
+    return different
+
+
+def _flat(content: Mapping[str, Any], raw: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The values by dotted key, without those that do not change the result, or repeat another key's (`lr: ${…}`)."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        key = f"{above}{name}"
+        repeats = above and isinstance(raw[name], str) and raw[name].startswith("${")
+        if key in IGNORED or repeats or key.startswith("trainer.enable_"):
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, raw[name], f"{key}.")
+        else:
+            flat[key] = str(value).rpartition(".")[2] if name == "_target_" else value
+    return flat
