@@ -3,16 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install demo eval flops tables editing analysis notebooks test test-full test-compat bench lint miniature distilled chain clean
+.PHONY: install constraints demo eval flops tables editing analysis notebooks test test-full test-compat bench lint docs gpu-check miniature distilled chain clean
 
-.venv/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: say make PYTHON=…")'
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: run make PYTHON=<python>")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --progress-bar off -e '.[dev]'
+	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e '.[dev]'
 	touch $@
 
 install: .venv/.installed
+
+# Writes constraints.txt again, from an environment whose tests pass. CUDA's own packages follow torch.
+constraints: install
+	@head -1 constraints.txt > constraints.new
+	@$(BIN)/pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|cwevals|fid-helper)|@' >> constraints.new
+	@mv constraints.new constraints.txt
 
 # The main job on the miniature, in minutes on two cores: adaptors at 8, 6 and 4 steps, then the table and the pictures.
 demo: install
@@ -72,21 +78,27 @@ editing: install
 	@cp outputs/editing/figure6.png docs/editing.png
 	@cp outputs/editing/pictures-scenes-100.png docs/editing-pictures.png
 
+# Everything on one GPU with random weights at real size, in minutes: outputs/gpu/report.md.
+gpu-check: install
+	@$(RUN) scripts/gpu_check.py
+
 # What the parts cost against each other.
 bench: install
 	$(RUN) scripts/bench.py
 
-# The contract (chain equals unet.forward) and a pipeline with the hook, with the oldest diffusers that pyproject allows
-# and with the newest; each in a folder of its own that is thrown away.
-test-compat: install
-	@oldest=$$(sed -n 's/.*"diffusers>=\(.*\)".*/\1/p' pyproject.toml); \
-	for version in "==$$oldest" ""; do \
+# The contract (chain equals unet.forward), FLOPs and pipelines on the oldest and the newest torch and diffusers that
+# pyproject allows, each in an environment of its own that is removed afterwards. Core packages only: torchvision, which
+# the newest torch may have to wait for, is not one.
+COMPAT = tests/test_split.py tests/test_flops.py "tests/test_pipeline.py::test_pipeline[StableDiffusionPipeline]" \
+  "tests/test_pipeline.py::test_pipeline[StableDiffusionXLPipeline]"
+test-compat:
+	@for end in oldest newest; do \
 	  folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	  $(BIN)/pip install --quiet --no-deps --target "$$folder" "diffusers$$version" && \
-	  PYTHONPATH="$$folder:." $(RUN) -c 'import diffusers; print("diffusers", diffusers.__version__)' && \
-	  PYTHONPATH="$$folder:." $(RUN) -m pytest tests/test_split.py \
-	    "tests/test_pipeline.py::test_pipeline[StableDiffusionPipeline]" \
-	    "tests/test_pipeline.py::test_pipeline[StableDiffusionXLPipeline]" || exit; \
+	  $(PYTHON) -m venv "$$folder" && \
+	  "$$folder/bin/python" scripts/compat.py $$end > "$$folder/requirements.txt" && \
+	  "$$folder/bin/pip" install --quiet --progress-bar off -r "$$folder/requirements.txt" && \
+	  "$$folder/bin/python" -c 'import torch, diffusers; print("torch", torch.__version__, "diffusers", diffusers.__version__)' && \
+	  PYTHONPATH=. "$$folder/bin/python" -m pytest -p no:cacheprovider $(COMPAT) || exit; \
 	  rm -rf "$$folder"; \
 	done
 
@@ -94,6 +106,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation with its API reference, from the docstrings: outputs/site. Warnings are errors.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Trains the miniature from nothing: hours on two cores, resumable.
 miniature: install

@@ -1,0 +1,26 @@
+"""Prints what `make test-compat` installs: `compat.py oldest` or `compat.py newest` versions of the core packages."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+CORE = ("torch", "diffusers", "transformers", "safetensors", "huggingface-hub", "numpy", "tqdm", "pillow")
+TESTS = ("scipy", "pyyaml", "peft", "accelerate", "pytest", "DeepCache")  # what the selected tests import besides
+
+
+def requirements(end: str) -> list[str]:
+    """One requirement per line; the oldest pins torch, diffusers and transformers to their lower bounds."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    chosen = [line for line in lines if re.split("[>=<]", line)[0] in (*CORE, *TESTS)]
+    if end == "newest":
+        return chosen
+    pinned = re.compile(r"^(torch|diffusers|transformers)>=")
+    return [pinned.sub(r"\1==", line) for line in chosen]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in (["oldest"], ["newest"]):
+        sys.exit("pass oldest or newest")
+    print("\n".join(requirements(sys.argv[1])))
