@@ -48,7 +48,8 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
     at every size.
 
     Args:
-        a, b: `batch × …`.
+        a: `batch × …`.
+        b: As `a`.
 
     Returns:
         `batch`. Its gradient is 0 where an example's `a` equals `b`.

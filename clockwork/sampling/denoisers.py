@@ -105,8 +105,10 @@ def estimate(
 
     Args:
         adaptor: In any floating precision: usually float32 while it is trained, the UNet's in a pipeline.
-        r_in, r_out_prev: Features at the cut, `batch × channels × height × width`; `r_out_prev` is the step before's.
-        t_emb, text_emb: Embeddings, `batch × width`.
+        r_in: Features that leave the kept down layers, `batch × channels × height × width`.
+        r_out_prev: The step before's `r_out`, `batch × channels × height × width`.
+        t_emb: The UNet's time embedding, `batch × width`.
+        text_emb: The prompts' text embedding, `batch × width`.
     """
     dtype = adaptor.dtype or r_in.dtype
     inputs = (None if x is None else x.to(dtype) for x in (r_in, r_out_prev, t_emb, text_emb))

@@ -49,7 +49,8 @@ class RectifiedFlow(SchedulerMixin, ConfigMixin):
         """Interpolates linearly between data and noise.
 
         Args:
-            data, noise: `batch × channels × height × width`.
+            data: `batch × channels × height × width`.
+            noise: As `data`.
             timesteps: One per example.
         """
         noisy = (timesteps / self.config.num_train_timesteps).to(data)[:, None, None, None]
