@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     seeds = list(range(cfg.seed, cfg.seed + cfg.count))
     size = {"height": teacher.resolution, "width": teacher.resolution}
     call = {"num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance, **size}
-    pairs = [compare(teacher.pipe, cfg.prompt, seed, call) for seed in seeds]
+    pairs = [compare(teacher, cfg.prompt, seed, call) for seed in seeds]
     output = Path(cfg.output)
     write_grid(output, {f"seed {pair.seed}": pair.pictures for pair in pairs})
     told = [pair.told() for pair in pairs]
