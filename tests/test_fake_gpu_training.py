@@ -1,0 +1,115 @@
+"""Training at real size on a GPU that is not there (`helpers/fake_gpu.py`): float16 teachers, float32 in training.
+
+Lightning's own loop runs, on `cuda:0`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.fake_gpu import GPU, FakeGPU
+from helpers.real_size import PROMPTS, WIDTHS, RealSize, real_size, switched_on
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch import Tensor
+
+from clockwork.adaptors.resnet import ResNet
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher
+from clockwork.training.callbacks import StopWhenNotFinite
+from clockwork.training.datamodule import OnlineDataModule
+from clockwork.training.epoch_means import EpochMeans
+from clockwork.training.examples import AdaptorExample, Unrolled
+from clockwork.training.fit import fit
+from clockwork.training.latents import UnrolledStates
+from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.objectives.base import UNetDistillation
+from clockwork.training.objectives.features import FeatureDistillation
+from clockwork.training.objectives.guidance import Guidance
+from clockwork.training.objectives.progressive import Progressive
+
+
+@pytest.fixture(params=["sd15", "sdxl"])
+def real(request: pytest.FixtureRequest) -> Iterator[RealSize]:
+    with switched_on(real_size(request.param)) as built:
+        yield built
+
+
+class AnyDevice(CPUAccelerator):
+    def setup_device(self, device: torch.device) -> None:
+        """Lightning's own accelerators ask whether the device is there."""
+
+
+class Watch(Callback):
+    """From the first batch of each epoch to the end of its last: what the host reads, and what the gradients are."""
+
+    def __init__(self, gpu: FakeGPU) -> None:
+        self.gpu = gpu
+        self.seen: list[tuple[int, list[str], set[Any]]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        self.gpu.training = True
+        if batch_idx == 0:
+            self.gpu.host_reads.clear()
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:
+        self.gradients = {(p.grad.device, p.grad.dtype) for p in module.parameters()}
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.gpu.training = False
+        self.seen.append((batch_idx, list(self.gpu.host_reads), self.gradients))
+
+
+def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The host never waits for the GPU between an epoch's first batch and its last: not in the loop, nor for averaged
+    weights, clipping, or the look at numbers that are not finite."""
+    # At the end of an epoch values are read, which are not there; nor can they be saved.
+    monkeypatch.setattr(StopWhenNotFinite, "_look", lambda *_: None)
+    monkeypatch.setattr(EpochMeans, "read", lambda self: {})
+    monkeypatch.setattr(Trainer, "save_checkpoint", lambda *_, **__: None)
+    watch = Watch(real.gpu)
+    with GPU:
+        adaptor = ResNet(WIDTHS)
+    setup = replace(real.setup, adaptor=adaptor)
+    data = OnlineDataModule(Unrolled(setup), PROMPTS, 2, repeats=2, batch_size=2, place="device")
+    module = Distillation(adaptor, [2], setup.guidance, guided=1.0)
+    strategy = SingleDeviceStrategy(GPU, accelerator=AnyDevice())
+    quiet = {"strategy": strategy, "logger": False, "enable_progress_bar": False}
+    fit(module, tmp_path, data, [watch], max_epochs=1, ema=0.999, gradient_clip_val=1.0, **quiet)
+    assert watch.seen == [(number, [], {(GPU, torch.float32)}) for number in range(4)]
+
+
+def test_own_features() -> None:
+    """After the first adaptor step the examples hold what the adaptor makes of them, in the teacher's precision."""
+    with switched_on(real_size("sd15")) as sd15:
+        clock4 = replace(sd15.setup, schedule=Schedule.parse("clock4"), steps=3)
+        parts: list[AdaptorExample] = list(Unrolled(clock4, "own").parts(PROMPTS, 1, 0))
+    assert [len(part) for part in parts] == [4, 4]  # two adaptor steps of two prompts with guidance
+    assert {(part.r_out_prev.device, part.r_out_prev.dtype) for part in parts} == {(GPU, torch.float16)}
+
+
+OBJECTIVES: dict[str, tuple[type[UNetDistillation], float]] = {
+    "recover": (FeatureDistillation, 7.5),
+    "guidance": (Guidance, 7.5),
+    "progressive": (Progressive, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_step_of_an_objective_that_makes_a_teacher(name: str) -> None:
+    objective, guidance = OBJECTIVES[name]
+    with switched_on(real_size("sd15")) as sd15:
+        teacher = objective.check_teacher(Teacher("sd15", sd15.teacher.pipe, guidance))
+        setup = replace(sd15.setup, teacher=teacher, adaptor=None, schedule=Schedule(), guidance=guidance)
+        states = UnrolledStates(setup)(PROMPTS, 1)
+        module = objective(teacher, objective.init_student(teacher), steps=2, guided=guidance != 1)
+        sd15.gpu.training = True
+        loss: Tensor = module.training_step(states, 0)
+        loss.backward()
+        sd15.gpu.training = False
+        assert (loss.device, loss.dtype) == (GPU, torch.float32)
+        assert {(p.grad.device, p.grad.dtype) for p in module.unet.parameters()} == {(GPU, torch.float32)}
