@@ -15,7 +15,7 @@ from clockwork.adaptors.resnet import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.sampling.sampler import Setup
 from clockwork.schedule import Schedule
-from clockwork.teachers import Teacher
+from clockwork.teachers import Teacher, text_embedder
 from clockwork.teachers.random_weights import random_pipeline
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.split import SplitUNet
@@ -52,7 +52,19 @@ def _gpu() -> FakeGPU:
 @cache
 def real_size(name: str) -> RealSize:
     """`sd15`, `sd21` or `sdxl`, as `load_teacher` leaves it on a GPU, made once."""
-    gpu = _gpu()
+    return _build(name, _gpu())
+
+
+@contextmanager
+def alone(name: str) -> Iterator[RealSize]:
+    """The same on a GPU with nothing else on it, switched on."""
+    text_embedder._load.cache_clear()
+    with switched_on(_build(name, FakeGPU())) as real:
+        yield real
+    text_embedder._load.cache_clear()
+
+
+def _build(name: str, gpu: FakeGPU) -> RealSize:
     with gpu.on():
         teacher = _teacher(name)
         with GPU:
