@@ -11,12 +11,18 @@ from clockwork.experiments.command import command
 
 def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
     """What is timed, and what it stands against."""
+    import copy
+    from itertools import cycle
+    from types import SimpleNamespace
+
     import torch
     from hydra.utils import instantiate
 
+    import clockwork
     from clockwork.adaptors import Identity
     from clockwork.experiments.build import make_setup
     from clockwork.sampling.sampler import widths
+    from clockwork.sampling.solvers import make_solver
 
     teacher = instantiate(cfg.teacher)
     full = make_setup(cfg, teacher)
@@ -27,10 +33,16 @@ def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
     e = full.split.embed(noise, t, tokens)
     high = full.split.high_in(e)
     r_out = full.split.low(high, e)
+    # steps through `clockwork.enable`, of a UNet of its own: what the hook costs
+    pipe = SimpleNamespace(unet=copy.deepcopy(teacher.unet), scheduler=make_solver("ddim", teacher.noise_schedule))
+    pipe.scheduler.set_timesteps(50)
+    timesteps = cycle(pipe.scheduler.timesteps)
+    clockwork.enable(pipe, schedule="full", cut=full.split.cut)
     call = {"latents": noise, "num_inference_steps": full.steps, "guidance_scale": cfg.guidance}
     return {
         "the UNet": (lambda: teacher.unet(noise, t, tokens), None),
         "the UNet in two parts": (lambda: full.split(noise, t, tokens), "the UNet"),
+        "the UNet with the hook": (lambda: pipe.unet(noise, next(timesteps), tokens), "the UNet in two parts"),
         "an identity step": (lambda: full.split.high_out(r_out, full.split.high_in(e), e), "the UNet"),
         "diffusers' pipeline": (lambda: teacher.pipe(captions, **call, output_type="latent"), None),
         "the roll-out": (lambda: full.latents(captions, noise), "diffusers' pipeline"),

@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,10 +28,17 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+import clockwork
+from clockwork.adaptors import ResNet
 from clockwork.miniature import WEIGHTS
+from clockwork.operating_point import OperatingPoint
+from clockwork.sampling.sampler import widths
+from clockwork.sampling.solvers import make_solver
+from clockwork.teachers import Teacher
 
 PROMPT = "a large red circle in the center on a plain blue background"
 PIXELS = 32
+GIVEN = {"steps": 4, "guidance_scale": 3.0}  # where `random_adaptor` is at home
 
 
 @cache
@@ -141,8 +149,28 @@ def make(name: str = "StableDiffusionPipeline", given_solver: Any = None) -> tup
     return pipe, arguments
 
 
-def paint(pipe: Any, seed: int = 0, steps: int = 4, **arguments: Any) -> Tensor:
+def generate(pipe: Any, seed: int = 0, steps: int = 4, **arguments: Any) -> Tensor:
     """Latents: the decoder is not ours."""
     given = {"prompt": PROMPT, "guidance_scale": 5.0, "output_type": "latent", **arguments}
     generator = torch.Generator().manual_seed(seed)
     return pipe(num_inference_steps=steps, generator=generator, **given).images
+
+
+def miniature_pipeline(teacher: Teacher) -> StableDiffusionPipeline:
+    """A copy of the teacher's, with DPM++."""
+    pipe = copy.deepcopy(teacher.pipe)
+    pipe.scheduler = make_solver("dpm++", teacher.noise_schedule)
+    return pipe
+
+
+def random_adaptor(teacher: Teacher, folder: Path) -> Path:
+    """A ResNet's folder, with every input, text too, for the operating point of `GIVEN`."""
+    torch.manual_seed(0)
+    adaptor = ResNet(widths(teacher, "stage1"), 16, 1)
+    for weight in adaptor.parameters():
+        nn.init.normal_(weight, std=0.05)
+    cut = str(clockwork.SplitUNet(teacher.unet).cut)
+    point = OperatingPoint("miniature", teacher.hash, cut, "clock2", "dpm++", 4, 3.0, 32)
+    assert teacher.pooled is not None
+    clockwork.save_adaptor(folder, adaptor, point, openclip=teacher.pooled.config)
+    return folder

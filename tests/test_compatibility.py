@@ -5,20 +5,30 @@ from pathlib import Path
 
 import test_pipeline
 import test_pipeline_adaptor
+import test_pipeline_adaptor_copy
+import test_pipeline_devices
 import test_pipeline_loops
 import test_pipeline_modules
 import test_pipeline_state
+import test_pipeline_text
+import test_pipeline_threads
 import test_split
+import test_step_tracking
 from pipelines import KINDS
 
 ROOT = Path(__file__).parent.parent
 MODULES = (
     test_pipeline,
     test_pipeline_adaptor,
+    test_pipeline_adaptor_copy,
+    test_pipeline_devices,
     test_pipeline_loops,
     test_pipeline_modules,
     test_pipeline_state,
+    test_pipeline_text,
+    test_pipeline_threads,
     test_split,
+    test_step_tracking,
 )
 CASES = {"test_pipeline": KINDS, "test_feature": test_pipeline.FEATURES}
 

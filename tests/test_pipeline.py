@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines import KINDS, PROMPT, make, paint
+from pipelines import KINDS, PROMPT, generate, make
 from torch import Tensor
 
 import clockwork
@@ -20,17 +20,17 @@ def counts(pipe: Any) -> tuple[int, int]:
 
 def without_and_with(pipe: Any, **arguments: Any) -> tuple[Tensor, Tensor]:
     """The pipeline's latents, and those of clock 2; on the way, that full steps and `disable` are exact."""
-    plain = paint(pipe, **arguments)
+    plain = generate(pipe, **arguments)
     clockwork.enable(pipe, schedule="full")
-    assert torch.equal(paint(pipe, **arguments), plain)
+    assert torch.equal(generate(pipe, **arguments), plain)
     clockwork.enable(pipe, schedule="clock2")
-    clocked = paint(pipe, **arguments)
+    clocked = generate(pipe, **arguments)
     full, adaptor = counts(pipe)
     assert full - adaptor in (0, 1) and adaptor > 0  # alternating
     assert not any(step.forced_full_reason for step in enabled(pipe).log.steps)
-    assert torch.equal(paint(pipe, **arguments), clocked)  # nothing stays behind
+    assert torch.equal(generate(pipe, **arguments), clocked)  # nothing stays behind
     clockwork.disable(pipe)
-    assert torch.equal(paint(pipe, **arguments), plain)
+    assert torch.equal(generate(pipe, **arguments), plain)
     assert clocked.isfinite().all() and not torch.equal(clocked, plain)
     return plain, clocked
 
@@ -79,7 +79,7 @@ FEATURES: dict[str, Any] = {
     "no guidance": lambda pipe: {"guidance_scale": 1.0},
     "guidance rescale": lambda pipe: {"guidance_rescale": 0.7},
     "negative prompt": lambda pipe: {"negative_prompt": "a green star"},
-    "several images a prompt": lambda pipe: {"num_images_per_prompt": 2},
+    "several images per prompt": lambda pipe: {"num_images_per_prompt": 2},
     "several prompts": lambda pipe: {"prompt": ["a green star", "a red circle"], "negative_prompt": ["a", "b"]},
     "odd sizes": lambda pipe: {"height": 40, "width": 56},
     "float16": lambda pipe: pipe.to(torch.float16) and {},
@@ -103,7 +103,7 @@ FEATURES: dict[str, Any] = {
 def test_feature(feature: str) -> None:
     """Each changes the pipeline's own result, or it would prove nothing."""
     pipe, _ = make()
-    before = paint(pipe)
+    before = generate(pipe)
     arguments = FEATURES[feature](pipe)
     plain, _ = without_and_with(pipe, **arguments)
     if feature not in ("attention slicing", "VAE tiling"):
@@ -113,17 +113,17 @@ def test_feature(feature: str) -> None:
 def test_lora_fused_and_unfused_while_enabled() -> None:
     pipe, _ = make()
     lora(pipe)
-    unfused = paint(pipe)
+    unfused = generate(pipe)
     clockwork.enable(pipe, schedule="full")
     pipe.unet.fuse_lora()
-    fused = paint(pipe)
+    fused = generate(pipe)
     assert torch.allclose(fused, unfused, atol=1e-3)
     pipe.unet.unfuse_lora()
-    again = paint(pipe)
+    again = generate(pipe)
     clockwork.disable(pipe)
-    assert torch.equal(paint(pipe), again)
+    assert torch.equal(generate(pipe), again)
     pipe.unet.fuse_lora()
-    assert torch.equal(paint(pipe), fused)
+    assert torch.equal(generate(pipe), fused)
 
 
 def test_controlnet_reaches_adaptor_steps_in_the_high_res_part_only() -> None:
@@ -133,16 +133,16 @@ def test_controlnet_reaches_adaptor_steps_in_the_high_res_part_only() -> None:
     clockwork.enable(pipe, cut="layer1")
 
     def blank(residuals: Any) -> Tensor:
-        """`paint` with some residuals zero, on adaptor steps only."""
+        """`generate` with some residuals zero, on adaptor steps only."""
         hook = net.register_forward_hook(
             lambda _, __, output: residuals(*output) if len(enabled(pipe).log.steps) % 2 else output
         )
         try:
-            return paint(pipe, **arguments)
+            return generate(pipe, **arguments)
         finally:
             hook.remove()
 
-    whole = paint(pipe, **arguments)
+    whole = generate(pipe, **arguments)
     none_low = blank(lambda down, mid: ([down[0], *(torch.zeros_like(r) for r in down[1:])], torch.zeros_like(mid)))
     none_high = blank(lambda down, mid: ([torch.zeros_like(down[0]), *down[1:]], mid))
     assert torch.equal(none_low, whole)
@@ -155,12 +155,12 @@ def test_the_identity_at_layer1_is_deepcache(interval: int) -> None:
 
     pipe, _ = make()
     clockwork.enable(pipe, schedule=f"clock{interval}", cut="layer1")
-    ours = paint(pipe, steps=5)
+    ours = generate(pipe, steps=5)
     clockwork.disable(pipe)
     helper = DeepCacheSDHelper(pipe=pipe)
     helper.set_params(cache_interval=interval, cache_branch_id=0)
     helper.enable()
-    assert torch.equal(paint(pipe, steps=5), ours)
+    assert torch.equal(generate(pipe, steps=5), ours)
 
 
 @pytest.mark.parametrize("name", ["clock2", "2,3", "full"])
@@ -173,7 +173,7 @@ def test_the_rollout_is_a_second_way(name: str) -> None:
     pipe, _ = make()
     clockwork.enable(pipe, schedule=name)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(9))
-    ours = paint(pipe, latents=noise)
+    ours = generate(pipe, latents=noise)
     clockwork.disable(pipe)
     positive, negative = pipe.encode_prompt(PROMPT, torch.device("cpu"), 1, True)
     split = clockwork.SplitUNet(pipe.unet)
@@ -186,13 +186,13 @@ def test_enabling_again_replaces() -> None:
     pipe, _ = make()
     clockwork.enable(pipe, schedule="clock4", cut="stage2")
     clockwork.enable(pipe, schedule="clock2", cut="1,2")
-    twice = paint(pipe)
+    twice = generate(pipe)
     other, _ = make()
     clockwork.enable(other, schedule="clock2", cut="1,2")
-    assert torch.equal(paint(other), twice)
+    assert torch.equal(generate(other), twice)
     with pytest.raises(ValueError, match="unknown cut"):
         clockwork.enable(pipe, cut="stage9")
-    assert torch.equal(paint(pipe), twice)  # a mistake leaves what was there
+    assert torch.equal(generate(pipe), twice)  # a mistake leaves what was there
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -209,7 +209,7 @@ def test_refused(mistake: str) -> None:
     pipe, _ = make()
     with pytest.raises(ValueError, match=said):
         clockwork.enable(pipe, **arguments)
-        paint(pipe)
+        generate(pipe)
 
 
 def test_other_denoisers_are_refused_by_name() -> None:
@@ -233,7 +233,7 @@ def test_a_summary_tells_steps_and_flops(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(ValueError, match="not enabled"):
         clockwork.summary(pipe)
     clockwork.enable(pipe)
-    paint(pipe, steps=5)
+    generate(pipe, steps=5)
     told = clockwork.summary(pipe)
     said = capsys.readouterr().out
     assert (told.full_steps, told.adaptor_steps, told.forced_full_steps) == (3, 2, {})

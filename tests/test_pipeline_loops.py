@@ -1,21 +1,17 @@
-"""Loops of one's own over an enabled UNet, one or several, in threads too: whose step is whose, or a full one."""
+"""Loops of one's own over an enabled UNet, one or several: whose step is whose, or a full one."""
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from pipelines import make, paint, solver
+from pipelines import make, solver
 from test_pipeline_state import StoppedError, fresh, reasons, steps
 from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled
 from clockwork.pipeline.step_tracking import DISORDER, UNKNOWN
-from clockwork.pipeline.summary import summarise
 
 
 def loop(pipe: Any, seed: int, timesteps: Any, text: Tensor, batch: int = 1, barrier: Any = None) -> Any:
@@ -166,112 +162,3 @@ def test_a_step_left_out_is_followed_by_a_full_one() -> None:
     order = [pipe.scheduler.timesteps[i] for i in (0, 1, 3, 4, 5)]
     list(loop(pipe, 0, order, texts(1)[0]))
     assert steps(pipe) == "FaFFa" and reasons(pipe) == [DISORDER]
-
-
-def test_threads_in_turn() -> None:
-    """A picture in one thread, then one in another, then the first again; and one that stands still meanwhile."""
-    pipe, _ = fresh()
-    alone = paint(fresh()[0])
-    painted: list[Tensor] = []
-
-    def work() -> None:
-        painted.append(paint(pipe))
-
-    for _ in range(2):
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        painted.append(paint(pipe))
-    assert all(torch.equal(one, alone) for one in painted)
-
-
-@torch.no_grad()
-def test_threads_step_by_step_in_turn() -> None:
-    """Two threads, a step each in turn, on the same timesteps: each has features of its own."""
-    pipe, _ = fresh()
-    pipe.scheduler.set_timesteps(4)
-    given = texts(1) * 2
-    alone = [list(loop(pipe, seed, pipe.scheduler.timesteps, text))[-1] for seed, text in enumerate(given)]
-    turn = [threading.Semaphore(1), threading.Semaphore(0)]
-    painted: dict[int, Tensor] = {}
-
-    def work(i: int) -> None:
-        with torch.no_grad():
-            mine = loop(pipe, i, pipe.scheduler.timesteps, given[i])
-            for _ in range(4):
-                turn[i].acquire()
-                painted[i] = next(mine)
-                turn[1 - i].release()
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(torch.equal(painted[i], alone[i]) for i in range(2))
-
-
-@torch.no_grad()
-def test_threads_at_once_have_a_log_each() -> None:
-    """Really at once, step by step, on the same timesteps: images, batches and abortions of one are not the other's."""
-    pipe, _ = fresh()
-    pipe.scheduler.set_timesteps(6)
-    timesteps, (text,) = pipe.scheduler.timesteps, texts(1)
-    alone, figures = {}, {}
-    for batch in (1, 2):
-        alone[batch] = list(loop(pipe, batch, timesteps, text.repeat(batch, 1, 1), batch))[-1]
-        figures[batch] = summarise(pipe)
-    together, found = threading.Barrier(2, timeout=60), {}
-
-    def work(batch: int) -> None:
-        own = text.repeat(batch, 1, 1)
-        with torch.no_grad():
-            aborted = loop(pipe, 7, timesteps, own, batch)
-            for step in range(2):
-                together.wait()
-                if step < batch:
-                    next(aborted)
-            for image in range(2):
-                together.wait()
-                latents = list(loop(pipe, batch, timesteps, own, batch, together))[-1]
-                found[batch, image] = latents, summarise(pipe)
-
-    run_threads(work, [1, 2])
-    for batch in (1, 2):
-        latents, told = found[batch, 1]
-        assert torch.equal(latents, alone[batch])
-        assert told == figures[batch]
-    assert figures[1].flops.full != figures[2].flops.full
-    assert summarise(pipe) == figures[2]  # this thread's own last image
-
-
-@torch.no_grad()
-def test_a_summary_in_a_thread_that_generated_nothing() -> None:
-    """That of the last step in all threads, finished or not."""
-    pipe, _ = fresh()
-    pipe.scheduler.set_timesteps(4)
-    (text,) = texts(1)
-    with ThreadPoolExecutor(1) as worker:
-        worker.submit(generate_here, pipe, text, 4).result()
-        told = summarise(pipe)
-        assert (told.full_steps, told.adaptor_steps) == (2, 2)
-        worker.submit(generate_here, pipe, text, 3).result()
-        told = summarise(pipe)
-        assert (told.full_steps, told.adaptor_steps) == (2, 1)
-        generate_here(pipe, text, 1)
-        worker.submit(generate_here, pipe, text, 4).result()
-        told = summarise(pipe)
-        assert (told.full_steps, told.adaptor_steps) == (1, 0)
-
-
-@torch.no_grad()
-def generate_here(pipe: Any, text: Tensor, count: int) -> None:
-    image = loop(pipe, 0, pipe.scheduler.timesteps, text)
-    for _ in range(count):
-        next(image)
-
-
-def run_threads(work: Callable[[int], None], numbers: list[int]) -> None:
-    with ThreadPoolExecutor(len(numbers)) as threads:
-        for done in [threads.submit(work, number) for number in numbers]:
-            done.result()

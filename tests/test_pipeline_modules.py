@@ -9,7 +9,7 @@ import accelerate
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
-from pipelines import make, paint, picture, solver
+from pipelines import generate, make, picture, solver
 from test_pipeline import counts
 from test_pipeline_state import fresh, reasons, steps
 from torch import Tensor
@@ -21,23 +21,23 @@ from clockwork.pipeline.step_tracking import UNKNOWN
 
 @pytest.fixture(scope="module")
 def plain() -> Tensor:
-    return paint(make()[0])
+    return generate(make()[0])
 
 
 @pytest.fixture(scope="module")
 def clocked() -> Tensor:
-    return paint(fresh()[0])
+    return generate(fresh()[0])
 
 
 def test_save_pretrained(plain: Tensor, tmp_path: Path) -> None:
     pipe, _ = fresh()
-    paint(pipe)
+    generate(pipe)
     pipe.save_pretrained(tmp_path)
     again = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     again.set_progress_bar_config(disable=True)
     ours, theirs = make()[0].unet.state_dict(), again.unet.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert torch.equal(paint(again), plain)  # saved as it is without Clockwork
+    assert torch.equal(generate(again), plain)  # saved as it is without Clockwork
 
 
 def test_from_pipe(plain: Tensor) -> None:
@@ -46,31 +46,31 @@ def test_from_pipe(plain: Tensor) -> None:
     changed = {"image": picture(3), "strength": 0.75}
     other = StableDiffusionImg2ImgPipeline.from_pipe(pipe)
     other.set_progress_bar_config(disable=True)
-    with_it = paint(other, **changed)
+    with_it = generate(other, **changed)
     assert counts(pipe) == (2, 1)
     alone, _ = fresh("StableDiffusionImg2ImgPipeline")
-    assert torch.equal(paint(alone, **changed), with_it)
+    assert torch.equal(generate(alone, **changed), with_it)
     other.scheduler = solver(type(pipe.scheduler))
-    full = paint(other, **changed)  # of this solver nothing is known
+    full = generate(other, **changed)  # of this solver nothing is known
     assert reasons(pipe) == [UNKNOWN] * 3
     clockwork.disable(other)
-    assert torch.equal(paint(other, **changed), full)
-    assert torch.equal(paint(pipe), plain)
+    assert torch.equal(generate(other, **changed), full)
+    assert torch.equal(generate(pipe), plain)
     clockwork.enable(other)
-    assert torch.equal(paint(other, **changed), with_it)
+    assert torch.equal(generate(other, **changed), with_it)
 
 
 def test_a_copy_is_clocked_by_itself(plain: Tensor, clocked: Tensor) -> None:
     pipe, _ = fresh()
-    paint(pipe, seed=5)
+    generate(pipe, seed=5)
     twin = copy.deepcopy(pipe)
     for weight in pipe.unet.parameters():
         weight.zero_()
-    assert torch.equal(paint(twin), clocked)
+    assert torch.equal(generate(twin), clocked)
     assert steps(twin) == "FaFa" and not reasons(twin)
     assert enabled(twin).clocked.split.unet is twin.unet and enabled(twin).pipe is twin
     clockwork.disable(twin)
-    assert torch.equal(paint(twin), plain)
+    assert torch.equal(generate(twin), plain)
     assert clockwork.summary(pipe).adaptor_steps == 2
 
 
@@ -78,12 +78,12 @@ def test_a_copied_unet_in_another_pipeline(clocked: Tensor) -> None:
     pipe, _ = fresh()
     other, _ = make()
     other.unet = copy.deepcopy(pipe.unet)
-    full = paint(other)
+    full = generate(other)
     assert set(reasons(other)) == {UNKNOWN}
     clockwork.enable(other)
-    assert torch.equal(paint(other), clocked)
+    assert torch.equal(generate(other), clocked)
     clockwork.disable(other)
-    assert torch.equal(paint(other), full)
+    assert torch.equal(generate(other), full)
 
 
 OFFLOADING: dict[str, Callable[[Any], Any]] = {  # what diffusers calls, with the CPU in the accelerator's place
@@ -106,14 +106,14 @@ def test_offloading(kind: str, first: str, plain: Tensor, clocked: Tensor) -> No
     hook, moved = pipe.unet._hf_hook, []
     before = hook.pre_forward
     hook.pre_forward = lambda *args, **kwargs: moved.append(1) or before(*args, **kwargs)
-    assert torch.equal(paint(pipe), clocked)
+    assert torch.equal(generate(pipe), clocked)
     assert len(moved) == 4  # adaptor steps too have the weights brought
-    assert torch.equal(paint(pipe), clocked) and not reasons(pipe)
+    assert torch.equal(generate(pipe), clocked) and not reasons(pipe)
     assert clockwork.summary(pipe).flops.full > 0
     clockwork.disable(pipe)
-    assert torch.equal(paint(pipe), plain)
+    assert torch.equal(generate(pipe), plain)
     accelerate.hooks.remove_hook_from_module(pipe.unet, recurse=True)
-    assert torch.equal(paint(pipe), plain)
+    assert torch.equal(generate(pipe), plain)
 
 
 @pytest.mark.parametrize("first", ["Clockwork", "offloading"])
@@ -124,25 +124,25 @@ def test_group_offloading(first: str, clocked: Tensor) -> None:
         clockwork.enable(pipe)
     pipe.unet.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
     clockwork.enable(pipe)
-    assert torch.equal(paint(pipe), clocked)
+    assert torch.equal(generate(pipe), clocked)
     pipe, _ = make()
     if first == "Clockwork":
         clockwork.enable(pipe)
     pipe.unet.enable_group_offload(torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1)
     with pytest.raises(ValueError, match="leaf_level"):
-        clockwork.enable(pipe) if first == "offloading" else paint(pipe)
+        clockwork.enable(pipe) if first == "offloading" else generate(pipe)
 
 
 def test_to(clocked: Tensor) -> None:
     pipe, _ = fresh()
-    paint(pipe)
+    generate(pipe)
     other, _ = make()
     other.to(torch.float64)
     clockwork.enable(other)
-    assert torch.equal(paint(pipe.to(torch.float64)), paint(other))
+    assert torch.equal(generate(pipe.to(torch.float64)), generate(other))
     assert not reasons(pipe)
     pipe.to("cpu", torch.float32)
-    assert torch.equal(paint(pipe), clocked)
+    assert torch.equal(generate(pipe), clocked)
 
 
 @pytest.fixture
@@ -165,12 +165,12 @@ def test_compiled_blocks(backend: Any, plain: Tensor, clocked: Tensor) -> None:
     pipe, _ = make()
     pipe.unet.compile_repeated_blocks(backend=run)
     clockwork.enable(pipe)
-    assert torch.equal(paint(pipe), clocked)
+    assert torch.equal(generate(pipe), clocked)
     assert made
     del made[:]
-    assert torch.equal(paint(pipe), clocked) and not made
+    assert torch.equal(generate(pipe), clocked) and not made
     clockwork.disable(pipe)
-    assert torch.equal(paint(pipe), plain)
+    assert torch.equal(generate(pipe), plain)
 
 
 @pytest.mark.parametrize("how", ["torch.compile", "unet.compile"])
@@ -187,16 +187,16 @@ def test_compiled_as_a_whole(how: str, first: str, backend: Any, clocked: Tensor
     if first == "compiling":
         with pytest.warns(UserWarning, match="compile its blocks instead"):
             clockwork.enable(pipe)
-    assert torch.equal(paint(pipe), clocked)
+    assert torch.equal(generate(pipe), clocked)
     assert steps(pipe) == "FaFa" and not reasons(pipe)
-    assert torch.equal(paint(pipe), clocked)
+    assert torch.equal(generate(pipe), clocked)
 
 
 def test_one_graph_of_the_whole_unet_is_refused(backend: Any) -> None:
     pipe, _ = fresh()
     pipe.unet = torch.compile(pipe.unet, backend=backend[0], fullgraph=True)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="compile_repeated_blocks"):
-        paint(pipe)
+        generate(pipe)
 
 
 @pytest.mark.full
@@ -214,4 +214,4 @@ def test_enabling_on_a_compiled_unet_that_was_called(backend: Any, plain: Tensor
     assert torch.equal(before, after)
     assert reasons(pipe) == [UNKNOWN]
     clockwork.disable(pipe)
-    assert torch.equal(paint(pipe), plain)
+    assert torch.equal(generate(pipe), plain)

@@ -6,7 +6,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from pipelines import make, paint, solver
+from pipelines import generate, make, solver
 from torch import Tensor
 
 import clockwork
@@ -41,7 +41,7 @@ def stop_after(step: int, **arguments: Any) -> Callable[[Any], None]:
             return kwargs
 
         with pytest.raises(StoppedError):
-            paint(pipe, seed=5, prompt="a green star", callback_on_step_end=end, **arguments)
+            generate(pipe, seed=5, prompt="a green star", callback_on_step_end=end, **arguments)
 
     return happen
 
@@ -51,7 +51,7 @@ def interrupted(pipe: Any) -> None:
         at._interrupt = i == 1
         return kwargs
 
-    paint(pipe, seed=5, callback_on_step_end=end)
+    generate(pipe, seed=5, callback_on_step_end=end)
 
 
 def failing_layer(pipe: Any) -> None:
@@ -63,20 +63,20 @@ def failing_layer(pipe: Any) -> None:
 
     hook = pipe.unet.conv_out.register_forward_hook(fail)
     with pytest.raises(StoppedError):
-        paint(pipe, seed=5)
+        generate(pipe, seed=5)
     hook.remove()
 
 
 def other_solver_and_back(pipe: Any) -> None:
     before = pipe.scheduler
     pipe.scheduler = solver(diffusers.EulerDiscreteScheduler)
-    paint(pipe, seed=5)
+    generate(pipe, seed=5)
     pipe.scheduler = before
 
 
 def half_precision_and_back(pipe: Any) -> None:
     weights = {name: weight.clone() for name, weight in pipe.unet.state_dict().items()}
-    paint(pipe.to(torch.bfloat16), seed=5)
+    generate(pipe.to(torch.bfloat16), seed=5)
     other, _ = make()
     pipe.to(torch.float32)
     for part in ("unet", "text_encoder", "vae"):
@@ -86,41 +86,41 @@ def half_precision_and_back(pipe: Any) -> None:
 
 BEFORE: dict[str, Callable[[Any], Any]] = {
     "nothing": lambda pipe: None,
-    "another image": lambda pipe: paint(pipe, seed=5),
-    "another prompt": lambda pipe: paint(pipe, prompt="a green star"),
-    "another batch size": lambda pipe: paint(pipe, num_images_per_prompt=2),
+    "another image": lambda pipe: generate(pipe, seed=5),
+    "another prompt": lambda pipe: generate(pipe, prompt="a green star"),
+    "another batch size": lambda pipe: generate(pipe, num_images_per_prompt=2),
     "another dtype": half_precision_and_back,
-    "another resolution": lambda pipe: paint(pipe, height=48, width=40),
-    "an odd number of steps": lambda pipe: paint(pipe, seed=5, steps=5),
+    "another resolution": lambda pipe: generate(pipe, height=48, width=40),
+    "an odd number of steps": lambda pipe: generate(pipe, seed=5, steps=5),
     "another solver": other_solver_and_back,
-    "without guidance": lambda pipe: paint(pipe, guidance_scale=1.0),
+    "without guidance": lambda pipe: generate(pipe, guidance_scale=1.0),
     "aborted after a full step": stop_after(1),
     "aborted after an adaptor step": stop_after(2),
     "aborted before the last step": stop_after(3),
     "interrupted": interrupted,
     "an exception inside the UNet": failing_layer,
-    "one step": lambda pipe: paint(pipe, steps=1),
+    "one step": lambda pipe: generate(pipe, steps=1),
 }
 
 
 @pytest.fixture(scope="module")
 def expected() -> Tensor:
-    return paint(fresh()[0])
+    return generate(fresh()[0])
 
 
 @pytest.mark.parametrize("before", BEFORE)
 def test_whatever_came_before(before: str, expected: Tensor) -> None:
     pipe, _ = fresh()
     BEFORE[before](pipe)
-    assert torch.equal(paint(pipe), expected)
+    assert torch.equal(generate(pipe), expected)
     assert steps(pipe) == "FaFa" and not reasons(pipe)
     clockwork.disable(pipe)
-    assert torch.equal(paint(pipe), paint(make()[0]))
+    assert torch.equal(generate(pipe), generate(make()[0]))
 
 
 def test_no_features_stay_after_the_last_step() -> None:
     pipe, _ = fresh()
-    paint(pipe)
+    generate(pipe)
     assert enabled(pipe)._thread.loop.r_out is None
 
 
@@ -129,10 +129,10 @@ def test_strength(strength: float) -> None:
     """An image that is changed begins in the middle of the timesteps, with a full step."""
     pipe, arguments = fresh("StableDiffusionImg2ImgPipeline")
     for _ in range(2):
-        changed = paint(pipe, steps=10, **{**arguments, "strength": strength})
+        changed = generate(pipe, steps=10, **{**arguments, "strength": strength})
         assert steps(pipe) == ("Fa" * 5)[: int(10 * strength)]
     other, _ = fresh("StableDiffusionImg2ImgPipeline")
-    assert torch.equal(paint(other, steps=10, **{**arguments, "strength": strength}), changed)
+    assert torch.equal(generate(other, steps=10, **{**arguments, "strength": strength}), changed)
 
 
 TWO_CALLS = {"HeunDiscreteScheduler": 2, "KDPM2DiscreteScheduler": 2, "PNDMScheduler": 1}
@@ -144,15 +144,15 @@ def test_solvers(kind: str) -> None:
     options = {"skip_prk_steps": True} if kind == "PNDMScheduler" else {}
     made = solver(getattr(diffusers, kind), **options)
     pipe, _ = make(given_solver=made)
-    plain = paint(pipe)
+    plain = generate(pipe)
     clockwork.enable(pipe, schedule="full")
-    assert torch.equal(paint(pipe), plain)
+    assert torch.equal(generate(pipe), plain)
     calls = {2: 7, 1: 5}.get(TWO_CALLS.get(kind, 0), 4)
     assert steps(pipe) == "F" * calls and not reasons(pipe)
     clockwork.enable(pipe)
-    clocked = paint(pipe)
+    clocked = generate(pipe)
     assert steps(pipe) == ("Fa" * calls)[:calls] and not reasons(pipe)
-    assert torch.equal(paint(pipe), clocked)
+    assert torch.equal(generate(pipe), clocked)
 
 
 def test_guidance_switched_off_half_way() -> None:
@@ -165,37 +165,37 @@ def test_guidance_switched_off_half_way() -> None:
         return kwargs
 
     arguments = {"steps": 6, "callback_on_step_end": off, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
-    plain = paint(make()[0], **arguments)
+    plain = generate(make()[0], **arguments)
     pipe, _ = make()
     clockwork.enable(pipe, schedule="full")
-    assert torch.equal(paint(pipe, **arguments), plain)
+    assert torch.equal(generate(pipe, **arguments), plain)
     clockwork.enable(pipe)
-    paint(pipe, **arguments)
+    generate(pipe, **arguments)
     assert steps(pipe) == "FaFFFa" and reasons(pipe) == [CHANGED]
 
 
 def test_the_pipeline_called_inside_its_own_call(expected: Tensor) -> None:
-    """A callback that paints another picture with the same pipeline resets the solver: what follows is full."""
+    """A callback that generates another image with the same pipeline resets the solver: what follows is full."""
     pipe, _ = make(given_solver=solver(diffusers.DDIMScheduler))
     inner: list[Tensor] = []
 
     def nested(at: Any, i: int, _: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         if i == 1 and not inner:
             guidance = at._guidance_scale
-            inner.append(paint(at, seed=5))
+            inner.append(generate(at, seed=5))
             at._guidance_scale = guidance
         return kwargs
 
-    plain = paint(pipe, callback_on_step_end=nested)
+    plain = generate(pipe, callback_on_step_end=nested)
     plain_inner = inner.pop()
     clockwork.enable(pipe, schedule="full")
-    assert torch.equal(paint(pipe, callback_on_step_end=nested), plain)
+    assert torch.equal(generate(pipe, callback_on_step_end=nested), plain)
     assert torch.equal(inner.pop(), plain_inner)
     clockwork.enable(pipe)
-    paint(pipe, callback_on_step_end=nested)
+    generate(pipe, callback_on_step_end=nested)
     alone, _ = make(given_solver=solver(diffusers.DDIMScheduler))
     clockwork.enable(alone)
-    assert torch.equal(inner.pop(), paint(alone, seed=5))
+    assert torch.equal(inner.pop(), generate(alone, seed=5))
     assert reasons(pipe) == [UNKNOWN] * 2  # the outer picture's last two
 
 

@@ -1,6 +1,7 @@
 """A pipeline's own copy of an adaptor: the caller's module stays as it is."""
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -11,6 +12,11 @@ from clockwork.adaptors import Adaptor
 
 def frozen_copy(adaptor: Adaptor) -> Adaptor:
     """The same weights in eval mode, without gradients."""
+    if adaptor._compiled_call_impl is not None:
+        warnings.warn(
+            "the adaptor's own copy in the pipeline is not compiled: pass torch.compile(adaptor) to enable",
+            stacklevel=3,
+        )
     return _copy(adaptor, lambda weight: weight.clone())
 
 
