@@ -25,7 +25,7 @@ from clockwork.training.datamodule import OnlineDataModule, check_items
 from clockwork.training.fit import check_options, fit
 from clockwork.training.objectives.adaptor import Distillation
 from clockwork.training.objectives.progressive import halvings
-from clockwork.training.plan import adaptor_plan
+from clockwork.training.plan import Plan, adaptor_plan, total, unet_plan
 from clockwork.training.samples import Samples, beside_teacher
 from clockwork.unet.split import SplitUNet
 
@@ -45,8 +45,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
     if claim(output, cfg, teacher, items, result) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return None
-    if is_main_process():
-        print(adaptor_plan(data, setup, cfg.epochs, _processes(cfg)))
+    _print_plan(adaptor_plan(setup, data, **_sizes(cfg)))
     guidance = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
     steps = setup.schedule.adaptor_steps(setup.calls)
     module = Distillation(adaptor, steps, guidance, cfg.guided, **optimisation(cfg))
@@ -79,15 +78,23 @@ def train_teacher(cfg: DictConfig) -> Trainer | None:
     if claim(output, cfg, teacher, items, result) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return None
+    guided = scales is not None or cfg.guidance != 1
+
+    def examples(steps: int) -> tuple[Setup, OnlineDataModule]:
+        """Those from which a student of so many steps learns, of the teacher's roll-outs."""
+        stride = objective.func.step_stride
+        setup = _full(cfg, teacher, steps * stride)
+        return setup, _data(cfg, instantiate(cfg.data.states)(setup, scales, cfg.step_counts, stride), items, held_out)
+
+    trained = _full(cfg, teacher.having(name, unet=untrained), stages[-1])
+    _print_plan(*[unet_plan(*examples(n), objective.func, trained, guided, **_sizes(cfg)) for n in stages])
     for steps in stages:
         student = teacher.having(name, unet=untrained)
-        guided = scales is not None or cfg.guidance != 1
-        module = objective(teacher, student.unet, steps, guided=guided, **optimisation(cfg))
-        setup = _full(cfg, teacher, steps * module.step_stride)
-        visits = instantiate(cfg.data.states)(setup, scales, cfg.step_counts, module.step_stride)
+        module = objective(teacher, untrained, steps, guided=guided, **optimisation(cfg))
+        setup, data = examples(steps)
         setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
         folder = output / f"{steps}steps" if len(stages) > 1 else output
-        trainer = _fit(cfg, module, folder, _data(cfg, visits, items, held_out), setups, items, "val/loss")
+        trainer = _fit(cfg, module, folder, data, setups, items, "val/loss")
         student.unet.to(teacher.device).eval().requires_grad_(False)
         teacher, untrained = student, objective.func.init_student(student) if steps != stages[-1] else None
     if trainer.is_global_zero:
@@ -124,6 +131,17 @@ def train_and_validation_items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence
 def _processes(cfg: DictConfig) -> int:
     """How many train together: torchrun's, or those that Lightning will start."""
     return int(os.environ.get("WORLD_SIZE", cfg.trainer.devices * cfg.trainer.get("num_nodes", 1)))
+
+
+def _sizes(cfg: DictConfig) -> dict[str, Any]:
+    """What a plan depends on besides the examples and what is trained."""
+    return {"epochs": cfg.epochs, "ranks": _processes(cfg), "ema": cfg.ema is not None}
+
+
+def _print_plan(*plans: Plan) -> None:
+    """Of trainings one after the other; the first process alone."""
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        print(total(plans))
 
 
 def _data(

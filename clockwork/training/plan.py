@@ -1,5 +1,6 @@
 """What a training will take, known before it starts: the teacher's passes, optimiser steps, FLOPs and memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,36 +12,139 @@ from clockwork.flops.counter import count_flops
 from clockwork.sampling.sampler import Setup
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.examples import feature_shapes
+from clockwork.training.objectives.base import UNetDistillation
+
+BACKWARD = 2  # costs as much as so many forward passes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Of a whole training, over all processes; memory is one process's."""
+    """Of a whole training, without validation and sample images. Memory is one process's, all else is the sum of all
+    processes. FLOPs are in the convention `full` (docs/flops.md)."""
 
     epochs: int
-    rounds: int  # of generation and training, of the epoch that has most
-    unet_passes: int  # the teacher's, to generate examples; each of guidance's two is one
+    sets: int  # of examples, of the epoch that has most: more than one where they do not fit at once
+    unet_passes: int  # the teacher's; each of guidance's two is one
     steps: int  # of the optimiser
-    examples_seen: int
     teacher_flops: int
     training_flops: int  # forward and backward of what is trained
-    examples_bytes: int  # of the largest set that is held at once
+    examples_bytes: int  # of the largest set
     disk_bytes: int  # checkpoints and the result
 
     def __str__(self) -> str:
         rows = [
             ("teacher passes", f"{self.unet_passes:,}", f"{self.unet_passes // self.epochs:,} per epoch"),
             ("optimiser steps", f"{self.steps:,}", f"{self.steps // self.epochs:,} per epoch"),
-            ("teacher FLOPs", scaled(self.teacher_flops, "FLOPs"), ""),
-            ("training FLOPs", scaled(self.training_flops, "FLOPs"), "forward and backward"),
-            ("examples in memory", scaled(self.examples_bytes, "B", 1024), f"{self.rounds} sets per epoch"),
-            ("disk", scaled(self.disk_bytes, "B", 1024), "checkpoints and the result"),
+            ("teacher FLOPs", with_prefix(self.teacher_flops, "FLOPs"), ""),
+            ("training FLOPs", with_prefix(self.training_flops, "FLOPs"), "forward and backward"),
+            ("examples in memory", with_prefix(self.examples_bytes, "B", 1024), _sets_per_epoch(self.sets)),
+            ("disk", with_prefix(self.disk_bytes, "B", 1024), "checkpoints and the result"),
         ]
         return "\n".join(f"{name:20} {value:>16}  {note}".rstrip() for name, value, note in rows)
 
 
-def scaled(number: float, unit: str, base: int = 1000) -> str:
-    """A number in four digits with its prefix: `6.742 GB`, and with base 1024 `6.28 GiB`."""
+@dataclass(frozen=True)
+class Cost:
+    """Of one training example, and of what is trained."""
+
+    teacher_pass_flops: int  # of one pass at batch 1
+    loss_passes: int  # the teacher's, each time the example is seen
+    flops: int  # forward and backward of what is trained
+    weights_bytes: int  # of what is trained
+    result_bytes: int
+
+
+def adaptor_plan(setup: Setup, data: OnlineDataModule, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
+    """The plan of an adaptor's training.
+
+    Args:
+        setup: The operating point, with the adaptor.
+        data: Its examples.
+        epochs: How many.
+        ranks: Processes that share the work.
+        ema: Whether an average of the weights is kept beside them.
+    """
+    assert setup.adaptor is not None
+    full, _ = step_flops(setup)
+    weights = weights_bytes(setup.adaptor)
+    cost = Cost(full.full, 0, (1 + BACKWARD) * adaptor_flops(setup, setup.adaptor), weights, weights)
+    return plan(data, cost, epochs, ranks, ema)
+
+
+def unet_plan(
+    setup: Setup,
+    data: OnlineDataModule,
+    objective: type[UNetDistillation],
+    student: Setup,
+    guided: bool,
+    epochs: int,
+    ranks: int = 1,
+    ema: bool = False,
+) -> Plan:
+    """The plan of a UNet's training.
+
+    Args:
+        setup: The frozen teacher's.
+        data: The latents.
+        objective: Says which passes its loss takes.
+        student: The setup with the UNet in training.
+        guided: Whether roll-outs are guided.
+        epochs, ranks, ema: As in `adaptor_plan`.
+    """
+    frozen, trained = (step_flops(which)[0].full for which in (setup, student))
+    teacher_passes, student_passes = objective.passes_per_example(setup.teacher, guided)
+    weights = weights_bytes(student.teacher.unet)
+    modules = student.teacher.pipe.components.values()
+    result = sum(weights_bytes(module) for module in modules if isinstance(module, nn.Module))
+    cost = Cost(frozen, teacher_passes, (1 + BACKWARD) * student_passes * trained, weights, result)
+    return plan(data, cost, epochs, ranks, ema)
+
+
+def plan(data: OnlineDataModule, cost: Cost, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
+    """The plan of `epochs` epochs. A checkpoint holds the weights, Adam's two moments and the average; there are two
+    where training is validated."""
+    rounds = [data.rounds(epoch, 0, ranks) for epoch in range(epochs)]
+    sets = [part for epoch in rounds for part in epoch]
+    examples = [sum(batch.examples for batch in part) for part in sets]
+    seen = ranks * data.repeats * sum(examples)
+    generated = ranks * sum(len(batch.items) * batch.work.unet_passes for part in sets for batch in part)
+    passes = generated + cost.loss_passes * seen
+    checkpoints = 2 if data.validation else 1
+    return Plan(
+        epochs=epochs,
+        sets=max(map(len, rounds)),
+        unet_passes=passes,
+        steps=sum(map(data.num_steps, sets)),
+        teacher_flops=passes * cost.teacher_pass_flops,
+        training_flops=seen * cost.flops,
+        examples_bytes=max(examples) * data.source.example_bytes(),
+        disk_bytes=checkpoints * (4 if ema else 3) * cost.weights_bytes + cost.result_bytes,
+    )
+
+
+def total(plans: Sequence[Plan]) -> Plan:
+    """Of several trainings, one after the other."""
+    names = ("epochs", "unet_passes", "steps", "teacher_flops", "training_flops", "disk_bytes")
+    sums = {name: sum(getattr(one, name) for one in plans) for name in names}
+    largest = {name: max(getattr(one, name) for one in plans) for name in ("sets", "examples_bytes")}
+    return Plan(**sums, **largest)
+
+
+def adaptor_flops(setup: Setup, adaptor: Adaptor) -> int:
+    """Of the adaptor alone on one example, forward."""
+    (r_in, r_out, _), t_emb = feature_shapes(setup)
+    with torch.device("meta"):
+        inputs = [torch.empty(1, *shape) for shape in (r_in, r_out, t_emb, (adaptor.widths.text_emb,))]
+    module = on_meta(adaptor)
+    return count_flops(lambda: module(*inputs)).full
+
+
+def weights_bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def with_prefix(number: float, unit: str, base: int = 1000) -> str:
+    """A number in four digits with its prefix: `6.742 GB`, and with base 1024 `6.279 GiB`."""
     power = 0
     while number >= base and power < 7:
         number, power = number / base, power + 1
@@ -48,49 +152,5 @@ def scaled(number: float, unit: str, base: int = 1000) -> str:
     return f"{number:.4g} {prefix}{'i' if base == 1024 and power else ''}{unit}"
 
 
-def plan(
-    data: OnlineDataModule, epochs: int, teacher_flops: int, example_flops: int, trained: nn.Module, ranks: int = 1
-) -> Plan:
-    """The plan of `epochs` epochs.
-
-    Args:
-        data: What trains.
-        epochs: How many.
-        teacher_flops: Of one of the teacher's passes at batch 1.
-        example_flops: Of one training example, forward and backward.
-        trained: What is trained: saved with Adam's two moments in two checkpoints, and once as the result.
-        ranks: Processes that share the work.
-    """
-    rounds = [data.rounds(epoch, 0, ranks) for epoch in range(epochs)]
-    batches = [batch for epoch in rounds for part in epoch for batch in part]
-    passes = ranks * sum(len(batch.items) * batch.work.unet_passes for batch in batches)
-    seen = ranks * data.repeats * sum(batch.examples for batch in batches)
-    largest = max(sum(batch.examples for batch in part) for epoch in rounds for part in epoch)
-    weights = sum(p.numel() * p.element_size() for p in trained.parameters())
-    return Plan(
-        epochs=epochs,
-        rounds=max(map(len, rounds)),
-        unet_passes=passes,
-        steps=sum(data.num_steps(part) for epoch in rounds for part in epoch),
-        examples_seen=seen,
-        teacher_flops=passes * teacher_flops,
-        training_flops=seen * example_flops,
-        examples_bytes=largest * data.source.example_bytes(),
-        disk_bytes=(2 * 3 + 1) * weights,
-    )
-
-
-def adaptor_plan(data: OnlineDataModule, setup: Setup, epochs: int, ranks: int = 1) -> Plan:
-    """The plan of an adaptor's training; backward costs twice as much as forward."""
-    assert setup.adaptor is not None
-    full, _ = step_flops(setup)
-    return plan(data, epochs, full.full, 3 * adaptor_flops(setup, setup.adaptor), setup.adaptor, ranks)
-
-
-def adaptor_flops(setup: Setup, adaptor: Adaptor) -> int:
-    """Of the adaptor alone on one example (convention `full`)."""
-    (r_in, r_out, _), t_emb = feature_shapes(setup)
-    with torch.device("meta"):
-        inputs = [torch.empty(1, *shape) for shape in (r_in, r_out, t_emb, (adaptor.widths.text_emb,))]
-    module = on_meta(adaptor)
-    return count_flops(lambda: module(*inputs)).full
+def _sets_per_epoch(number: int) -> str:
+    return "one set per epoch" if number == 1 else f"{number} sets per epoch, one after the other"

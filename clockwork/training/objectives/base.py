@@ -119,6 +119,11 @@ class UNetDistillation(Objective):
     def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         """The UNet that training begins with, in float32 and sharing nothing with the teacher's."""
 
+    @classmethod
+    @abstractmethod
+    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+        """The passes that the loss of one example takes: the teacher's, and of the UNet in training."""
+
     @abstractmethod
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
         """The loss in float32, and with `untrained` what it was for the UNet that training began with."""

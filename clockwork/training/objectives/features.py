@@ -39,6 +39,11 @@ class FeatureDistillation(UNetDistillation):
     def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         return copy.deepcopy(without_top_attention(teacher.unet)).float()
 
+    @classmethod
+    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+        passes = 2 if guided and teacher.unet.config.time_cond_proj_dim is None else 1
+        return passes, passes
+
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
         scale = states.guidance if self.guided else 1.0
         with frozen(states.latents.device), leaving_blocks(self.teacher.unet) as theirs:

@@ -35,6 +35,10 @@ class Guidance(UNetDistillation):
     def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         return copy.deepcopy(with_guidance_input(teacher.unet)).float()
 
+    @classmethod
+    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+        return 2, 1
+
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
         with frozen(states.latents.device):
             target, without = self.target(states)

@@ -42,6 +42,10 @@ class Progressive(UNetDistillation):
     def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         return copy.deepcopy(teacher.unet).float()
 
+    @classmethod
+    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+        return 2, 1
+
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
         z, t = states.latents.float(), states.timestep.long()
         with frozen(z.device):
