@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.device import choose_device, choose_precision
 from clockwork.miniature import WEIGHTS
+from clockwork.teachers.folder_check import check_folder, check_text_width
 from clockwork.teachers.teacher import Pipeline, Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
 
@@ -26,6 +27,7 @@ def load_teacher(
     precision: str = "auto",
     flow: bool = False,
     made_by: str | None = None,
+    cross_attention_dim: int | None = None,
 ) -> Teacher:
     """Loads a teacher.
 
@@ -42,6 +44,7 @@ def load_teacher(
         precision: `auto`, `float32`, `bfloat16` or `float16`; `auto` is float16 on a CUDA GPU, else float32.
         flow: Whether the UNet predicts the velocity of a rectified flow.
         made_by: The command that makes this teacher, for one that is on no hub.
+        cross_attention_dim: Width of the text that the UNet reads, where another is to be refused: of another family.
 
     Raises:
         UserError: There is no such teacher, or it is not a whole Stable Diffusion, or the device is not there.
@@ -57,7 +60,7 @@ def load_teacher(
     if openclip is not None:
         small = openclip == "miniature"
         text_embedder = OpenCLIP.miniature(at, True) if small else OpenCLIP(openclip, openclip_tag, at, text_only=True)
-    pipe = _pipeline(source or path, dtype)
+    pipe = _pipeline(source or path, dtype, cross_attention_dim)
     return Teacher(name or Path(path).name, pipe.to(at), guidance, resolution, text_embedder, flow)
 
 
@@ -70,13 +73,17 @@ def find_folder(path: str) -> Path | None:
     return Path(path) if Path(path).exists() else None
 
 
-def _pipeline(source: Path | str, dtype: torch.dtype) -> Pipeline:
+def _pipeline(source: Path | str, dtype: torch.dtype, cross_attention_dim: int | None) -> Pipeline:
     index = _index(source)
     if not {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= index.keys():
         raise UserError(
             f"{source} is a {index.get('_class_name')}: a teacher needs a UNet, an autoencoder, a text encoder, its "
             "tokenizer and a scheduler, as StableDiffusionPipeline and StableDiffusionXLPipeline have"
         )
+    if cross_attention_dim is not None:
+        check_text_width(source, cross_attention_dim)
+    if isinstance(source, Path):
+        check_folder(source, index)
     xl = "text_encoder_2" in index
     # SDXL's decoder overflows in float16, and its config says so.
     kept = {"vae": torch.float32, "default": dtype} if xl and _upcasts(source) and dtype == torch.float16 else dtype
