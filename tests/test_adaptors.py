@@ -1,11 +1,12 @@
 """Sizes against the paper's, a start that equals the identity, and what a folder keeps and refuses."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clockwork.adaptors import (
     Adaptor,
@@ -15,9 +16,11 @@ from clockwork.adaptors import (
     Widths,
     adaptor_hash,
     check_point,
+    check_text_embedder,
     load_adaptor,
     save_adaptor,
 )
+from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 
 SD15 = Widths(r_in=320, r_out=640, t_emb=1280, text_emb=1024)
@@ -94,3 +97,73 @@ def test_another_point_warns_and_another_teacher_refuses(tmp_path: Path) -> None
         check_point(POINT, replace(POINT, teacher_hash="other"))
     with pytest.raises(FileNotFoundError, match="no adaptor folder"):
         load_adaptor(tmp_path)
+
+
+class Scaled(Adaptor, kind="scaled"):
+    """One of two adaptors in this file, whose kinds tell their folders apart."""
+
+    def __init__(self, widths: Widths, inputs: tuple[str, ...] = ("r_out_prev",)) -> None:
+        super().__init__(widths, inputs)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(
+        self, r_in: Tensor | None, r_out_prev: Tensor | None, t_emb: Tensor | None, text_emb: Tensor | None
+    ) -> Tensor:
+        return self.scale * self.features(r_in, r_out_prev)
+
+
+class Shifted(Adaptor, kind="shifted"):
+    """The other."""
+
+    def __init__(self, widths: Widths, inputs: tuple[str, ...] = ("r_out_prev",)) -> None:
+        super().__init__(widths, inputs)
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, r_in: Tensor | None, r_out_prev: Tensor | None, t_emb: Tensor | None, text_emb: Tensor | None
+    ) -> Tensor:
+        return self.shift + self.features(r_in, r_out_prev)
+
+
+@pytest.mark.parametrize("cls", [Scaled, Shifted])
+def test_two_adaptors_in_one_file_are_saved_and_loaded(cls: type[Adaptor], tmp_path: Path) -> None:
+    saved = cls(Widths(4, 4, 8, 0))
+    with torch.no_grad():
+        next(saved.parameters()).fill_(2.5)
+    point = OperatingPoint("t", "0" * 12, "3,4", "clock2", "dpm++", 8, 3.0, 32)
+    save_adaptor(tmp_path, saved, point)
+    loaded, _ = load_adaptor(tmp_path)
+    features = torch.randn(1, 4, 2, 2)
+    assert type(loaded) is cls and torch.equal(loaded(None, features, None, None), saved(None, features, None, None))
+
+
+def test_a_class_without_a_kind_or_with_anothers_is_refused() -> None:
+    with pytest.raises(UserError, match="has no kind: write class Nameless"):
+
+        class Nameless(Adaptor): ...
+
+    with pytest.raises(UserError, match=r"kind='scaled', and so has .*Scaled: rename one"):
+
+        class Again(Adaptor, kind="scaled"): ...
+
+
+@pytest.mark.parametrize(
+    ("trained", "at_hand", "refused"),
+    [
+        ({"name": "miniature", "tag": None}, {"name": "miniature", "tag": None}, False),
+        ({"name": "miniature", "tag": None}, {"name": "ViT-g-14", "tag": "laion2b_s34b_b88k"}, True),
+        ({"name": "ViT-g-14", "tag": "laion2b_s12b_b42k"}, {"name": "ViT-g-14", "tag": "laion2b_s34b_b88k"}, True),
+        ({"name": "miniature", "tag": None}, None, True),
+        (None, {"name": "miniature", "tag": None}, False),
+    ],
+)
+def test_text_of_another_embedder_is_refused(
+    trained: dict[str, str | None] | None, at_hand: dict[str, str | None] | None, refused: bool, tmp_path: Path
+) -> None:
+    """Two embedders' vectors have nothing in common: only an adaptor that reads no text may ignore which it is."""
+    point = OperatingPoint("t", "0" * 12, "3,4", "clock2", "dpm++", 8, 3.0, 32)
+    for inputs, wrong in ((("r_out_prev", "text_emb"), refused), (("r_out_prev",), False)):
+        folder = tmp_path / str(len(inputs))
+        save_adaptor(folder, ResNet(Widths(4, 4, 8, 6), width=8, inputs=inputs), point, openclip=trained)
+        with pytest.raises(UserError, match="reads text of") if wrong else nullcontext():
+            check_text_embedder(folder, at_hand)

@@ -1,8 +1,9 @@
 """What an adaptor is, and the blocks they are built from (paper, Section 4.1 and Appendix A)."""
 
+import re
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,20 +25,35 @@ class Widths:
     upscale: int = 1  # r_out's resolution over r_in's: 2 where an upsampler lies between them
 
 
-KINDS: dict[str, "type[Adaptor]"] = {}  # by the name of the file that defines it, as soon as that is imported
+KINDS: dict[str, "type[Adaptor]"] = {}  # every adaptor class that has been imported, by its kind
 
 
 class Adaptor(nn.Module):
-    """Stands in for the low-res path: `r_out_hat = phi(r_in, r_out_prev, t_emb, text_emb)`.
+    """Replaces the low-res path: `r_out_hat = phi(r_in, r_out_prev, t_emb, text_emb)`.
 
-    `inputs` are those it reads, the others are ignored and may be None. Subclasses are final, one a file.
+    A subclass is final and names its kind, by which its folder finds it: `class Blend(Adaptor, kind="blend")`.
+
+    Args:
+        widths: Channels of the features at the cut, and of the embeddings.
+        inputs: Those that it reads, of `r_in`, `r_out_prev`, `t_emb`, `text_emb`; the others may be None.
+
+    Raises:
+        UserError: An input is unknown, or neither `r_in` nor `r_out_prev` is among them. A class: it has no kind, or
+            another class has that one.
     """
 
-    def __init_subclass__(cls) -> None:
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, kind: str | None = None) -> None:
         super().__init_subclass__()
-        kind = cls.__module__.rpartition(".")[2]
-        if kind in KINDS and KINDS[kind].__module__ != cls.__module__:
-            raise UserError(f"there is an adaptor {kind!r} already, in {KINDS[kind].__module__}: rename the file")
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        if kind is None or not re.fullmatch(r"\w+", kind):
+            raise UserError(f'{name} has no kind: write class {cls.__name__}(Adaptor, kind="{cls.__name__.lower()}")')
+        other = KINDS.get(kind)
+        if other is not None and f"{other.__module__}.{other.__qualname__}" != name:
+            first = f"{other.__module__}.{other.__qualname__}"
+            raise UserError(f"{name} has kind={kind!r}, and so has {first}: rename one")
+        cls.kind = kind
         KINDS[kind] = cls
 
     def __init__(self, widths: Widths, inputs: tuple[str, ...]) -> None:

@@ -37,8 +37,9 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **
     weights = {name: weight.detach().contiguous().cpu() for name, weight in adaptor.state_dict().items()}
     with atomic_write(folder / "adaptor.safetensors") as partial:
         save_file(weights, partial)
-    kind = next(name for name, cls in KINDS.items() if type(adaptor) is cls)
-    _write_config(folder, {"kind": kind, "adaptor": adaptor.config(), "operating_point": asdict(point), **about})
+    _write_config(
+        folder, {"kind": adaptor.kind, "adaptor": adaptor.config(), "operating_point": asdict(point), **about}
+    )
 
 
 def _records(folder: Path, adaptor: Adaptor) -> dict[str, Any]:
@@ -99,6 +100,24 @@ def check_teacher(trained: OperatingPoint, teacher: str, teacher_hash: str, cut:
         raise UserError(
             f"this adaptor was trained for teacher {trained.teacher} ({trained.teacher_hash}) at cut {trained.cut}, "
             f"not {teacher} ({teacher_hash}) at cut {cut}: train one for it, or use the identity adaptor"
+        )
+
+
+def check_text_embedder(folder: str | Path, at_hand: Mapping[str, Any] | None) -> None:
+    """Refuses an adaptor that reads text of another embedder than the teacher's.
+
+    Args:
+        folder: The adaptor's; its config names the OpenCLIP model that it was trained with under `openclip`.
+        at_hand: The same of the teacher's text embedder; None where it has none.
+    """
+    config = read_config(folder)
+    trained = config.get("openclip")
+    if "text_emb" in config["adaptor"].get("inputs", ()) and trained is not None and trained != at_hand:
+        name, tag = (trained.get(key) for key in ("name", "tag"))
+        here = "none" if at_hand is None else " ".join(filter(None, (at_hand["name"], at_hand["tag"])))
+        raise UserError(
+            f"the adaptor in {folder} reads text of {' '.join(filter(None, (name, tag)))}, and the teacher's text "
+            f"embedder is {here}: pass teacher.openclip={name} teacher.openclip_tag={tag or 'null'}, or train another"
         )
 
 

@@ -8,7 +8,7 @@ from clockwork.adaptors.base import Adaptor, Widths
 
 
 @final
-class Identity(Adaptor):
+class Identity(Adaptor, kind="identity"):
     def __init__(self, widths: Widths) -> None:
         super().__init__(widths, ("r_out_prev",))
 

@@ -9,7 +9,7 @@ from clockwork.adaptors.base import INPUTS, Adaptor, ResBlock, Widths, match
 
 
 @final
-class ResNet(Adaptor):
+class ResNet(Adaptor, kind="resnet"):
     """Strided convolution, + linear(text), ResBlocks with the time, transposed convolution; residual over all.
 
     Width 448, worked out from the paper's totals: it prints the parameters and FLOPs, not the shape.

@@ -11,7 +11,7 @@ from clockwork.adaptors.base import INPUTS, Adaptor, ResBlock, Widths, match
 
 
 @final
-class UNet(Adaptor):
+class UNet(Adaptor, kind="unet"):
     """Two levels down and two up around `blocks` ResBlocks, half of them at each level; residual over all.
 
     UNet-light is the same at width 96 with two blocks.

@@ -8,7 +8,16 @@ from typing import Any, cast
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from clockwork.adaptors import KINDS, Adaptor, Identity, adaptor_hash, check_point, fetch, is_hub_name, load_adaptor
+from clockwork.adaptors import (
+    Adaptor,
+    Identity,
+    adaptor_hash,
+    check_point,
+    check_text_embedder,
+    fetch,
+    is_hub_name,
+    load_adaptor,
+)
 from clockwork.editing.edit import Editor
 from clockwork.errors import MissingFileError, UserError
 from clockwork.experiments import configs
@@ -64,10 +73,11 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any
         config = configs.compose_config("train", [f"adaptor={name}"])
         get_class(config.adaptor._target_)  # imports its file: then its kind is known
     adaptor, trained = load_adaptor(folder)
-    kind = next(kind for kind, cls in KINDS.items() if type(adaptor) is cls)
+    check_text_embedder(folder, None if teacher.pooled is None else teacher.pooled.config)
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
     trained_hash = adaptor_hash(adaptor)
-    setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), kind if from_elsewhere else name)
+    label = adaptor.kind if from_elsewhere else name
+    setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), label)
     setup = replace(setup, trained_hash=trained_hash)
     check_point(trained, setup.point)
     return setup if is_hub_name(name) else replace(setup, folder=folder)
