@@ -18,8 +18,8 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
     captions.write_text("\n".join(CAPTIONS * 4) + "\n")
     where = [f"device={cfg.device}", f"precision={cfg.precision}"]
     teacher = ["teacher=miniature_sd"] if cfg.small else ["teacher=sd15", f"teacher.path={folder / 'sd15'}"]
-    at = [*teacher, *where, "steps=4"]
-    prompts = ["prompts=captions", f"prompts.path={captions}", "prompts.count=8"]
+    at = [*teacher, *where, f"steps={2 if cfg.small else 4}"]
+    prompts = ["prompts=captions", f"prompts.path={captions}", f"prompts.count={4 if cfg.small else 8}"]
     # Random weights for the text embedder are not to be had from a hub: the adaptor reads no text.
     train = ["train", *at, *prompts, "adaptor=resnet_no_text", "prompts_per_epoch=4", "passes=1", "samples_every=1",
              "val_prompts=0", "generation_batch_size=4", "guided=1", f"output={folder / 'adaptors'}"]  # fmt: skip

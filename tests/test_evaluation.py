@@ -228,7 +228,7 @@ def test_too_few_prompts_are_refused_before_anything_is_written(count: int, metr
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("side", "at_once"), [(32, 50), (256, 50), (512, 16), (768, 7), (1024, 4), (4096, 1)])
+@pytest.mark.parametrize(("side", "at_once"), [(32, 50), (256, 32), (512, 8), (768, 3), (1024, 2), (4096, 1)])
 def test_fewer_images_at_once_where_they_are_large(side: int, at_once: int) -> None:
     assert images_at_once(side, 50) == at_once
 

@@ -33,8 +33,8 @@ def image_files(folder: Path) -> list[Path]:
 
 def images_at_once(side: int, most: int) -> int:
     """How many images of `side` pixels a network takes at once: `most`, or fewer where they are large, as many pixels
-    as 16 images of 512 × 512. Bounds memory at every resolution."""
-    return max(1, min(most, 16 * 512**2 // side**2))
+    as 8 images of 512 × 512. Bounds memory at every resolution."""
+    return max(1, min(most, 8 * 512**2 // side**2))
 
 
 def squared(image: Tensor, side: int) -> Tensor:
