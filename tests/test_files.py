@@ -79,11 +79,13 @@ def test_an_old_folder_stays_when_the_new_one_cannot_be_placed(
 
 
 WRITER = f"""
+import signal
 import sys
 from pathlib import Path
 from clockwork.io.atomic import atomic_folder, atomic_write
 
 {inspect.getsource(fill)}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not heed by itself
 atomic, target, text, times = sys.argv[1:]
 atomic = globals()[atomic]
 for _ in range(int(times)):
