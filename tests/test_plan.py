@@ -73,7 +73,9 @@ def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -
     (plan,) = taken.plans
     assert (plan.steps, plan.examples_bytes) == (taken.steps, taken.examples_bytes)
     files = [file for file in tmp_path.rglob("*") if file.suffix in (".ckpt", ".safetensors")]
-    assert plan.disk_bytes == pytest.approx(sum(file.stat().st_size for file in files), rel=0.1)
+    assert plan.checkpoint_bytes + plan.result_bytes == pytest.approx(
+        sum(file.stat().st_size for file in files), rel=0.1
+    )
     if name == "recover":  # every tenth step looks at the untrained UNet, too, which shares the teacher's first layer
         assert plan.unet_passes <= taken.unet_passes <= 1.3 * plan.unet_passes
     elif name == "progressive":  # the second stage's teacher is the first one's student
@@ -99,8 +101,8 @@ def test_a_command_prints_its_plan(
 def test_plans_of_stages_add_up() -> None:
     one = Plan(**{f.name: i for i, f in enumerate(fields(Plan), 1)})
     both = total([one, replace(one, examples_bytes=100, sets=1)])
-    assert (both.epochs, both.unet_passes, both.steps, both.disk_bytes) == (2, 6, 8, 16)
-    assert (both.sets, both.examples_bytes) == (2, 100)
+    assert (both.epochs, both.unet_passes, both.steps, both.checkpoint_bytes) == (2, 6, 8, 16)
+    assert (both.sets, both.examples_bytes, both.result_bytes) == (2, 100, one.result_bytes)
 
 
 def test_prefixes() -> None:

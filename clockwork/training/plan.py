@@ -29,7 +29,8 @@ class Plan:
     teacher_flops: int
     training_flops: int  # forward and backward of what is trained
     examples_bytes: int  # of the largest set
-    disk_bytes: int  # checkpoints and the result
+    checkpoint_bytes: int  # on disk
+    result_bytes: int  # on disk
 
     def __str__(self) -> str:
         rows = [
@@ -38,7 +39,7 @@ class Plan:
             ("teacher FLOPs", with_prefix(self.teacher_flops, "FLOPs"), ""),
             ("training FLOPs", with_prefix(self.training_flops, "FLOPs"), "forward and backward"),
             ("examples in memory", with_prefix(self.examples_bytes, "B", 1024), _sets_per_epoch(self.sets)),
-            ("disk", with_prefix(self.disk_bytes, "B", 1024), "checkpoints and the result"),
+            ("disk", with_prefix(self.checkpoint_bytes + self.result_bytes, "B", 1024), "checkpoints and the result"),
         ]
         return "\n".join(f"{name:20} {value:>16}  {note}".rstrip() for name, value, note in rows)
 
@@ -118,15 +119,16 @@ def plan(data: OnlineDataModule, cost: Cost, epochs: int, ranks: int = 1, ema: b
         teacher_flops=passes * cost.teacher_pass_flops,
         training_flops=seen * cost.flops,
         examples_bytes=max(examples) * data.source.example_bytes(),
-        disk_bytes=checkpoints * (4 if ema else 3) * cost.weights_bytes + cost.result_bytes,
+        checkpoint_bytes=checkpoints * (4 if ema else 3) * cost.weights_bytes,
+        result_bytes=cost.result_bytes,
     )
 
 
 def total(plans: Sequence[Plan]) -> Plan:
-    """Of several trainings, one after the other."""
-    names = ("epochs", "unet_passes", "steps", "teacher_flops", "training_flops", "disk_bytes")
+    """Of several trainings, one after the other, of which the last one's result is kept."""
+    names = ("epochs", "unet_passes", "steps", "teacher_flops", "training_flops", "checkpoint_bytes")
     sums = {name: sum(getattr(one, name) for one in plans) for name in names}
-    largest = {name: max(getattr(one, name) for one in plans) for name in ("sets", "examples_bytes")}
+    largest = {name: max(getattr(one, name) for one in plans) for name in ("sets", "examples_bytes", "result_bytes")}
     return Plan(**sums, **largest)
 
 
