@@ -16,6 +16,7 @@ def measure(cfg: DictConfig) -> list[str]:
 
     from clockwork.evaluation.harness import Evaluation
     from clockwork.experiments.build import adaptor_source, chosen_setup, require_values
+    from clockwork.experiments.run_dir import report_truncation
     from clockwork.io import distributed
 
     main_process = distributed.rank() == 0
@@ -28,6 +29,7 @@ def measure(cfg: DictConfig) -> list[str]:
     teacher = instantiate(cfg.teacher)
     # Every point is made before the first is run, so that a mistake in the last shows at once.
     setups = [chosen_setup(cfg, teacher, difference) for difference in differences]
+    report_truncation(teacher, prompts)
     made_by = shlex.join(["python", *sys.argv])
     metrics = instantiate(cfg.metrics)
     evaluation = Evaluation(prompts, metrics, Path(cfg.output), cfg.seed, cfg.batch_size, made_by)

@@ -202,3 +202,20 @@ def test_the_learning_rate_of_an_extended_training_is_that_of_a_longer_one() -> 
         module(epochs).on_load_checkpoint(states)
         assert states["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(rate, abs=1e-9)
         assert states["lr_schedulers"][0]["T_max"] == epochs and states["lr_schedulers"][0]["last_epoch"] == 2
+
+
+@pytest.mark.parametrize("words", [5, 400])
+def test_captions_that_are_cut_off_are_counted_once(
+    words: int, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By an evaluation of a caption file; what is counted is what `encode_prompt` does cut."""
+    captions = tmp_path / "captions.txt"
+    captions.write_text(" ".join(["red"] * words) + "\na large red circle\n" + " ".join(["blue"] * words) + "\n")
+    few = ["prompts=captions", f"prompts.path={captions}", "metrics=none", "metrics.latency=false", "steps=1"]
+    run(monkeypatch, "evaluate", *few, f"output={tmp_path / 'eval'}")
+    printed = capsys.readouterr().out
+    limit = teacher.pipe.tokenizer.model_max_length
+    long, longer = (" ".join(["red"] * number) for number in (words, words + 50))
+    cut_off = torch.equal(teacher.encode([long]).tokens, teacher.encode([longer]).tokens)
+    assert teacher.num_truncated([long, "a large red circle"]) == int(cut_off) == int(words > limit)
+    assert printed.count(f"2 of 3 prompts have more than the {limit} tokens") == int(cut_off)

@@ -84,6 +84,16 @@ def mark_trained(output: Path, epochs: int) -> None:
     _write(marker, {**json.loads(marker.read_text(encoding="utf-8")), "trained": epochs})
 
 
+def report_truncation(teacher: Teacher, prompts: Sequence[Prompt]) -> None:
+    """Prints, once per run, how many prompts are longer than the teacher's text encoder reads."""
+    count = teacher.num_truncated([prompt.text for prompt in prompts]) if is_main_process() else 0
+    if count:
+        limit = teacher.pipe.tokenizer.model_max_length
+        print(
+            f"{count} of {len(prompts)} prompts have more than the {limit} tokens that the text encoder reads: cut off"
+        )
+
+
 def is_main_process() -> bool:
     """Whether this process writes: the only one, or the first that torchrun or Lightning has started."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"

@@ -15,7 +15,7 @@ from clockwork.adaptors import save_adaptor
 from clockwork.data.prompts import Prompt, miniature
 from clockwork.errors import UserError
 from clockwork.experiments.build import make_setup
-from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained
+from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.sampling.sampler import Setup, widths
@@ -45,6 +45,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
     if claim(output, cfg, teacher, items, result) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return None
+    report_truncation(teacher, items)
     _print_plan(adaptor_plan(setup, data, **_sizes(cfg)))
     guidance = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
     steps = setup.schedule.adaptor_steps(setup.calls)
@@ -78,6 +79,7 @@ def train_teacher(cfg: DictConfig) -> Trainer | None:
     if claim(output, cfg, teacher, items, result) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return None
+    report_truncation(teacher, items)
     guided = scales is not None or cfg.guidance != 1
 
     def examples(steps: int) -> tuple[Setup, OnlineDataModule]:

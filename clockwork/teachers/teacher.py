@@ -1,7 +1,7 @@
 """The teacher: the parts of a diffusers pipeline, frozen."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +106,13 @@ class Teacher:
             "noise_schedule": digest(schedule),
             "precision": self.precision,
         }
+
+    def num_truncated(self, captions: Sequence[str]) -> int:
+        """How many captions have more tokens than the text encoder reads, with its start and end tokens."""
+        if not captions:
+            return 0
+        ids = self.pipe.tokenizer(list(captions), padding=False, truncation=False, verbose=False)["input_ids"]
+        return sum(len(row) > self.pipe.tokenizer.model_max_length for row in ids)
 
     @torch.no_grad()
     def encode(self, captions: list[str], pooled: bool = True) -> Condition:
