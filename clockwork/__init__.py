@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from clockwork.errors import UserError
     from clockwork.operating_point import OperatingPoint
     from clockwork.pipeline import disable, enable, summary
-    from clockwork.sampling.denoisers import Clocked, Full
+    from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
     from clockwork.sampling.rollout import rollout
     from clockwork.schedule import Schedule
     from clockwork.teachers import Teacher, load_teacher
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "clockwork.adaptors": ("Adaptor", "Identity", "ResNet", "UNet", "load_adaptor", "push_to_hub", "save_adaptor"),
     "clockwork.unet.chain": ("Cut",),
-    "clockwork.sampling.denoisers": ("Clocked", "Full"),
+    "clockwork.sampling.denoisers": ("ClockworkDenoiser", "FullDenoiser"),
     "clockwork.errors": ("UserError",),
     "clockwork.operating_point": ("OperatingPoint",),
     "clockwork.pipeline": ("disable", "enable", "summary"),
@@ -34,9 +34,9 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Adaptor",
-    "Clocked",
+    "ClockworkDenoiser",
     "Cut",
-    "Full",
+    "FullDenoiser",
     "Identity",
     "OperatingPoint",
     "ResNet",
@@ -58,7 +58,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from clockwork.deprecated import renamed
+
+        return renamed(__name__)(name)
     return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 

@@ -13,12 +13,12 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from clockwork.analysis.drift import drift
-    from clockwork.experiments.build import make_setup
+    from clockwork.experiments.build import make_sampler
     from clockwork.reports.analysis import curves, summary, write_csv
 
     prompts = instantiate(cfg.prompts)[: cfg.count]  # before the teacher is loaded: a mistake shows at once
-    setup = make_setup(cfg, instantiate(cfg.teacher))
-    found = drift(setup, prompts, list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
+    sampler = make_sampler(cfg, instantiate(cfg.teacher))
+    found = drift(sampler, prompts, list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
     rows, output = [asdict(row) for row in found], Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
     write_csv(rows, output / "drift.csv")

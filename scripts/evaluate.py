@@ -15,7 +15,7 @@ def measure(cfg: DictConfig) -> list[str]:
     from hydra.utils import instantiate
 
     from clockwork.evaluation.harness import Evaluation
-    from clockwork.experiments.build import adaptor_source, chosen_setup, require_values
+    from clockwork.experiments.build import adaptor_source, build_sampler, require_values
     from clockwork.experiments.run_dir import report_truncation
     from clockwork.io import distributed
 
@@ -28,22 +28,22 @@ def measure(cfg: DictConfig) -> list[str]:
         adaptor_source(cfg, difference)
     teacher = instantiate(cfg.teacher)
     # Every point is made before the first is run, so that a mistake in the last shows at once.
-    setups = [chosen_setup(cfg, teacher, difference) for difference in differences]
+    samplers = [build_sampler(cfg, teacher, difference) for difference in differences]
     report_truncation(teacher, prompts)
     made_by = shlex.join(["python", *sys.argv])
     metrics = instantiate(cfg.metrics)
     evaluation = Evaluation(prompts, metrics, Path(cfg.output), cfg.seed, cfg.batch_size, made_by)
-    for number, setup in enumerate(setups, 1):
+    for number, sampler in enumerate(samplers, 1):
         if main_process:
-            name = f"{setup.point.teacher} {setup.adaptor_name} {setup.schedule} {setup.steps} steps"
-            print(f"[{number}/{len(setups)}] {name}")
-        evaluation.evaluate(setup)
+            name = f"{sampler.point.teacher} {sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
+            print(f"[{number}/{len(samplers)}] {name}")
+        evaluation.evaluate(sampler)
     if main_process:
-        tell(cfg, evaluation, setups)
-    return [evaluation.digest(setup) for setup in setups]
+        tell(cfg, evaluation, samplers)
+    return [evaluation.digest(sampler) for sampler in samplers]
 
 
-def tell(cfg: DictConfig, evaluation: Any, setups: list[Any]) -> None:
+def tell(cfg: DictConfig, evaluation: Any, samplers: list[Any]) -> None:
     """The table on the terminal, the report in the folder, the rows to the logger and with their adaptors."""
     from clockwork.adaptors import add_row
     from clockwork.evaluation.rows import read_rows
@@ -54,11 +54,11 @@ def tell(cfg: DictConfig, evaluation: Any, setups: list[Any]) -> None:
     from clockwork.reports.tables import table
 
     measured = {row["digest"]: row for row in read_rows(evaluation.rows)}
-    rows = [measured[digest] for digest in dict.fromkeys(map(evaluation.digest, setups))]
+    rows = [measured[digest] for digest in dict.fromkeys(map(evaluation.digest, samplers))]
     output, adaptors = Path(cfg.output), Path(cfg.adaptors)
-    for setup in setups:
-        if setup.folder is not None:
-            add_row(setup.folder, measured[evaluation.digest(setup)])
+    for sampler in samplers:
+        if sampler.folder is not None:
+            add_row(sampler.folder, measured[evaluation.digest(sampler)])
     print(table(rows))
     if len(rows) > 1:
         pareto(rows, output / "pareto.png")

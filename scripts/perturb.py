@@ -14,20 +14,20 @@ def main(cfg: DictConfig) -> None:
     from clockwork.analysis.perturbation import Perturbation
     from clockwork.data.image_io import read_images, write_grid
     from clockwork.evaluation.generate import generate, pictures
-    from clockwork.experiments.build import make_setup
+    from clockwork.experiments.build import make_sampler
     from clockwork.experiments.run_dir import claim
     from clockwork.reports.analysis import curves, summary, write_csv
 
     prompts, output = instantiate(cfg.prompts)[: cfg.count], Path(cfg.output)
-    setup = make_setup(cfg, instantiate(cfg.teacher))
-    perturbations = Perturbation.each(setup, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
-    claim(output, cfg, setup.teacher, prompts)
+    sampler = make_sampler(cfg, instantiate(cfg.teacher))
+    perturbations = Perturbation.each(sampler, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
+    claim(output, cfg, sampler.teacher, prompts)
     rows, shown = [], {}
     untouched = output / "pictures" / "untouched"
-    generate(setup, prompts, untouched, cfg.seed, cfg.batch_size, label="untouched")
+    generate(sampler, prompts, untouched, cfg.seed, cfg.batch_size, label="untouched")
     for number, one in enumerate(perturbations, 1):
         folder, label = output / "pictures" / one.name, f"[{number}/{len(perturbations)}] {one.name}"
-        generate(setup, prompts, folder, cfg.seed, cfg.batch_size, one.around, label)
+        generate(sampler, prompts, folder, cfg.seed, cfg.batch_size, one.around, label)
         rows += one.effects(prompts, pictures(folder, prompts), pictures(untouched, prompts))
         shown.setdefault(one.layer, []).append(folder)
     write_csv(rows, output / "perturbation.csv")

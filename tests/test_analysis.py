@@ -13,16 +13,16 @@ from clockwork.analysis.drift import changes, drift
 from clockwork.analysis.perturbation import Perturbation, Perturbed, layers, perturb
 from clockwork.data.prompts import miniature
 from clockwork.reports.analysis import summary
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import load_teacher
 from clockwork.unet.split import SplitUNet
 
 
 @pytest.fixture(scope="module")
-def setup() -> Setup:
+def sampler() -> Sampler:
     teacher = load_teacher("miniature", guidance=3.0)
-    return Setup(teacher, SplitUNet(teacher.unet), Schedule(), "dpm++", 4, 3.0)
+    return Sampler(teacher, SplitUNet(teacher.unet), Schedule(), "dpm++", 4, 3.0)
 
 
 @pytest.mark.parametrize(("over", "axes"), [("example", (1, 2, 3)), ("channel", (2, 3))])
@@ -47,23 +47,23 @@ def test_nothing_but_mean_and_spread_is_left_at_alpha_0() -> None:
     assert torch.allclose(perturb(f, 1, noise), f, atol=1e-6)
 
 
-def latents(setup: Setup, ids: list[int], **perturbed: float) -> list[Tensor]:
-    layer = setup.split.unet.up_blocks[0].upsamplers[0]
-    denoiser = Perturbed(setup.denoiser, layer, 0.3, perturbed["clean"], ids) if perturbed else None
+def latents(sampler: Sampler, ids: list[int], **perturbed: float) -> list[Tensor]:
+    layer = sampler.split.unet.up_blocks[0].upsamplers[0]
+    denoiser = Perturbed(sampler.denoiser, layer, 0.3, perturbed["clean"], ids) if perturbed else None
     prompts = miniature("test", 9)
-    return [r.latents for r in setup.rollout([prompts[i].text for i in ids], setup.teacher.noise(ids), denoiser)]
+    return [r.latents for r in sampler.rollout([prompts[i].text for i in ids], sampler.teacher.noise(ids), denoiser)]
 
 
-def test_it_acts_from_its_step_on_and_leaves_nothing_behind(setup: Setup) -> None:
-    plain, disturbed, again = latents(setup, [0, 1]), latents(setup, [0, 1], clean=2), latents(setup, [0, 1])
+def test_it_acts_from_its_step_on_and_leaves_nothing_behind(sampler: Sampler) -> None:
+    plain, disturbed, again = latents(sampler, [0, 1]), latents(sampler, [0, 1], clean=2), latents(sampler, [0, 1])
     assert [torch.equal(a, b) for a, b in zip(plain, disturbed, strict=True)] == [True, True, False, False]
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
-    alone = latents(setup, [1], clean=0)[-1]  # the same noise in any batch
-    assert torch.allclose(latents(setup, [0, 1], clean=0)[-1][1:], alone, atol=1e-4)
+    alone = latents(sampler, [1], clean=0)[-1]  # the same noise in any batch
+    assert torch.allclose(latents(sampler, [0, 1], clean=0)[-1][1:], alone, atol=1e-4)
 
 
-def test_an_exception_leaves_no_hook(setup: Setup) -> None:
-    layer = setup.split.unet.conv_in
+def test_an_exception_leaves_no_hook(sampler: Sampler) -> None:
+    layer = sampler.split.unet.conv_in
 
     def fails(*_: object) -> None:
         raise ZeroDivisionError
@@ -86,21 +86,21 @@ def test_layers_are_the_papers() -> None:
         layers(small_unet("bk_sdm_tiny"), "bottleneck")
 
 
-def test_effects_are_root_mean_squares(setup: Setup) -> None:
-    (one,) = Perturbation.each(setup, "conv_in", [1], 0.3)
+def test_effects_are_root_mean_squares(sampler: Sampler) -> None:
+    (one,) = Perturbation.each(sampler, "conv_in", [1], 0.3)
     black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     rows = one.effects(miniature("test", 2), [black + 51], [black])
     assert [row["distance"] for row in rows] == pytest.approx([0.2, 0.2]) and one.name == "conv_in-from1"
 
 
-def test_drift_sees_r_out_at_every_cut(setup: Setup) -> None:
+def test_drift_sees_r_out_at_every_cut(sampler: Sampler) -> None:
     """One pass with hooks equals one roll-out a cut, whose records hold r_out."""
-    teacher = setup.teacher
+    teacher = sampler.teacher
     ids, cuts = [3, 4], ["layer1", "stage1", "stage1_upsampled", "4,7"]  # the last: the middle's output
     prompts = miniature("test", 5)[3:]
-    found = drift(setup, prompts, cuts)
+    found = drift(sampler, prompts, cuts)
     for cut in cuts:
-        there = replace(setup, split=SplitUNet(teacher.unet, cut))
+        there = replace(sampler, split=SplitUNet(teacher.unet, cut))
         r_out = [r.denoised.r_out for r in there.rollout([p.text for p in prompts], teacher.noise(ids))]
         for step in (2, 3, 4):
             relative, cosine = changes(r_out[step - 1], r_out[step - 2])

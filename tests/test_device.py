@@ -10,7 +10,7 @@ from clockwork.adaptors import ResNet
 from clockwork.errors import UserError
 from clockwork.io.device import choose_device, choose_precision, lightning_device
 from clockwork.miniature import WEIGHTS
-from clockwork.sampling.denoisers import Clocked, Full, estimate
+from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser, estimate
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import widths
 from clockwork.sampling.solvers import make_solver
@@ -77,7 +77,7 @@ def test_a_pipeline_is_loaded_in_its_precision(half: Teacher) -> None:
 def test_a_full_pass_in_half_precision_equals_diffusers(half: Teacher) -> None:
     condition, noise = half.encode(CAPTIONS), half.noise([0, 1])
     t = torch.tensor(500)
-    ours = Full(SplitUNet(half.unet))(noise, t, condition, 1, None).output
+    ours = FullDenoiser(SplitUNet(half.unet))(noise, t, condition, 1, None).output
     assert noise.dtype == torch.float32 and ours.dtype == torch.bfloat16
     assert torch.equal(ours, half.unet(noise.bfloat16(), t, condition.tokens).sample)
 
@@ -86,7 +86,7 @@ def test_latents_and_the_solvers_state_stay_in_float32(half: Teacher) -> None:
     """By hand: the UNet in bfloat16, guidance and DPM++ in float32 on its outputs."""
     solver = make_solver("dpm++", half.noise_schedule)
     condition, negative = half.conditions(CAPTIONS, 3.0)
-    records = list(rollout(Full(SplitUNet(half.unet)), solver, 2, half.noise([0, 1]), condition, negative, 3.0))
+    records = list(rollout(FullDenoiser(SplitUNet(half.unet)), solver, 2, half.noise([0, 1]), condition, negative, 3.0))
     assert all(record.latents.dtype == torch.float32 for record in records)
     assert negative is not None
     solver.set_timesteps(2)
@@ -101,7 +101,7 @@ def test_latents_and_the_solvers_state_stay_in_float32(half: Teacher) -> None:
 def test_an_adaptor_in_float32_serves_a_teacher_in_half_precision(half: Teacher) -> None:
     torch.manual_seed(0)
     adaptor = ResNet(widths(half, "stage1"), width=16, blocks=1).eval()
-    denoiser = Clocked(SplitUNet(half.unet), adaptor, Schedule.parse("clock2"))
+    denoiser = ClockworkDenoiser(SplitUNet(half.unet), adaptor, Schedule.parse("clock2"))
     conditions = half.conditions(CAPTIONS, 3.0)
     records = list(
         rollout(denoiser, make_solver("dpm++", half.noise_schedule), 2, half.noise([0, 1]), *conditions, 3.0)

@@ -19,9 +19,9 @@ from clockwork.flops.cost import step_flops
 from clockwork.flops.counter import count_flops
 from clockwork.flops.editing import editing
 from clockwork.miniature import scenes
-from clockwork.sampling.denoisers import Clocked, Full
+from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher
@@ -36,8 +36,8 @@ def editor(teacher: Teacher, inversion: int = 8, generation: int = 4, clock: str
     split = SplitUNet(teacher.unet)
     adaptor = None if clock == "full" else Identity(widths(teacher, "stage1"))
     name = "none" if adaptor is None else "identity"
-    setup = Setup(teacher, split, Schedule.parse(clock), "ddim", generation, 3.0, adaptor, name)
-    return Editor(replace(setup, solver="ddim_inverse", steps=inversion, guidance=1.0), setup, **settings)
+    sampler = Sampler(teacher, split, Schedule.parse(clock), "ddim", generation, 3.0, adaptor, name)
+    return Editor(replace(sampler, solver="ddim_inverse", steps=inversion, guidance=1.0), sampler, **settings)
 
 
 def test_injected_layers_are_the_authors() -> None:
@@ -137,9 +137,9 @@ def test_on_adaptor_steps_only_the_last_up_block_injects() -> None:
     split = SplitUNet(unet)
     injection = Injection.of(split.chain, 10)
     sample, condition = inputs["sample"], Condition(inputs["encoder_hidden_states"])
-    clocked = Clocked(split, Identity(Widths(0, 0, 0, 0)), Schedule.parse("clock2"))
+    clocked = ClockworkDenoiser(split, Identity(Widths(0, 0, 0, 0)), Schedule.parse("clock2"))
     ran = []
-    for step, r_out in ((1, None), (2, Full(split)(sample, torch.tensor(500), condition, 1, None).r_out)):
+    for step, r_out in ((1, None), (2, FullDenoiser(split)(sample, torch.tensor(500), condition, 1, None).r_out)):
         with recording(injection.modules(step)) as seen:
             clocked(sample, torch.tensor(500), condition, step, r_out)
         ran.append(set(seen))
@@ -231,7 +231,7 @@ def test_several_targets_share_one_source(teacher: Teacher) -> None:
     latents = ours.invert(PICTURE, SOURCE.caption)
     start, solver = latents[ours.visited[0]], make_solver("ddim", teacher.noise_schedule)
     texts = [TARGET, SOURCE.recoloured("green").caption]
-    denoiser = PlugAndPlay(Full(ours.generation.split), ours.injection, latents, teacher.encode([""]))
+    denoiser = PlugAndPlay(FullDenoiser(ours.generation.split), ours.injection, latents, teacher.encode([""]))
     negative = teacher.encode([""])
     *_, both = rollout(denoiser, solver, 2, start.expand(2, -1, -1, -1), teacher.encode(texts), negative, 3.0)
     for i, text in enumerate(texts):

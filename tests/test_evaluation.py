@@ -21,7 +21,7 @@ from clockwork.flops.cost import image_flops, step_flops
 from clockwork.metrics import latency
 from clockwork.reports.figures import pareto, pictures_side_by_side
 from clockwork.reports.tables import table
-from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.text_embedder import OpenCLIP
@@ -29,13 +29,13 @@ from clockwork.unet.split import SplitUNet
 
 
 @pytest.fixture(scope="module")
-def identity() -> Setup:
+def identity() -> Sampler:
     teacher = load_teacher("miniature", guidance=3.0)
     made = Identity(widths(teacher, "stage1"))
-    return Setup(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 8, 3.0, made, "identity")
+    return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 8, 3.0, made, "identity")
 
 
-def test_a_row_is_measured_once(identity: Setup, tmp_path: Path) -> None:
+def test_a_row_is_measured_once(identity: Sampler, tmp_path: Path) -> None:
     evaluation = Evaluation(miniature("test", 4), Metrics(latency=False), tmp_path, batch_size=4)
     evaluation.evaluate(identity)
     evaluation.evaluate(identity)
@@ -53,14 +53,14 @@ def test_a_row_is_measured_once(identity: Setup, tmp_path: Path) -> None:
     assert (tmp_path / "pareto.png").stat().st_size > 10_000 and (tmp_path / "grid.png").stat().st_size > 5_000
 
 
-def test_pictures_do_not_depend_on_the_batch(identity: Setup, tmp_path: Path) -> None:
+def test_pictures_do_not_depend_on_the_batch(identity: Sampler, tmp_path: Path) -> None:
     prompts = miniature("test", 5)
     one, many = (Evaluation(prompts, Metrics(latency=False), tmp_path / str(n), batch_size=n) for n in (1, 5))
     first, second = (torch.cat(list(pictures(e.pictures(identity), prompts))).int() for e in (one, many))
     assert (first - second).abs().max() <= 1  # the same but for the rounding of a batched convolution
 
 
-def test_interrupted_painting_keeps_what_is_there(identity: Setup, tmp_path: Path) -> None:
+def test_interrupted_painting_keeps_what_is_there(identity: Sampler, tmp_path: Path) -> None:
     evaluation = Evaluation(miniature("test", 4), Metrics(latency=False), tmp_path, batch_size=2)
     folder = evaluation.pictures(identity)
     before = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
@@ -70,7 +70,7 @@ def test_interrupted_painting_keeps_what_is_there(identity: Setup, tmp_path: Pat
     assert {n for n in before if after[n] != before[n]} == {"2.png"}
 
 
-def test_flops_of_an_image_are_those_of_its_steps(identity: Setup) -> None:
+def test_flops_of_an_image_are_those_of_its_steps(identity: Sampler) -> None:
     full, adaptor = step_flops(identity)
     assert image_flops(identity).full == 2 * (4 * full.full + 4 * adaptor.full)
     assert image_flops(replace(identity, guidance=1.0)).full == 4 * full.full + 4 * adaptor.full
@@ -79,7 +79,7 @@ def test_flops_of_an_image_are_those_of_its_steps(identity: Setup) -> None:
     assert 0.25 < 1 - image_flops(identity).full / image_flops(teacher).full < 0.5
 
 
-def test_the_papers_order_of_schedules(identity: Setup, tmp_path: Path) -> None:
+def test_the_papers_order_of_schedules(identity: Sampler, tmp_path: Path) -> None:
     """Table 3: alternating is nearest to the teacher, {3,4,5,6} farthest (PSNR at the same prompts and seeds)."""
     evaluation = Evaluation(miniature("test", 32), Metrics(latency=False), tmp_path)
     psnr = {s: evaluation.measure(replace(identity, schedule=Schedule.parse(s))).psnr for s in ("clock2", "3,4,5,6")}
@@ -88,24 +88,24 @@ def test_the_papers_order_of_schedules(identity: Setup, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def reads_text(identity: Setup) -> Setup:
+def reads_text(identity: Sampler) -> Sampler:
     torch.manual_seed(0)
     adaptor = ResNet(widths(identity.teacher, "stage1"), width=16, blocks=1).eval()
     return replace(identity, adaptor=adaptor, adaptor_name="resnet", steps=2)
 
 
 @contextmanager
-def running(setup: Setup) -> Iterator[list[str]]:
+def running(sampler: Sampler) -> Iterator[list[str]]:
     """The names of what runs in the block, in its order."""
     ran: list[str] = []
-    pipe, embedder = setup.teacher.pipe, setup.teacher.pooled
+    pipe, embedder = sampler.teacher.pipe, sampler.teacher.pooled
     assert embedder is not None
     modules = {
         "unet": pipe.unet.conv_in,
         "text encoder": pipe.text_encoder,
         "vae": pipe.vae.decoder,
         "text embedder": embedder.module.transformer,
-        "adaptor": setup.adaptor,
+        "adaptor": sampler.adaptor,
     }
     with ExitStack() as hooks:
         for name, module in modules.items():
@@ -113,7 +113,7 @@ def running(setup: Setup) -> Iterator[list[str]]:
         yield ran
 
 
-def test_latency_is_latent_generation_only(reads_text: Setup, tmp_path: Path) -> None:
+def test_latency_is_latent_generation_only(reads_text: Sampler, tmp_path: Path) -> None:
     """Text encoder, text embedder, noise and decoder are outside what is timed; a measured row is timed later, and its
     other figures stay."""
     prompts = miniature("test", 2)
@@ -131,7 +131,7 @@ def test_latency_is_latent_generation_only(reads_text: Setup, tmp_path: Path) ->
     assert 0.2 < timed["latency_ms"] / timed["latency_median_ms"] < 5
 
 
-def test_latency_belongs_to_a_device(identity: Setup, tmp_path: Path) -> None:
+def test_latency_belongs_to_a_device(identity: Sampler, tmp_path: Path) -> None:
     evaluation = Evaluation(miniature("test", 1), Metrics(), tmp_path)
     short = replace(identity, steps=1)
     evaluation.evaluate(short)
@@ -174,7 +174,7 @@ CHANGES: dict[str, Callable[[Teacher], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: Setup, tmp_path: Path) -> None:
+def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: Sampler, tmp_path: Path) -> None:
     evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
     teacher = load_teacher("miniature", guidance=3.0)
     same = replace(reads_text, teacher=teacher, split=SplitUNet(teacher.unet))
@@ -186,7 +186,7 @@ def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: S
     assert evaluation.digest(other) != evaluation.digest(reads_text)
 
 
-def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text: Setup, tmp_path: Path) -> None:
+def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text: Sampler, tmp_path: Path) -> None:
     evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
     embedder = OpenCLIP.miniature(text_only=True)
     scored = replace(evaluation, metrics=Metrics(clip=OpenCLIP.miniature()))
@@ -197,7 +197,7 @@ def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text
     assert untexted.text_embedder is None and reads_text.text_embedder == embedder.identity
 
 
-def test_an_adaptor_is_the_same_in_every_precision(reads_text: Setup) -> None:
+def test_an_adaptor_is_the_same_in_every_precision(reads_text: Sampler) -> None:
     assert reads_text.adaptor is not None
     trained = reads_text.adaptor_hash
     half = ResNet(reads_text.adaptor.widths, width=16, blocks=1)
@@ -207,7 +207,7 @@ def test_an_adaptor_is_the_same_in_every_precision(reads_text: Setup) -> None:
     assert cast.identity() != reads_text.identity(), "it computes other images"
 
 
-def test_rows_of_earlier_versions_are_read(identity: Setup, tmp_path: Path) -> None:
+def test_rows_of_earlier_versions_are_read(identity: Sampler, tmp_path: Path) -> None:
     evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
     evaluation.evaluate(replace(identity, steps=1))
     (row,) = read_rows(evaluation.rows)
@@ -233,6 +233,6 @@ def test_fewer_images_at_once_where_they_are_large(side: int, at_once: int) -> N
     assert images_at_once(side, 50) == at_once
 
 
-def test_an_adaptorless_clock_is_refused(identity: Setup) -> None:
+def test_an_adaptorless_clock_is_refused(identity: Sampler) -> None:
     with pytest.raises(ValueError, match="name an adaptor"):
         replace(identity, adaptor=None)

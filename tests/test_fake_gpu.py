@@ -36,16 +36,16 @@ def real(request: pytest.FixtureRequest) -> Iterator[RealSize]:
 def test_a_roll_out_beside_training(real: RealSize) -> None:
     """The adaptor in float32. Latents stay in float32, and the host never waits for the GPU."""
     for solver in ("dpm++", "ddim", "pndm") if real.teacher.name == "sd15" else ("dpm++",):
-        latents = replace(real.setup, solver=solver).latents(CAPTIONS, real.noise)
+        latents = replace(real.sampler, solver=solver).latents(CAPTIONS, real.noise)
         assert (latents.device, latents.dtype, latents.shape) == (GPU, torch.float32, real.noise.shape)
     assert real.gpu.host_reads == []
 
 
 def test_an_evaluations_roll_out_and_images(real: RealSize) -> None:
-    """The adaptor in the teacher's precision, as `chosen_setup` loads it; decoding waits once for each slice."""
+    """The adaptor in the teacher's precision, as `build_sampler` loads it; decoding waits once for each slice."""
     teacher = real.teacher
     half = ResNet(WIDTHS).to(teacher.device, teacher.unet.dtype)
-    latents = replace(real.setup, adaptor=half).latents(CAPTIONS, real.noise)
+    latents = replace(real.sampler, adaptor=half).latents(CAPTIONS, real.noise)
     assert real.gpu.host_reads == []
     images = teacher.decode(latents)
     side = teacher.resolution
@@ -68,7 +68,7 @@ def test_a_pipeline(real: RealSize, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_edits(real: RealSize) -> None:
-    generation = replace(real.setup, solver="ddim")
+    generation = replace(real.sampler, solver="ddim")
     inversion = replace(generation, solver="ddim_inverse", guidance=1.0)
     editor = Editor(inversion, generation)
     image = torch.zeros(3, *[real.teacher.resolution] * 2, dtype=torch.uint8)
@@ -79,7 +79,7 @@ def test_edits(real: RealSize) -> None:
 
 
 def test_a_perturbation(real: RealSize) -> None:
-    teacher = replace(real.setup, adaptor=None, schedule=Schedule())
+    teacher = replace(real.sampler, adaptor=None, schedule=Schedule())
     one = Perturbation.each(teacher, "up", [1], 0.3)[0]
     latents = teacher.latents(CAPTIONS, real.noise, one.around(teacher.denoiser, [1, 2]))
     assert (latents.device, latents.dtype) == (GPU, torch.float32)
@@ -93,9 +93,9 @@ def test_an_adaptor_in_another_precision_raises_where_it_is_not_cast(
 
     monkeypatch.setattr(denoisers, "estimate", uncast)
     with pytest.raises(RuntimeError, match=r"Half.*float"):
-        real.setup.latents(CAPTIONS, real.noise)
+        real.sampler.latents(CAPTIONS, real.noise)
 
 
 def test_a_tensor_on_the_host_raises(real: RealSize) -> None:
     with pytest.raises(RuntimeError, match="same device"):
-        real.setup.latents(CAPTIONS, real.noise.cpu())
+        real.sampler.latents(CAPTIONS, real.noise.cpu())

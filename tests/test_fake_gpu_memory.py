@@ -35,8 +35,8 @@ def generate_and_train(real: RealSize) -> None:
 
     Examples are of other steps than clock 2's, as many: so the second follows at once.
     """
-    cfg, setup = compose_config("train", [f"teacher={real.teacher.name}"]), real.setup
-    source = Unrolled(replace(setup, steps=cfg.steps, schedule=Schedule.parse("2,3,4,5")))
+    cfg, sampler = compose_config("train", [f"teacher={real.teacher.name}"]), real.sampler
+    source = Unrolled(replace(sampler, steps=cfg.steps, schedule=Schedule.parse("2,3,4,5")))
     sizes = (cfg.prompts_per_epoch, cfg.passes, cfg.batch_size, cfg.generation_batch_size)
     prompts = miniature("train", cfg.prompts_per_epoch)
     data = OnlineDataModule(source, prompts, *sizes, max_gb=cfg.max_examples_gb, place="device")
@@ -44,11 +44,11 @@ def generate_and_train(real: RealSize) -> None:
     data.store.clear(max(sum(batch.examples for batch in part) for part in rounds))
     for part in islice(source.parts(rounds[0][0].items, 1, 0), 2):
         data.store.append(part)
-    assert setup.adaptor is not None
-    optimizer = torch.optim.Adam(setup.adaptor.parameters())
+    assert sampler.adaptor is not None
+    optimizer = torch.optim.Adam(sampler.adaptor.parameters())
     (batch,) = data.store.batches([torch.arange(cfg.batch_size)])
     real.gpu.training = True
-    Distillation(setup.adaptor, [2], setup.guidance, guided=1.0).training_step(batch).backward()
+    Distillation(sampler.adaptor, [2], sampler.guidance, guided=1.0).training_step(batch).backward()
     optimizer.step()
     real.gpu.training = False
 
@@ -63,7 +63,7 @@ def generate_and_score(real: RealSize) -> None:
     half = ResNet(WIDTHS).to(GPU, torch.float16)
     prompts = miniature("test", cfg.batch_size)
     noise = real.teacher.noise([p.id for p in prompts])
-    record = next(replace(real.setup, adaptor=half).rollout([p.text for p in prompts], noise))
+    record = next(replace(real.sampler, adaptor=half).rollout([p.text for p in prompts], noise))
     real.teacher.decode(record.latents)
 
 

@@ -74,9 +74,9 @@ def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, t
     watch = Watch(real.gpu)
     with GPU:
         adaptor = ResNet(WIDTHS)
-    setup = replace(real.setup, adaptor=adaptor)
-    data = OnlineDataModule(Unrolled(setup), PROMPTS, 2, repeats=2, batch_size=2, place="device")
-    module = Distillation(adaptor, [2], setup.guidance, guided=1.0)
+    sampler = replace(real.sampler, adaptor=adaptor)
+    data = OnlineDataModule(Unrolled(sampler), PROMPTS, 2, repeats=2, batch_size=2, place="device")
+    module = Distillation(adaptor, [2], sampler.guidance, guided=1.0)
     strategy = SingleDeviceStrategy(GPU, accelerator=AnyDevice())
     quiet = {"strategy": strategy, "logger": False, "enable_progress_bar": False}
     fit(module, tmp_path, data, [watch], max_epochs=1, ema=0.999, gradient_clip_val=1.0, **quiet)
@@ -86,7 +86,7 @@ def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, t
 def test_own_features() -> None:
     """After the first adaptor step the examples hold what the adaptor makes of them, in the teacher's precision."""
     with switched_on(real_size("sd15")) as sd15:
-        clock4 = replace(sd15.setup, schedule=Schedule.parse("clock4"), steps=3)
+        clock4 = replace(sd15.sampler, schedule=Schedule.parse("clock4"), steps=3)
         parts: list[AdaptorExample] = list(Unrolled(clock4, "own").parts(PROMPTS, 1, 0))
     assert [len(part) for part in parts] == [4, 4]  # two adaptor steps of two prompts with guidance
     assert {(part.r_out_prev.device, part.r_out_prev.dtype) for part in parts} == {(GPU, torch.float16)}
@@ -104,8 +104,8 @@ def test_a_step_of_an_objective_that_makes_a_teacher(name: str) -> None:
     objective, guidance = OBJECTIVES[name]
     with switched_on(real_size("sd15")) as sd15:
         teacher = objective.check_teacher(Teacher("sd15", sd15.teacher.pipe, guidance))
-        setup = replace(sd15.setup, teacher=teacher, adaptor=None, schedule=Schedule(), guidance=guidance)
-        states = UnrolledStates(setup)(PROMPTS, 1)
+        sampler = replace(sd15.sampler, teacher=teacher, adaptor=None, schedule=Schedule(), guidance=guidance)
+        states = UnrolledStates(sampler)(PROMPTS, 1)
         module = objective(teacher, objective.init_student(teacher), steps=2, guided=guidance != 1)
         sd15.gpu.training = True
         loss: Tensor = module.training_step(states, 0)

@@ -69,9 +69,9 @@ def test_more_generation_than_inversion_is_refused(teacher: Teacher) -> None:
 
 
 def test_latents_on_disk(teacher: Teacher, tmp_path: Path) -> None:
-    setup = editor(teacher, 4, 2).inversion
-    latents = invert(setup, teacher.encode_images(PICTURE[None]), SOURCE.caption)
-    assert list(latents) == timesteps(inverse_solver(setup), 4)
+    sampler = editor(teacher, 4, 2).inversion
+    latents = invert(sampler, teacher.encode_images(PICTURE[None]), SOURCE.caption)
+    assert list(latents) == timesteps(inverse_solver(sampler), 4)
     save_latents(tmp_path / "kept" / "a.safetensors", latents)
     kept = LatentsOnDisk(tmp_path / "kept" / "a.safetensors")
     assert list(kept) == list(latents) and len(kept) == 4

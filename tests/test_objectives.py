@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from clockwork.adaptors import ResNet
 from clockwork.data.captioned_images import miniature as scenes
 from clockwork.data.prompts import miniature
-from clockwork.sampling.denoisers import Full
+from clockwork.sampling.denoisers import FullDenoiser
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
@@ -35,10 +35,10 @@ ROOT = Path(__file__).parent.parent
 PROMPTS = miniature("train", 3)
 
 
-def setup(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str = "full") -> Setup:
+def sampler(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str = "full") -> Sampler:
     adaptor = None if schedule == "full" else ResNet(widths(teacher, "stage1"), 16, 1)
     made = SplitUNet(teacher.unet)
-    return Setup(teacher, made, Schedule.parse(schedule), solver, steps, teacher.guidance, adaptor, "resnet")
+    return Sampler(teacher, made, Schedule.parse(schedule), solver, steps, teacher.guidance, adaptor, "resnet")
 
 
 # --- noised pictures ----------------------------------------------------------------------------------------
@@ -46,12 +46,12 @@ def setup(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str
 
 def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher: Teacher) -> None:
     """Fed with the latents of a roll-out in the pictures' place, the pair is the unrolled example, bit for bit."""
-    made = setup(teacher, schedule="clock2")
+    made = sampler(teacher, schedule="clock2")
     unrolled = Unrolled(made)(PROMPTS, 5)
     conditions = teacher.conditions([p.text for p in PROMPTS], 3.0)
     noise = teacher.noise([p.id for p in PROMPTS], 5)
     solver = make_solver("dpm++", teacher.noise_schedule)
-    records = list(rollout(Full(made.split), solver, 4, noise, *conditions, 3.0))
+    records = list(rollout(FullDenoiser(made.split), solver, 4, noise, *conditions, 3.0))
     entering = [noise * solver.init_noise_sigma, *(record.latents for record in records)]
     for step, rows in ((2, slice(0, 6)), (4, slice(6, 12))):
         pair = NoisedPairs(made).pair(entering[step - 2], entering[step - 1], step, halves(*conditions))
@@ -62,7 +62,7 @@ def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher:
 @pytest.mark.parametrize("solver", ["dpm++", "pndm", "ddim"])
 def test_pictures_are_noised_to_the_solvers_timesteps(teacher: Teacher, solver: str) -> None:
     """√ᾱ x + √(1 − ᾱ) ε, with ᾱ the product of 1 − β up to t; as many examples as a roll-out gives."""
-    made = setup(teacher, solver, schedule="2,4")
+    made = sampler(teacher, solver, schedule="2,4")
     pairs = NoisedPairs(made)
     assert len(pairs(scenes("train", 2), 0)) == len(Unrolled(made)(PROMPTS[:2], 0))
     c = teacher.noise_schedule
@@ -86,7 +86,7 @@ def test_latents_of_pictures_decode_to_them(teacher: Teacher) -> None:
 
 
 def states(teacher: Teacher, **options: Any) -> States:
-    return UnrolledStates(setup(teacher, **options))(PROMPTS, 1)
+    return UnrolledStates(sampler(teacher, **options))(PROMPTS, 1)
 
 
 def test_recovering_begins_at_the_surgerys_error(teacher: Teacher) -> None:
@@ -111,11 +111,11 @@ def test_states_are_those_that_enter_the_steps(teacher: Teacher) -> None:
     asked = states(teacher)
     assert asked.timestep.tolist() == [t for t in [int(asked.timestep[i]) for i in (0, 3, 6, 9)] for _ in range(3)]
     assert torch.equal(asked.latents[:3], teacher.noise([0, 1, 2], 1)) and asked.captions[:3] == asked.captions[3:6]
-    varied = UnrolledStates(setup(teacher), scales=(1.0, 8.0), step_counts=(2, 6))
+    varied = UnrolledStates(sampler(teacher), scales=(1.0, 8.0), step_counts=(2, 6))
     counts = {len(varied(PROMPTS[:1], seed)) for seed in range(8)}
     scales = {float(varied(PROMPTS[:1], seed).guidance[0]) for seed in range(4)}
     assert len(counts) > 2 and counts <= set(range(2, 7)) and len(scales) == 4 and min(scales) >= 1
-    images = NoisedStates(setup(teacher, "ddim", 4), every=2)(scenes("train", 3), 1)
+    images = NoisedStates(sampler(teacher, "ddim", 4), every=2)(scenes("train", 3), 1)
     assert len(images) == 6 and images.timestep.unique().tolist() == sorted(asked.timestep.tolist())[3::6]
 
 
@@ -124,7 +124,7 @@ def test_states_are_those_that_enter_the_steps(teacher: Teacher) -> None:
 
 def test_the_guidance_target_is_the_rollouts_arithmetic(teacher: Teacher) -> None:
     """A solver's step with the target leads where the roll-out's own guided step led, bit for bit."""
-    made = setup(teacher, "ddim")
+    made = sampler(teacher, "ddim")
     asked = UnrolledStates(made)(PROMPTS, 1)
     module = Guidance(teacher, Guidance.init_student(teacher), 4)
     target, alone = module.target(asked)

@@ -177,7 +177,7 @@ def test_the_rollout_is_a_second_way(name: str) -> None:
     clockwork.disable(pipe)
     positive, negative = pipe.encode_prompt(PROMPT, torch.device("cpu"), 1, True)
     split = clockwork.SplitUNet(pipe.unet)
-    denoiser = clockwork.Clocked(split, Identity(Widths(0, 0, 0, 0)), clockwork.Schedule.parse(name))
+    denoiser = clockwork.ClockworkDenoiser(split, Identity(Widths(0, 0, 0, 0)), clockwork.Schedule.parse(name))
     *_, last = rollout(denoiser, pipe.scheduler, 4, noise, Condition(positive), Condition(negative), 5.0)
     assert torch.equal(last.latents, ours)
 

@@ -39,7 +39,9 @@ def test_at_its_own_point_it_is_silent_and_the_rollout(teacher: Teacher, trained
         ours = generate(pipe, **GIVEN, prompt=captions, latents=noise)
     assert steps(pipe) == "FaFa" and not reasons(pipe)
     adaptor, point = clockwork.load_adaptor(trained)
-    denoiser = clockwork.Clocked(clockwork.SplitUNet(teacher.unet), adaptor, clockwork.Schedule.parse(point.schedule))
+    denoiser = clockwork.ClockworkDenoiser(
+        clockwork.SplitUNet(teacher.unet), adaptor, clockwork.Schedule.parse(point.schedule)
+    )
     made = make_solver("dpm++", teacher.noise_schedule)
     *_, last = rollout(denoiser, made, 4, noise, teacher.encode(captions), teacher.encode([""]), 3.0)
     assert torch.allclose(last.latents, ours, atol=1e-4)  # the text is embedded in another batch: its last bit

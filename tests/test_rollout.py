@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clockwork.adaptors import Identity, Widths
 from clockwork.miniature import WEIGHTS
-from clockwork.sampling.denoisers import Clocked, Denoiser, Full
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import SOLVERS, make_solver
 from clockwork.schedule import Schedule
@@ -52,18 +52,22 @@ def pipeline(teacher: Teacher, solver: str, steps: int, guidance: float = 3.0) -
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_full_rollout_is_the_pipeline(teacher: Teacher, solver: str, guidance: float) -> None:
     teacher.flow = solver == "flow"
-    ours = records(teacher, Full(SplitUNet(teacher.unet)), solver, 6, guidance)[-1].latents
+    ours = records(teacher, FullDenoiser(SplitUNet(teacher.unet)), solver, 6, guidance)[-1].latents
     assert torch.equal(ours, pipeline(teacher, solver, 6, guidance))
 
 
 def test_pndm_makes_one_call_more_than_steps(teacher: Teacher) -> None:
-    made = records(teacher, Clocked(SplitUNet(teacher.unet), Identity(NOBODY), Schedule.parse("clock2")), "pndm", 8)
+    made = records(
+        teacher, ClockworkDenoiser(SplitUNet(teacher.unet), Identity(NOBODY), Schedule.parse("clock2")), "pndm", 8
+    )
     assert [r.step for r in made] == list(range(1, 10))
     assert [r.denoised.full for r in made] == [step % 2 == 1 for step in range(1, 10)]
 
 
 def test_the_identity_feeds_the_last_full_step_on(teacher: Teacher) -> None:
-    made = records(teacher, Clocked(SplitUNet(teacher.unet), Identity(NOBODY), Schedule.parse("clock4")), "dpm++", 8)
+    made = records(
+        teacher, ClockworkDenoiser(SplitUNet(teacher.unet), Identity(NOBODY), Schedule.parse("clock4")), "dpm++", 8
+    )
     for record in made:
         full = made[(record.step - 1) // 4 * 4]
         assert torch.equal(record.denoised.r_out, full.denoised.r_out)
@@ -78,7 +82,7 @@ def test_the_identity_at_fine_cuts_is_deepcache(teacher: Teacher, branch: int) -
     pipe = StableDiffusionPipeline(**{**teacher.pipe.components, "unet": unet}, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     small = Teacher("random", pipe)
-    clocked = Clocked(SplitUNet(unet, Cut(branch, branch + 1)), Identity(NOBODY), Schedule.parse("clock2"))
+    clocked = ClockworkDenoiser(SplitUNet(unet, Cut(branch, branch + 1)), Identity(NOBODY), Schedule.parse("clock2"))
     ours = records(small, clocked, "dpm++", 7)[-1].latents
     assert not torch.equal(ours, pipeline(small, "dpm++", 7))
     helper = DeepCacheSDHelper(pipe=pipe)

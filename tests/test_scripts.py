@@ -191,6 +191,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 # From the lowest room to the highest. The miniature is data that every room may read; its training stands on top.
 ROOMS = [
+    "deprecated",
     "errors",
     "schedule",
     "operating_point",

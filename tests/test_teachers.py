@@ -14,7 +14,7 @@ from clockwork.adaptors import Identity
 from clockwork.flops.cost import image_flops
 from clockwork.sampling.denoisers import Denoised
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher, load_teacher
@@ -25,8 +25,8 @@ from clockwork.unet.split import SplitUNet
 CAPTIONS = ["a large red circle", "a green star on a white background"]
 
 
-def setup(teacher: Teacher, solver: str = "dpm++", guidance: float = 4.0, steps: int = 4) -> Setup:
-    return Setup(teacher, SplitUNet(teacher.unet), Schedule(), solver, steps, guidance)
+def sampler(teacher: Teacher, solver: str = "dpm++", guidance: float = 4.0, steps: int = 4) -> Sampler:
+    return Sampler(teacher, SplitUNet(teacher.unet), Schedule(), solver, steps, guidance)
 
 
 def pipeline(teacher: Teacher, solver: str, guidance: float, steps: int = 4) -> Tensor:
@@ -49,15 +49,15 @@ def pipeline(teacher: Teacher, solver: str, guidance: float, steps: int = 4) -> 
 def test_a_rollout_is_the_pipelines(form: str, guidance: float, solver: str) -> None:
     """SDXL's second text encoder, time ids and zeros for no prompt; the scale's embedding (`timestep_cond`)."""
     teacher = small_teacher(form)
-    ours = setup(teacher, solver, guidance).latents(CAPTIONS, teacher.noise([0, 1]))
+    ours = sampler(teacher, solver, guidance).latents(CAPTIONS, teacher.noise([0, 1]))
     assert torch.equal(ours, pipeline(teacher, solver, guidance))
 
 
 def test_sdxls_empty_prompt_is_encoded_where_the_pipeline_says_so() -> None:
     teacher = small_teacher("sdxl")
-    zeros = setup(teacher).latents(CAPTIONS, teacher.noise([0, 1]))
+    zeros = sampler(teacher).latents(CAPTIONS, teacher.noise([0, 1]))
     teacher.pipe.register_to_config(force_zeros_for_empty_prompt=False)
-    ours = setup(teacher).latents(CAPTIONS, teacher.noise([0, 1]))
+    ours = sampler(teacher).latents(CAPTIONS, teacher.noise([0, 1]))
     theirs = pipeline(teacher, "dpm++", 4.0)  # it encodes "" twice, and a batch of two rounds otherwise
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3) and not torch.allclose(ours, zeros, rtol=0.1)
 
@@ -78,21 +78,21 @@ def test_joined_conditions_are_one_batch() -> None:
 def test_a_guided_unet_takes_one_pass_and_hears_the_scale() -> None:
     teacher, plain = small_teacher("guided"), small_teacher("sd15")
     assert (teacher.passes(4.0), plain.passes(4.0), plain.passes(1.0)) == (1, 2, 1)
-    low, high = (setup(teacher, guidance=g).latents(CAPTIONS, teacher.noise([0, 1])) for g in (2.0, 6.0))
+    low, high = (sampler(teacher, guidance=g).latents(CAPTIONS, teacher.noise([0, 1])) for g in (2.0, 6.0))
     assert not torch.equal(low, high)
     per_caption = teacher.conditions(CAPTIONS, torch.tensor([2.0, 6.0]))[0].unet["timestep_cond"]
     for i, scale in enumerate((2.0, 6.0)):
         assert torch.equal(per_caption[i], teacher.conditions(CAPTIONS, scale)[0].unet["timestep_cond"][i])
-    assert image_flops(setup(teacher)).full < 0.6 * image_flops(setup(plain)).full
+    assert image_flops(sampler(teacher)).full < 0.6 * image_flops(sampler(plain)).full
 
 
 @pytest.mark.parametrize("form", ["sdxl", "guided", "bk_sdm_tiny"])
 def test_an_adaptor_fits_and_runs(form: str) -> None:
     teacher = small_teacher(form)
     adaptor = Identity(widths(teacher, "stage1"))
-    clocked = replace(setup(teacher), schedule=Schedule.parse("clock2"), adaptor=adaptor, adaptor_name="identity")
-    assert image_flops(clocked).full < image_flops(setup(teacher)).full
-    ours, full = (s.latents(CAPTIONS, teacher.noise([0, 1])) for s in (clocked, setup(teacher)))
+    clocked = replace(sampler(teacher), schedule=Schedule.parse("clock2"), adaptor=adaptor, adaptor_name="identity")
+    assert image_flops(clocked).full < image_flops(sampler(teacher)).full
+    ours, full = (s.latents(CAPTIONS, teacher.noise([0, 1])) for s in (clocked, sampler(teacher)))
     assert ours.shape == full.shape and not torch.equal(ours, full)
 
 
@@ -168,9 +168,9 @@ def test_a_straight_flow_is_followed_to_its_end(steps: int) -> None:
 
 def test_solvers_and_flows_do_not_mix() -> None:
     with pytest.raises(ValueError, match="solver dpm\\+\\+ does not fit"):
-        setup(small_teacher("sd15", flow=True))
+        sampler(small_teacher("sd15", flow=True))
     with pytest.raises(ValueError, match="predicts epsilon"):
-        setup(small_teacher("sd15"), "flow")
+        sampler(small_teacher("sd15"), "flow")
 
 
 # --- folders ------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_a_saved_teacher_is_loaded_again(form: str, tmp_path: Path) -> None:
     teacher.save(tmp_path / "made")
     again = load_teacher(str(tmp_path / "made"), device="cpu")
     assert again.hash == teacher.hash and again.name == "made"
-    ours, theirs = (setup(t).latents(CAPTIONS, t.noise([0, 1])) for t in (teacher, again))
+    ours, theirs = (sampler(t).latents(CAPTIONS, t.noise([0, 1])) for t in (teacher, again))
     assert torch.equal(ours, theirs)
     other = teacher.having("other", unet=small_unet(form))
     assert other.pipe.vae is teacher.pipe.vae and other.unet is not teacher.unet

@@ -14,7 +14,7 @@ from clockwork.data.prompts import miniature
 from clockwork.metrics.similarity import distance
 from clockwork.reports.loggers import make_logger
 from clockwork.sampling.rollout import guide
-from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
@@ -32,18 +32,18 @@ def teacher() -> Teacher:
     return load_teacher("miniature", guidance=3.0)
 
 
-def setup(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Setup:
+def sampler(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Sampler:
     adaptor = ResNet(widths(teacher, "stage1"), 16, 1)
-    return Setup(teacher, SplitUNet(teacher.unet), Schedule.parse(schedule), "dpm++", steps, 3.0, adaptor, "resnet")
+    return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse(schedule), "dpm++", steps, 3.0, adaptor, "resnet")
 
 
-def examples(made: Setup, features: str = "teacher") -> AdaptorExample:
+def examples(made: Sampler, features: str = "teacher") -> AdaptorExample:
     return Unrolled(made, features)(miniature("train", 2), 1)
 
 
 def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) -> None:
     """At clock 4 of 6 steps the adaptor's are 2, 3, 4 and 6; each begins with what the one before answered."""
-    made = setup(teacher, "clock4", 6)
+    made = sampler(teacher, "clock4", 6)
     batch = examples(made)
     assert batch.step.tolist() == [s for s in (2, 3, 4, 6) for _ in range(4)]  # two prompts, two halves of guidance
     assert torch.equal(batch.r_out_prev[4:12], batch.r_out[:8])
@@ -54,7 +54,7 @@ def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) ->
 
 def test_own_features_replace_the_teachers_after_adaptor_steps_only(teacher: Teacher) -> None:
     """The adaptor is new, so it is still the identity."""
-    made = setup(teacher, "clock4", 6)
+    made = sampler(teacher, "clock4", 6)
     plain, fed = examples(made), examples(made, "own")
     first = plain.r_out_prev[:4]
     assert torch.equal(fed.r_out_prev[:4], first) and torch.equal(fed.r_out_prev[12:], plain.r_out_prev[12:])
@@ -79,7 +79,7 @@ def train(
     teacher: Teacher, folder: Path, epochs: int, schedule: str = "clock2", features: str = "teacher", **options: Any
 ) -> dict[str, Tensor]:
     seed_everything(0, verbose=False)
-    made = setup(teacher, schedule)
+    made = sampler(teacher, schedule)
     assert made.adaptor is not None
     source, validation = Unrolled(made, features), miniature("validation", 2)
     data = OnlineDataModule(source, miniature("train", 50), 4, repeats=2, batch_size=4, validation=validation)
@@ -114,7 +114,7 @@ def test_training_on_a_half_precision_teacher_resumes(tmp_path: Path) -> None:
 
 def test_a_schedule_without_adaptor_steps_cannot_be_trained_on(teacher: Teacher) -> None:
     with pytest.raises(ValueError, match="no adaptor steps"):
-        Unrolled(setup(teacher, "full"))
+        Unrolled(sampler(teacher, "full"))
 
 
 def test_a_resumed_run_keeps_the_log_of_the_one_before(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from conftest import small_teacher
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from safetensors.torch import load_file
-from test_objectives import PROMPTS, setup
+from test_objectives import PROMPTS, sampler
 from torch import Tensor
 
 from clockwork.adaptors import ResNet, Widths, load_adaptor
@@ -29,7 +29,7 @@ COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
 
 def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
     module = Guidance(teacher, Guidance.init_student(teacher), 2, optimizer=ADAM, lr_scheduler=COSINE)
-    data = OnlineDataModule(UnrolledStates(setup(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
+    data = OnlineDataModule(UnrolledStates(sampler(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -166,7 +166,7 @@ def test_a_half_precision_teacher_trains_a_float32_adaptor(tmp_path: Path) -> No
     trainer = train_adaptor(config(tmp_path, *HALF, "features=own", "schedule=clock4", "steps=3", "ema=0.9"))
     weights = load_file(next(tmp_path.rglob("adaptor.safetensors")))
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    assert trainer.datamodule.source.setup.teacher.precision == "bfloat16"
+    assert trainer.datamodule.source.sampler.teacher.precision == "bfloat16"
     assert all(value.isfinite() for value in trainer.callback_metrics.values())
     assert len(list(tmp_path.rglob("samples/epoch0001.png"))) == 1
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clockwork.data.prompts import Prompt, chunks
 from clockwork.errors import UserError
 from clockwork.metrics.similarity import distance
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.unet.chain import Chain, Cut
 
 
@@ -35,13 +35,15 @@ class Drift:
     cosine: float
 
 
-def drift(setup: Setup, prompts: Sequence[Prompt], cuts: Sequence[str], seed: int = 0, batch: int = 16) -> list[Drift]:
+def drift(
+    sampler: Sampler, prompts: Sequence[Prompt], cuts: Sequence[str], seed: int = 0, batch: int = 16
+) -> list[Drift]:
     """Measures the change of `r_out` between steps in roll-outs of the full teacher.
 
     All cuts are measured in the same roll-outs.
 
     Args:
-        setup: The teacher, solver, steps and guidance. Its schedule should be `full`.
+        sampler: The teacher, solver, steps and guidance. Its schedule should be `full`.
         prompts: The prompts to generate.
         cuts: Names of the cuts (see `Cut.named`).
         seed: Seed of the initial noise.
@@ -53,9 +55,9 @@ def drift(setup: Setup, prompts: Sequence[Prompt], cuts: Sequence[str], seed: in
     Raises:
         UserError: If a cut is unknown or does not fit the UNet.
     """
-    chain = setup.split.chain
+    chain = sampler.split.chain
     modules = {name: entrance(chain, Cut.named(name, chain)) for name in cuts}
-    return [entry for group in chunks(prompts, batch) for entry in _batch_drift(setup, group, modules, seed)]
+    return [entry for group in chunks(prompts, batch) for entry in _batch_drift(sampler, group, modules, seed)]
 
 
 def entrance(chain: Chain, cut: Cut) -> nn.Module:
@@ -81,18 +83,18 @@ def entrance(chain: Chain, cut: Cut) -> nn.Module:
             )
         return chain.middle
     layer = chain.up[position - 1]
-    return layer.sampler or layer.attention or layer.resnet
+    return layer.resampler or layer.attention or layer.resnet
 
 
 def _batch_drift(
-    setup: Setup, prompts: Sequence[Prompt], modules: Mapping[str, nn.Module], seed: int
+    sampler: Sampler, prompts: Sequence[Prompt], modules: Mapping[str, nn.Module], seed: int
 ) -> Iterator[Drift]:
     """Measures one batch of prompts."""
     ids, current, previous = [p.id for p in prompts], dict[str, Tensor](), dict[str, Tensor]()
     with ExitStack() as hooks:
         for name, module in modules.items():
             hooks.enter_context(module.register_forward_hook(_store_output(current, name)))
-        for record in setup.rollout([p.text for p in prompts], setup.teacher.noise(ids, seed)):
+        for record in sampler.rollout([p.text for p in prompts], sampler.teacher.noise(ids, seed)):
             for name, r_out in current.items():
                 if record.step > 1:
                     relative, cosine = (_mean_per_prompt(x, len(ids)) for x in changes(r_out, previous[name]))

@@ -13,7 +13,7 @@ from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.metrics.similarity import distance
 from clockwork.sampling.denoisers import Denoised, Denoiser
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.teachers import Condition
 
 # The axes over which mu and sigma are computed, which the paper does not specify: per example or per channel.
@@ -132,12 +132,12 @@ class Perturbation:
 
     @classmethod
     def each(
-        cls, setup: Setup, which: str, from_steps: Sequence[int], alpha: float, over: str = "example", seed: int = 0
+        cls, sampler: Sampler, which: str, from_steps: Sequence[int], alpha: float, over: str = "example", seed: int = 0
     ) -> "list[Perturbation]":
         """Combines every layer of a figure with every number of unperturbed steps.
 
         Args:
-            setup: The UNet and its number of steps.
+            sampler: The UNet and its number of steps.
             which: Name of the figure's layers (see `layers`).
             from_steps: How many steps run unperturbed, each from 0 to one less than the number of steps.
             alpha: Share of the features' variance that is kept, from 0 to 1.
@@ -154,12 +154,12 @@ class Perturbation:
             raise UserError(f"alpha {alpha} is out of range: use a value from 0 (all noise) to 1 (unperturbed)")
         if over not in OVER:
             raise UserError(f"unknown value over={over}: use over={' or over='.join(OVER)}")
-        if not from_steps or not 0 <= min(from_steps) <= max(from_steps) < setup.calls:
+        if not from_steps or not 0 <= min(from_steps) <= max(from_steps) < sampler.calls:
             raise UserError(
-                f"from_steps {list(from_steps)} does not fit {setup.calls} steps: "
-                f"use one or more values from 0 to {setup.calls - 1}"
+                f"from_steps {list(from_steps)} does not fit {sampler.calls} steps: "
+                f"use one or more values from 0 to {sampler.calls - 1}"
             )
-        modules = layers(setup.split.unet, which)
+        modules = layers(sampler.split.unet, which)
         return [cls(name, module, k, alpha, over, seed) for name, module in modules.items() for k in from_steps]
 
     @property

@@ -20,7 +20,7 @@ from clockwork.editing.source_image import read_picture
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.fingerprint import digest
 from clockwork.miniature import scenes as scene_rendering
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
@@ -207,8 +207,8 @@ def _with_article(noun: str) -> str:
 def _generate(teacher: Teacher, prompt: str, entry: Mapping[str, Any]) -> Tensor:
     """Generates the source image of an entry of the fake sets, 8-bit, `3 × height × width`."""
     steps, scale = int(entry.get("ddim_steps", 50)), float(entry.get("scale", 7.5))
-    setup = Setup(teacher, SplitUNet(teacher.unet), Schedule(), "ddim", steps, scale)
-    return teacher.decode(setup.latents([prompt], teacher.noise([0], int(entry["seed"]))))[0]
+    sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule(), "ddim", steps, scale)
+    return teacher.decode(sampler.latents([prompt], teacher.noise([0], int(entry["seed"]))))[0]
 
 
 def _entry_name(entry: Any) -> str:

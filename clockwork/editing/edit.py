@@ -18,7 +18,7 @@ from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
 from clockwork.sampling.denoisers import Denoiser
 from clockwork.sampling.rollout import StepRecord, rollout
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
@@ -29,8 +29,8 @@ class Editor:
     """Edits images with one teacher, and with steps, adaptor and schedule of their own for inversion and generation.
 
     Attributes:
-        inversion: The setup of the inversion, with the solver `ddim_inverse` and guidance 1.
-        generation: The setup of the generation, with the solver `ddim`.
+        inversion: The sampler of the inversion, with the solver `ddim_inverse` and guidance 1.
+        generation: The sampler of the generation, with the solver `ddim`.
         negative: Negative prompt of the generation.
         tau_f: Share of the steps on which a convolution's output is injected (Table 7).
         tau_a: Share of the steps on which queries and keys of self-attention are injected (Table 7).
@@ -38,8 +38,8 @@ class Editor:
         replay: If True, the source's features are recorded in one pass and injected into all edits of the image.
     """
 
-    inversion: Setup
-    generation: Setup
+    inversion: Sampler
+    generation: Sampler
     negative: str = ""
     tau_f: float = 0.8
     tau_a: float = 0.5
@@ -59,8 +59,8 @@ class Editor:
     @cached_property
     def visited(self) -> list[int]:
         """The timesteps of the generation, at which the source's latents are needed."""
-        setup = self.generation
-        return timesteps(make_solver(setup.solver, setup.teacher.noise_schedule), setup.steps)
+        sampler = self.generation
+        return timesteps(make_solver(sampler.solver, sampler.teacher.noise_schedule), sampler.steps)
 
     @cached_property
     def injection(self) -> Injection:
@@ -90,11 +90,11 @@ class Editor:
         Returns:
             8-bit image, `3 × height × width`.
         """
-        setup = self.generation
-        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-        full = Setup(setup.teacher, setup.split, Schedule(), setup.solver, setup.steps, 1.0)
-        steps = rollout(full.denoiser, solver, setup.steps, self._start(latents), condition(full, source))
-        return setup.teacher.decode(deque(steps, maxlen=1).pop().latents)[0]
+        sampler = self.generation
+        solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
+        full = Sampler(sampler.teacher, sampler.split, Schedule(), sampler.solver, sampler.steps, 1.0)
+        steps = rollout(full.denoiser, solver, sampler.steps, self._start(latents), condition(full, source))
+        return sampler.teacher.decode(deque(steps, maxlen=1).pop().latents)[0]
 
     def record(self, latents: Mapping[int, Tensor]) -> list[Features]:
         """Records the source's features for `replay`, in one pass per step that serves all edits of the image.
@@ -141,9 +141,9 @@ class Editor:
         self, denoiser: Denoiser, latents: Mapping[int, Tensor], prompt: Condition, negative: Condition | None = None
     ) -> Iterator[StepRecord]:
         """Runs the generation from the inversion's last latent."""
-        setup, start = self.generation, self._start(latents)
-        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-        return rollout(denoiser, solver, setup.steps, start, prompt, negative, setup.guidance)
+        sampler, start = self.generation, self._start(latents)
+        solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
+        return rollout(denoiser, solver, sampler.steps, start, prompt, negative, sampler.guidance)
 
     def _start(self, latents: Mapping[int, Tensor]) -> Tensor:
         """Returns the latent from which generation starts."""
@@ -158,8 +158,8 @@ class Editor:
     def clock(self) -> str:
         """Adaptor and schedule, for example `identity clock2`; both phases' if they differ."""
         clocks = [
-            "no clock" if setup.adaptor is None else f"{setup.adaptor_name} {setup.schedule}"
-            for setup in (self.inversion, self.generation)
+            "no clock" if sampler.adaptor is None else f"{sampler.adaptor_name} {sampler.schedule}"
+            for sampler in (self.inversion, self.generation)
         ]
         return " | ".join(dict.fromkeys(clocks))
 
@@ -199,7 +199,7 @@ class Editor:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """The settings that are no part of a setup."""
+        """The settings that are no part of a sampler."""
         return {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
 
     def flops(self, edits: int = 1) -> Flops:
@@ -214,12 +214,12 @@ class Editor:
         return edit_flops(self, edits)
 
 
-def _columns(phase: str, setup: Setup) -> dict[str, Any]:
+def _columns(phase: str, sampler: Sampler) -> dict[str, Any]:
     """Returns the columns of one phase."""
     return {
-        f"{phase}_steps": setup.steps,
-        f"{phase}_full_steps": setup.schedule.full_steps(setup.calls),
-        f"{phase}_schedule": str(setup.schedule),
-        f"{phase}_adaptor": setup.adaptor_name,
-        f"{phase}_adaptor_hash": setup.adaptor_hash,
+        f"{phase}_steps": sampler.steps,
+        f"{phase}_full_steps": sampler.schedule.full_steps(sampler.calls),
+        f"{phase}_schedule": str(sampler.schedule),
+        f"{phase}_adaptor": sampler.adaptor_name,
+        f"{phase}_adaptor_hash": sampler.adaptor_hash,
     }

@@ -11,20 +11,20 @@ from tqdm import tqdm
 
 from clockwork.io.atomic import atomic_write
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
 
 Latents = Mapping[int, Tensor]  # 1 × channels × height × width, by timestep
 
 
-def invert(setup: Setup, latent: Tensor, prompt: str, keep: Collection[int] | None = None) -> dict[int, Tensor]:
+def invert(sampler: Sampler, latent: Tensor, prompt: str, keep: Collection[int] | None = None) -> dict[int, Tensor]:
     """Inverts the latent of one image, without guidance (paper, equation 4).
 
     As is usual, the UNet receives each latent with the timestep of the next, noisier one.
 
     Args:
-        setup: Teacher, adaptor, schedule and steps, with an inverse solver (`ddim_inverse`) and guidance 1.
+        sampler: Teacher, adaptor, schedule and steps, with an inverse solver (`ddim_inverse`) and guidance 1.
         latent: Latent of the image, `1 × channels × height × width`.
         prompt: Description of the image.
         keep: Timesteps whose latents are returned; None for all.
@@ -32,25 +32,25 @@ def invert(setup: Setup, latent: Tensor, prompt: str, keep: Collection[int] | No
     Returns:
         The latents by timestep, in the order of increasing noise, `1 × channels × height × width` each.
     """
-    steps = rollout(setup.denoiser, inverse_solver(setup), setup.steps, latent, condition(setup, prompt))
-    records = tqdm(steps, "inversion", setup.calls, leave=False, unit="step")
+    steps = rollout(sampler.denoiser, inverse_solver(sampler), sampler.steps, latent, condition(sampler, prompt))
+    records = tqdm(steps, "inversion", sampler.calls, leave=False, unit="step")
     return {int(r.timestep): r.latents for r in records if keep is None or int(r.timestep) in keep}
 
 
-def inverse_solver(setup: Setup) -> SchedulerMixin:
+def inverse_solver(sampler: Sampler) -> SchedulerMixin:
     """Creates the solver of an inversion.
 
     With as many steps as the noise schedule has timesteps, an offset of the timesteps would exceed the last one, so it
     is set to 0.
 
     Args:
-        setup: The setup of the inversion.
+        sampler: The sampler of the inversion.
 
     Returns:
         A diffusers scheduler.
     """
-    solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-    uses_all_timesteps = setup.steps == solver.config.num_train_timesteps
+    solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
+    uses_all_timesteps = sampler.steps == solver.config.num_train_timesteps
     return type(solver).from_config(solver.config, steps_offset=0) if uses_all_timesteps else solver
 
 
@@ -69,18 +69,18 @@ def timesteps(solver: SchedulerMixin, steps: int) -> list[int]:
     return [int(t) for t in copy.timesteps]
 
 
-def condition(setup: Setup, prompt: str) -> Condition:
-    """Encodes a prompt for the UNet and the adaptor of a setup.
+def condition(sampler: Sampler, prompt: str) -> Condition:
+    """Encodes a prompt for the UNet and the adaptor of a sampler.
 
     Args:
-        setup: The setup.
+        sampler: The sampler.
         prompt: The prompt.
 
     Returns:
         The condition of one prompt.
     """
-    reads_text = setup.adaptor is not None and "text_emb" in setup.adaptor.inputs
-    return setup.teacher.conditions([prompt], setup.guidance, reads_text)[0]
+    reads_text = sampler.adaptor is not None and "text_emb" in sampler.adaptor.inputs
+    return sampler.teacher.conditions([prompt], sampler.guidance, reads_text)[0]
 
 
 def save_latents(file: Path, latents: Latents) -> None:

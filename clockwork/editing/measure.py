@@ -66,7 +66,7 @@ class Measurement:
 
     def digest(self, editor: Editor) -> str:
         """Of everything that changes the row's figures, and of the adaptors' names."""
-        names = [setup.adaptor_name for setup in (editor.inversion, editor.generation)]
+        names = [sampler.adaptor_name for sampler in (editor.inversion, editor.generation)]
         return digest([self.images_digest(editor), names, self.metrics.identity])
 
     def measure(self, editor: Editor) -> None:
@@ -98,8 +98,8 @@ class Measurement:
     def _inverted(self, editor: Editor, pair: Pair) -> Mapping[int, Tensor]:
         if self.latents is None:
             return editor.invert(pair.picture(), pair.source)
-        setup = editor.inversion
-        made = [setup.identity(), pairs_hash([pair]), editor.visited]
+        sampler = editor.inversion
+        made = [sampler.identity(), pairs_hash([pair]), editor.visited]
         file = self.latents / f"{digest(made)}.safetensors"
         if not file.is_file():
             save_latents(file, editor.invert(pair.picture(), pair.source))

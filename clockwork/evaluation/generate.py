@@ -12,13 +12,13 @@ from clockwork.data.prompts import Prompt, chunks
 from clockwork.io import distributed
 from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.sampling.denoisers import Denoiser
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 
 Wrapper = Callable[[Denoiser, list[int]], Denoiser]
 
 
 def generate(
-    setup: Setup,
+    sampler: Sampler,
     prompts: Sequence[Prompt],
     folder: Path,
     seed: int = 0,
@@ -29,20 +29,20 @@ def generate(
     """Writes one PNG per prompt, named by its id, and keeps those that are there. Several processes share the work.
 
     Args:
-        setup: What generates.
+        sampler: What generates.
         prompts: An image each.
         folder: Where the images are.
         seed: Of the noise, with the prompt's id.
         batch_size: At most; fewer images at once where they are large (`images_at_once`).
-        wrap: Puts another denoiser around the setup's, given the ids of a batch's prompts.
+        wrap: Puts another denoiser around the sampler's, given the ids of a batch's prompts.
         label: The progress bar's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = _missing(prompts, folder)
-    label = label or f"{setup.adaptor_name} {setup.schedule} {setup.steps} steps"
+    label = label or f"{sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
     total, done = len(prompts), len(prompts) - len(missing)
     with tqdm(total=total, initial=done, desc=label, unit="image", disable=distributed.rank() > 0) as bar:
-        for _ in map_in_threads(_write, _images(setup, missing, folder, seed, batch_size, wrap)):
+        for _ in map_in_threads(_write, _images(sampler, missing, folder, seed, batch_size, wrap)):
             bar.update(min(distributed.world_size(), total - bar.n))
     distributed.barrier()
 
@@ -69,17 +69,17 @@ def _missing(prompts: Sequence[Prompt], folder: Path) -> list[Prompt]:
 
 
 def _images(
-    setup: Setup, prompts: Sequence[Prompt], folder: Path, seed: int, batch_size: int, wrap: Wrapper | None
+    sampler: Sampler, prompts: Sequence[Prompt], folder: Path, seed: int, batch_size: int, wrap: Wrapper | None
 ) -> Iterator[tuple[Path, Tensor]]:
     """This process's images. Processes wait for each other after every batch: none waits long for a slow one."""
-    at_once = images_at_once(setup.teacher.resolution, batch_size)
+    at_once = images_at_once(sampler.teacher.resolution, batch_size)
     for together in chunks(prompts, at_once * distributed.world_size()):
         batch = distributed.share(together)
         if batch:
             ids = [prompt.id for prompt in batch]
-            denoiser = setup.denoiser if wrap is None else wrap(setup.denoiser, ids)
-            latents = setup.latents([prompt.text for prompt in batch], setup.teacher.noise(ids, seed), denoiser)
-            yield from zip((image_file(folder, p) for p in batch), setup.teacher.decode(latents), strict=True)
+            denoiser = sampler.denoiser if wrap is None else wrap(sampler.denoiser, ids)
+            latents = sampler.latents([prompt.text for prompt in batch], sampler.teacher.noise(ids, seed), denoiser)
+            yield from zip((image_file(folder, p) for p in batch), sampler.teacher.decode(latents), strict=True)
         distributed.barrier()
 
 

@@ -22,7 +22,7 @@ from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
 from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.metrics.latency import device_name, measure_latency
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 
 __all__ = ["Evaluation", "Metrics"]
@@ -57,70 +57,70 @@ class Evaluation:
     def rows(self) -> Path:
         return self.folder / "rows.jsonl"
 
-    def images_digest(self, setup: Setup) -> str:
+    def images_digest(self, sampler: Sampler) -> str:
         """Of everything that changes the images, which their folder is named by: other metrics measure the same."""
-        return digest([setup.identity(), prompts_hash(self.prompts), self.seed])
+        return digest([sampler.identity(), prompts_hash(self.prompts), self.seed])
 
-    def digest(self, setup: Setup) -> str:
+    def digest(self, sampler: Sampler) -> str:
         """Of everything that changes the row's figures, and of the adaptor's name. Not of latency, which belongs to a
         device."""
-        return digest([self.images_digest(setup), setup.adaptor_name, self.metrics.identity])
+        return digest([self.images_digest(sampler), sampler.adaptor_name, self.metrics.identity])
 
-    def pictures(self, setup: Setup) -> Path:
+    def pictures(self, sampler: Sampler) -> Path:
         """The folder with an operating point's images, generated as far as they are missing."""
-        folder = image_folder(self.folder, {"images_digest": self.images_digest(setup)})
-        generate(setup, self.prompts, folder, self.seed, self.batch_size)
+        folder = image_folder(self.folder, {"images_digest": self.images_digest(sampler)})
+        generate(sampler, self.prompts, folder, self.seed, self.batch_size)
         return folder
 
-    def evaluate(self, setup: Setup) -> None:
+    def evaluate(self, sampler: Sampler) -> None:
         """Appends the row, unless one with its digest is there; then its latency on this device, if that is wanted and
         not there. All processes generate and measure, the main one writes."""
-        (measured,) = distributed.from_main_process([self._row(setup) is not None])
+        (measured,) = distributed.from_main_process([self._row(sampler) is not None])
         if not measured:
-            row = self.measure(setup)
+            row = self.measure(sampler)
             if distributed.rank() == 0:
                 self._keep_prompts()
                 append_row(self.rows, asdict(row))
         if self.metrics.latency:
-            self._time(setup)
+            self._time(sampler)
 
-    def measure(self, setup: Setup) -> Row:
+    def measure(self, sampler: Sampler) -> Row:
         """Everything but latency; all processes have to call it, and get the same figures."""
-        flops = image_flops(setup)
+        flops = image_flops(sampler)
         return Row(
-            digest=self.digest(setup),
-            **asdict(setup.point),
-            adaptor=setup.adaptor_name,
-            adaptor_hash=setup.adaptor_hash,
-            full_steps=setup.schedule.full_steps(setup.calls),
-            calls=setup.calls,
+            digest=self.digest(sampler),
+            **asdict(sampler.point),
+            adaptor=sampler.adaptor_name,
+            adaptor_hash=sampler.adaptor_hash,
+            full_steps=sampler.schedule.full_steps(sampler.calls),
+            calls=sampler.calls,
             prompts=prompts_hash(self.prompts),
             images=len(self.prompts),
             seed=self.seed,
-            **self._figures(setup),
+            **self._figures(sampler),
             metrics=self.metrics.label,
             tflops_paper=flops.paper / 1e12,
             tflops_full=flops.full / 1e12,
             gmacs=flops.macs / 1e9,
-            device=str(setup.teacher.device),
+            device=str(sampler.teacher.device),
             commit=commit(),
             versions=versions(),
-            teacher_digest=self.digest(_teacher_of(setup)),
+            teacher_digest=self.digest(_teacher_of(sampler)),
             command=self.command,
-            precision=setup.teacher.precision,
-            text_embedder=setup.text_embedder,
-            images_digest=self.images_digest(setup),
-            teacher_images_digest=self.images_digest(_teacher_of(setup)),
+            precision=sampler.teacher.precision,
+            text_embedder=sampler.text_embedder,
+            images_digest=self.images_digest(sampler),
+            teacher_images_digest=self.images_digest(_teacher_of(sampler)),
         )
 
-    def _figures(self, setup: Setup) -> dict[str, Any]:
+    def _figures(self, sampler: Sampler) -> dict[str, Any]:
         """FID, CLIP score, and PSNR and SSIM to the full teacher's images at the same steps, from one reading of each
         image; of the teacher itself no PSNR and SSIM."""
-        ours, teachers = self.pictures(setup), None
-        if setup.adaptor is not None:
-            teachers = self.pictures(_teacher_of(setup))
-        scores = Scores(self.metrics, setup.teacher.device)
-        at_once = images_at_once(setup.teacher.resolution, 64)
+        ours, teachers = self.pictures(sampler), None
+        if sampler.adaptor is not None:
+            teachers = self.pictures(_teacher_of(sampler))
+        scores = Scores(self.metrics, sampler.teacher.device)
+        at_once = images_at_once(sampler.teacher.resolution, 64)
         batches = list(chunks(distributed.share(self.prompts), at_once))
 
         def read(batch: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor | None, list[str]]:
@@ -141,26 +141,26 @@ class Evaluation:
         size = self.metrics.size
         return images if size is None else torch.stack([squared(image, size) for image in images])
 
-    def _time(self, setup: Setup) -> None:
+    def _time(self, sampler: Sampler) -> None:
         """Adds the latency of one image's latents, if the row has none of this device: to the row, whose other figures
         stay. Only the main process computes; the others wait after every run."""
-        name, row = device_name(setup.teacher.device), self._row(setup)
+        name, row = device_name(sampler.teacher.device), self._row(sampler)
         (timed,) = distributed.from_main_process([row is not None and row.get("latency_device") == name])
         if timed:
             return
         first = self.prompts[0]
-        conditions, noise = setup.conditions([first.text]), setup.teacher.noise([first.id], self.seed)
+        conditions, noise = sampler.conditions([first.text]), sampler.teacher.noise([first.id], self.seed)
 
         def run() -> None:
             if distributed.rank() == 0:
-                setup.latents_of(conditions, noise)
+                sampler.latents_of(conditions, noise)
 
-        latency = measure_latency(run, setup.teacher.device, after_run=distributed.barrier)
+        latency = measure_latency(run, sampler.teacher.device, after_run=distributed.barrier)
         if distributed.rank() == 0 and row is not None:
             append_row(self.rows, {**row, **asdict(latency)})
 
-    def _row(self, setup: Setup) -> dict[str, Any] | None:
-        wanted = self.digest(setup)
+    def _row(self, sampler: Sampler) -> dict[str, Any] | None:
+        wanted = self.digest(sampler)
         return next((row for row in read_rows(self.rows) if row["digest"] == wanted), None)
 
     def _keep_prompts(self) -> None:
@@ -175,5 +175,5 @@ def _read(folder: Path, prompts: Sequence[Prompt]) -> Tensor:
     return torch.stack([read_image(image_file(folder, prompt)) for prompt in prompts])
 
 
-def _teacher_of(setup: Setup) -> Setup:
-    return replace(setup, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)
+def _teacher_of(sampler: Sampler) -> Sampler:
+    return replace(sampler, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)

@@ -24,17 +24,17 @@ from clockwork.experiments import configs
 from clockwork.experiments.command import missing_value
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.flops.editing import generation_steps
-from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
 
 
-def make_setup(cfg: DictConfig, teacher: Teacher, adaptor: Adaptor | None = None, name: str = "none") -> Setup:
+def make_sampler(cfg: DictConfig, teacher: Teacher, adaptor: Adaptor | None = None, name: str = "none") -> Sampler:
     """The config's operating point, with an adaptor if there is one."""
     split = SplitUNet(teacher.unet, str(cfg.cut))
     schedule = Schedule.parse(str(cfg.schedule)) if adaptor is not None else Schedule()
-    return Setup(teacher, split, schedule, cfg.solver, cfg.steps, cfg.guidance, adaptor, name)
+    return Sampler(teacher, split, schedule, cfg.solver, cfg.steps, cfg.guidance, adaptor, name)
 
 
 def require_values(cfg: DictConfig, *keys: str) -> None:
@@ -60,14 +60,14 @@ def adaptor_source(cfg: DictConfig, difference: Mapping[str, Any] | None = None)
     return None if name in ("none", "identity") else trained_folder(cfg, name)
 
 
-def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any]) -> Setup:
+def build_sampler(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any]) -> Sampler:
     """The config's point with a sweep's difference. Adaptor: `none`, `identity`, a trained one by its config's name,
     or a folder; checked against the point."""
     name, cfg = at_difference(cfg, difference)
     if name == "none":
-        return make_setup(cfg, teacher)
+        return make_sampler(cfg, teacher)
     if name == "identity":
-        return make_setup(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
+        return make_sampler(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
     folder = trained_folder(cfg, name)
     if (configs.FOLDER / "adaptor" / f"{name}.yaml").is_file():
         config = configs.compose_config("train", [f"adaptor={name}"])
@@ -77,10 +77,10 @@ def chosen_setup(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
     trained_hash = adaptor_hash(adaptor)
     label = adaptor.kind if from_elsewhere else name
-    setup = make_setup(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), label)
-    setup = replace(setup, trained_hash=trained_hash)
-    check_point(trained, setup.point)
-    return setup if is_hub_name(name) else replace(setup, folder=folder)
+    sampler = make_sampler(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), label)
+    sampler = replace(sampler, trained_hash=trained_hash)
+    check_point(trained, sampler.point)
+    return sampler if is_hub_name(name) else replace(sampler, folder=folder)
 
 
 def trained_folder(cfg: DictConfig, name: str) -> Path:
@@ -114,8 +114,8 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, An
     """The config's editor with a sweep's difference, of `adaptor` and `schedule`, in both phases unless they have their
     own. Adaptors are looked for at the generation's point: inversion has none of its own."""
     of_inversion, of_generation = editor_differences(cfg, difference)
-    generation = chosen_setup(cfg, teacher, of_generation)
-    inversion = generation if of_inversion == of_generation else chosen_setup(cfg, teacher, of_inversion)
+    generation = build_sampler(cfg, teacher, of_generation)
+    inversion = generation if of_inversion == of_generation else build_sampler(cfg, teacher, of_inversion)
     looked_for = inversion.point
     inversion = replace(inversion, solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
     if inversion.adaptor_name not in ("none", "identity"):

@@ -14,11 +14,11 @@ from pytorch_lightning import LightningModule, Trainer
 from clockwork.adaptors import save_adaptor
 from clockwork.data.prompts import Prompt, miniature
 from clockwork.errors import UserError
-from clockwork.experiments.build import make_setup
+from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
-from clockwork.sampling.sampler import Setup, widths
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule, check_items
@@ -37,29 +37,29 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
     items, held_out = train_and_validation_items(cfg)
     teacher = instantiate(cfg.teacher)
     adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
-    setup = make_setup(cfg, teacher, adaptor, cfg.adaptor_name)
+    sampler = make_sampler(cfg, teacher, adaptor, cfg.adaptor_name)
     # Only the guided loss needs both halves of guidance in one batch: the paper's takes examples each for itself.
-    data = _data(cfg, instantiate(cfg.data.examples)(setup), items, held_out, grouped=cfg.guided > 0)
+    data = _data(cfg, instantiate(cfg.data.examples)(sampler), items, held_out, grouped=cfg.guided > 0)
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
     result = output / "adaptor"
     if claim(output, cfg, teacher, items, result) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return None
     report_truncation(teacher, items)
-    _print_plan(adaptor_plan(setup, data, **_sizes(cfg)))
+    _print_plan(adaptor_plan(sampler, data, **_sizes(cfg)))
     guidance = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
-    steps = setup.schedule.adaptor_steps(setup.calls)
+    steps = sampler.schedule.adaptor_steps(sampler.calls)
     module = Distillation(adaptor, steps, guidance, cfg.guided, **optimisation(cfg))
-    trainer = _fit(cfg, module, output, data, beside_teacher(setup), items, "val/guided_relative_l2")
+    trainer = _fit(cfg, module, output, data, beside_teacher(sampler), items, "val/guided_relative_l2")
     if trainer.is_global_zero:
         about = {
             "training": module.figures,
             "weights": {"epoch": cfg.keep, "ema": cfg.ema},
             "openclip": teacher.pooled and teacher.pooled.config,
         }
-        save_adaptor(result, adaptor, setup.point, base_model=teacher.hub_name, **about)
+        save_adaptor(result, adaptor, sampler.point, base_model=teacher.hub_name, **about)
         mark_trained(output, cfg.epochs)
-        log_adaptor(trainer.loggers, result, asdict(setup.point))
+        log_adaptor(trainer.loggers, result, asdict(sampler.point))
         print(f"adaptor in {result}")
     return trainer
 
@@ -82,21 +82,23 @@ def train_teacher(cfg: DictConfig) -> Trainer | None:
     report_truncation(teacher, items)
     guided = scales is not None or cfg.guidance != 1
 
-    def examples(steps: int) -> tuple[Setup, OnlineDataModule]:
+    def examples(steps: int) -> tuple[Sampler, OnlineDataModule]:
         """Those from which a student of so many steps learns, of the teacher's roll-outs."""
         stride = objective.func.step_stride
-        setup = _full(cfg, teacher, steps * stride)
-        return setup, _data(cfg, instantiate(cfg.data.states)(setup, scales, cfg.step_counts, stride), items, held_out)
+        sampler = _full(cfg, teacher, steps * stride)
+        return sampler, _data(
+            cfg, instantiate(cfg.data.states)(sampler, scales, cfg.step_counts, stride), items, held_out
+        )
 
     trained = _full(cfg, teacher.having(name, unet=untrained), stages[-1])
     _print_plan(*[unet_plan(*examples(n), objective.func, trained, guided, **_sizes(cfg)) for n in stages])
     for steps in stages:
         student = teacher.having(name, unet=untrained)
         module = objective(teacher, untrained, steps, guided=guided, **optimisation(cfg))
-        setup, data = examples(steps)
-        setups = {f"before, {setup.steps} steps": setup, f"trained, {steps} steps": _full(cfg, student, steps)}
+        sampler, data = examples(steps)
+        samplers = {f"before, {sampler.steps} steps": sampler, f"trained, {steps} steps": _full(cfg, student, steps)}
         folder = output / f"{steps}steps" if len(stages) > 1 else output
-        trainer = _fit(cfg, module, folder, data, setups, items, "val/loss")
+        trainer = _fit(cfg, module, folder, data, samplers, items, "val/loss")
         student.unet.to(teacher.device).eval().requires_grad_(False)
         teacher, untrained = student, objective.func.init_student(student) if steps != stages[-1] else None
     if trainer.is_global_zero:
@@ -111,8 +113,8 @@ def _print_finished(result: Path, epochs: int) -> None:
         print(f"already trained for {epochs} epochs: {result}")
 
 
-def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Setup:
-    return Setup(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
+def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Sampler:
+    return Sampler(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
 
 
 def train_and_validation_items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -175,19 +177,19 @@ def _fit(
     module: LightningModule,
     output: Path,
     data: OnlineDataModule,
-    setups: Mapping[str, Setup],
+    samplers: Mapping[str, Sampler],
     items: Sequence[Prompt],
     monitor: str,
 ) -> Trainer:
-    """With sample images of the setups beside it."""
-    device = next(iter(setups.values())).teacher.device
+    """With sample images of the samplers beside it."""
+    device = next(iter(samplers.values())).teacher.device
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))  # torchrun's, or for Lightning to start
     prompts = miniature("validation", 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
         output,
         data,
-        (Samples(setups, prompts, output / "samples", cfg.samples_every),),
+        (Samples(samplers, prompts, output / "samples", cfg.samples_every),),
         ema=cfg.ema,
         monitor=monitor if data.validation else None,
         keep=cfg.keep,

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from clockwork.adaptors import Adaptor
 from clockwork.flops.counter import Flops, count_flops
-from clockwork.sampling.sampler import Setup, meta_call
+from clockwork.sampling.sampler import Sampler, meta_call
 from clockwork.schedule import Schedule
 from clockwork.unet.split import SplitUNet
 
@@ -50,15 +50,19 @@ def pass_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapping[str, Any
     return full_pass(split, call), Flops() if adaptor is None else adaptor_pass(split, on_meta(adaptor), call)
 
 
-def step_flops(setup: Setup) -> tuple[Flops, Flops]:
+def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
     """Of one full and one adaptor step at batch 1, without guidance's second pass."""
-    tokens = setup.teacher.pipe.tokenizer.model_max_length
-    return pass_flops(setup.split, setup.adaptor, meta_call(setup.split.unet, setup.teacher.latent_shape, tokens))
+    tokens = sampler.teacher.pipe.tokenizer.model_max_length
+    return pass_flops(
+        sampler.split, sampler.adaptor, meta_call(sampler.split.unet, sampler.teacher.latent_shape, tokens)
+    )
 
 
-def image_flops(setup: Setup) -> Flops:
-    """Of one image at a setup's operating point."""
-    return rollout_flops(*step_flops(setup), setup.schedule, setup.calls, setup.teacher.passes(setup.guidance) == 2)
+def image_flops(sampler: Sampler) -> Flops:
+    """Of one image at a sampler's operating point."""
+    return rollout_flops(
+        *step_flops(sampler), sampler.schedule, sampler.calls, sampler.teacher.passes(sampler.guidance) == 2
+    )
 
 
 def on_meta(module: Module) -> Module:

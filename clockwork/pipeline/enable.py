@@ -18,7 +18,7 @@ from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
 from clockwork.pipeline.hook import ClockHook, hook_of
 from clockwork.pipeline.prompt_lookup import PromptHook
-from clockwork.sampling.denoisers import Clocked
+from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.schedule import Schedule
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.chain import Cut
@@ -56,7 +56,7 @@ def enable(
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
     adaptor = Identity(Widths(0, 0, 0, 0)) if adaptor is None else frozen_copy(adaptor)
-    clocked = Clocked(split, adaptor, clock)
+    clocked = ClockworkDenoiser(split, adaptor, clock)
     teacher = (_name(pipe), "")
     if trained is not None:
         teacher = _teacher(teacher[0], unet, trained)

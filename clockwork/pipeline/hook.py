@@ -21,7 +21,7 @@ from clockwork.pipeline.attach import NAME, refuse_hooks_on_blocks
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import Log
 from clockwork.pipeline.step_tracking import UNKNOWN, LoopState, StepLocation, TextEmbedding, UNetCall, position
-from clockwork.sampling.denoisers import Clocked, Denoised, Full
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, FullDenoiser
 from clockwork.sampling.solvers import solver_name
 from clockwork.teachers import Condition
 
@@ -52,7 +52,7 @@ class ClockHook(ModelHook):
     def __init__(
         self,
         pipe: Any,
-        clocked: Clocked,
+        clocked: ClockworkDenoiser,
         teacher: tuple[str, str],
         trained: OperatingPoint | None = None,
         prompts: PromptHook | None = None,
@@ -60,11 +60,14 @@ class ClockHook(ModelHook):
         super().__init__()
         self.pipe, self.teacher, self.trained, self.prompts = pipe, teacher, trained, prompts
         self._as_given = clocked
-        self._placed: tuple[Any, Clocked] = (None, clocked)  # one attribute: other threads see both or neither
+        self._placed: tuple[Any, ClockworkDenoiser] = (
+            None,
+            clocked,
+        )  # one attribute: other threads see both or neither
         self._thread, self._last_log, self._warned = _ThreadState(), Log(), set[str]()
 
     @property
-    def clocked(self) -> Clocked:
+    def clocked(self) -> ClockworkDenoiser:
         """With the adaptor where it ran last."""
         return self._placed[1]
 
@@ -151,14 +154,14 @@ class ClockHook(ModelHook):
             reason = NO_PROMPT if text.text_emb is None else None
         full = planned_full or reason is not None
         condition = Condition(tokens, None if full or text is None else text.text_emb, arguments)
-        denoiser = Full(clocked.split) if full else clocked
+        denoiser = FullDenoiser(clocked.split) if full else clocked
         denoised = denoiser(sample, t, condition, location.step, location.r_out_prev)
         self._check_widths(denoised)
         log.add(full, None if planned_full else reason, call)
         self._thread.log = self._last_log = log
         return denoised, text
 
-    def _at(self, sample: Tensor) -> Clocked:
+    def _at(self, sample: Tensor) -> ClockworkDenoiser:
         """With the adaptor on the sample's device and in its precision: the UNet's, wherever that was moved."""
         where = sample.device, sample.dtype
         known, clocked = self._placed

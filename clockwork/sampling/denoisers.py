@@ -6,11 +6,14 @@ from typing import Protocol
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor
+from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
 from clockwork.unet.inputs import Embedded
 from clockwork.unet.split import SplitUNet
+
+__getattr__ = renamed(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Denoiser(Protocol):
 
 
 @dataclass(frozen=True)
-class Full:
+class FullDenoiser:
     """Runs the full UNet on every step."""
 
     split: SplitUNet
@@ -66,7 +69,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class Clocked:
+class ClockworkDenoiser:
     """Runs the full UNet on the schedule's full steps, and the adaptor in place of the low-res path on the others.
 
     `r_out_hat[t] = phi(r_in[t], r_out[t+1], t_emb, text_emb)` (paper, equation 2). After an adaptor step its own
@@ -90,7 +93,7 @@ class Clocked:
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
     ) -> Denoised:
         if self.schedule.is_full(step):
-            return Full(self.split)(sample, t, condition, step, r_out_prev)
+            return FullDenoiser(self.split)(sample, t, condition, step, r_out_prev)
         e = _embed(self.split, sample, t, condition)
         high = self.split.high_in(e)
         t_emb = e.t_emb.expand(len(sample), -1)

@@ -1,4 +1,4 @@
-"""A setup: an operating point with the live parts that run it. What is trained, evaluated and edited with."""
+"""The sampler: a teacher at an operating point, with the adaptor that replaces its low-res path."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,9 +11,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, Widths, adaptor_hash
+from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
-from clockwork.sampling.denoisers import Clocked, Denoiser, Full
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import make_solver, solver_settings, timesteps
 from clockwork.schedule import Schedule
@@ -21,10 +22,12 @@ from clockwork.teachers import Condition, Teacher
 from clockwork.unet.chain import Cut
 from clockwork.unet.split import SplitUNet
 
+__getattr__ = renamed(__name__)
+
 
 @dataclass(frozen=True)
-class Setup:
-    """A teacher at an operating point, and the adaptor that stands in for its low-res path."""
+class Sampler:
+    """Generates latents of prompts with one teacher, solver, schedule and adaptor."""
 
     teacher: Teacher
     split: SplitUNet
@@ -63,7 +66,11 @@ class Setup:
 
     @property
     def denoiser(self) -> Denoiser:
-        return Full(self.split) if self.adaptor is None else Clocked(self.split, self.adaptor, self.schedule)
+        return (
+            FullDenoiser(self.split)
+            if self.adaptor is None
+            else ClockworkDenoiser(self.split, self.adaptor, self.schedule)
+        )
 
     @property
     def reads_text(self) -> bool:
@@ -98,7 +105,7 @@ class Setup:
         return self.teacher.conditions(captions, self.guidance, self.reads_text)
 
     def rollout(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Iterator[StepRecord]:
-        """A record per step; by another denoiser than the setup's own, if one is given."""
+        """A record per step; by another denoiser than the sampler's own, if one is given."""
         return self._rollout(self.conditions(captions), noise, denoiser)
 
     def latents(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 from clockwork.adaptors import Adaptor
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
-from clockwork.sampling.denoisers import Full, estimate
+from clockwork.sampling.denoisers import FullDenoiser, estimate
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Setup, meta_call
+from clockwork.sampling.sampler import Sampler, meta_call
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
 from clockwork.training.source import ExampleSource, Work
@@ -34,38 +34,38 @@ class AdaptorExample(Batch):
 
 
 class AdaptorSource(ExampleSource):
-    """What `data=trajectories` and `data=noised` share: examples of an adaptor at a setup's operating point.
+    """What `data=trajectories` and `data=noised` share: examples of an adaptor at a sampler's operating point.
 
     Raises:
-        UserError: The setup's schedule has no adaptor steps.
+        UserError: The sampler's schedule has no adaptor steps.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        if not setup.schedule.adaptor_steps(setup.calls):
-            raise UserError(f"schedule {setup.schedule} has no adaptor steps to train on: use schedule=clock2")
-        self.setup = setup
-        self.adaptor_steps = setup.schedule.adaptor_steps(setup.calls)
-        self.group_size = setup.teacher.passes(setup.guidance)
-        self.reads_text = setup.adaptor is None or "text_emb" in setup.adaptor.inputs
+    def __init__(self, sampler: Sampler) -> None:
+        if not sampler.schedule.adaptor_steps(sampler.calls):
+            raise UserError(f"schedule {sampler.schedule} has no adaptor steps to train on: use schedule=clock2")
+        self.sampler = sampler
+        self.adaptor_steps = sampler.schedule.adaptor_steps(sampler.calls)
+        self.group_size = sampler.teacher.passes(sampler.guidance)
+        self.reads_text = sampler.adaptor is None or "text_emb" in sampler.adaptor.inputs
 
     @cached_property
     def _shapes(self) -> tuple[tuple[torch.Size, ...], torch.Size]:
-        return feature_shapes(self.setup)  # builds a UNet, and every epoch asks
+        return feature_shapes(self.sampler)  # builds a UNet, and every epoch asks
 
     def example_bytes(self) -> int:
-        teacher = self.setup.teacher
+        teacher = self.sampler.teacher
         features, e = self._shapes
         text = teacher.text_width * 4 if self.reads_text else 0
         size = torch.empty(0, dtype=teacher.unet.dtype).element_size()
         return size * (sum(shape.numel() for shape in features) + e.numel()) + text + 2 * 8
 
 
-def feature_shapes(setup: Setup) -> tuple[tuple[torch.Size, torch.Size, torch.Size], torch.Size]:
+def feature_shapes(sampler: Sampler) -> tuple[tuple[torch.Size, torch.Size, torch.Size], torch.Size]:
     """Shapes of one example's r_in, r_out_prev and r_out, `channels × height × width`, and of its time embedding."""
     with torch.device("meta"):
-        unet = type(setup.teacher.unet).from_config(setup.teacher.unet.config)
-    split = SplitUNet(unet, setup.split.cut)
-    e = split.embed(**meta_call(unet, setup.teacher.latent_shape, tokens=1))
+        unet = type(sampler.teacher.unet).from_config(sampler.teacher.unet.config)
+    split = SplitUNet(unet, sampler.split.cut)
+    e = split.embed(**meta_call(unet, sampler.teacher.latent_shape, tokens=1))
     high = split.high_in(e)
     r_out = split.low(high, e).shape[1:]
     return (high.r_in.shape[1:], r_out, r_out), e.t_emb.shape[1:]
@@ -75,47 +75,49 @@ class Unrolled(AdaptorSource):
     """Examples of captions: `data=trajectories`.
 
     Args:
-        setup: The operating point, with the adaptor in training.
+        sampler: The operating point, with the adaptor in training.
         features: What an example has as `r_out_prev` after an adaptor step: `teacher`'s features, or the adaptor's
             `own` estimate, as it will be at inference (matters for consecutive adaptor steps only: clock 4, not clock
             2).
     """
 
-    def __init__(self, setup: Setup, features: str = "teacher") -> None:
-        super().__init__(setup)
+    def __init__(self, sampler: Sampler, features: str = "teacher") -> None:
+        super().__init__(sampler)
         if features not in ("teacher", "own"):
             raise UserError(f"features={features} is not known: use teacher, or own")
-        self.own = setup.adaptor if features == "own" else None
+        self.own = sampler.adaptor if features == "own" else None
 
     def work(self, seed: int, batch_id: int) -> Work:
-        return Work(self.group_size * len(self.adaptor_steps), self.group_size * self.setup.calls)
+        return Work(self.group_size * len(self.adaptor_steps), self.group_size * self.sampler.calls)
 
     def parts(self, items: Sequence[Prompt], seed: int, batch_id: int) -> Iterator[AdaptorExample]:
-        return unroll(self.setup, items, seed, self.own, self.reads_text)
+        return unroll(self.sampler, items, seed, self.own, self.reads_text)
 
 
 def unroll(
-    setup: Setup, prompts: Sequence[Prompt], seed: int, own: Adaptor | None = None, reads_text: bool = True
+    sampler: Sampler, prompts: Sequence[Prompt], seed: int, own: Adaptor | None = None, reads_text: bool = True
 ) -> Iterator[AdaptorExample]:
     """Each adaptor step of the full teacher's roll-outs for a batch of prompts, both halves of guidance.
 
     Args:
-        setup: The operating point.
+        sampler: The operating point.
         prompts: The batch.
         seed: The noise's.
         own: The adaptor whose estimate replaces the teacher's features after an adaptor step.
         reads_text: Whether the adaptors' text embedding is needed; without it the text embedder is not loaded.
     """
-    condition, negative = setup.teacher.conditions([p.text for p in prompts], setup.guidance, reads_text)
-    noise = setup.teacher.noise([p.id for p in prompts], seed)
-    solver = make_solver(setup.solver, setup.teacher.noise_schedule)
+    condition, negative = sampler.teacher.conditions([p.text for p in prompts], sampler.guidance, reads_text)
+    noise = sampler.teacher.noise([p.id for p in prompts], seed)
+    solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
     text = pooled_text(halves(condition, negative))
     batch = len(text)
     half = which_half(batch, len(prompts))
     previous = None
-    for record in rollout(Full(setup.split), solver, setup.steps, noise, condition, negative, setup.guidance):
+    for record in rollout(
+        FullDenoiser(sampler.split), solver, sampler.steps, noise, condition, negative, sampler.guidance
+    ):
         seen, estimated = record.denoised, None
-        if not setup.schedule.is_full(record.step):
+        if not sampler.schedule.is_full(record.step):
             prev = torch.zeros_like(seen.r_out) if previous is None else previous
             t_emb, step = seen.t_emb.expand(batch, -1), torch.full((batch,), record.step)
             yield AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, half)

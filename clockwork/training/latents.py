@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.data.prompts import Prompt
-from clockwork.sampling.denoisers import Full
+from clockwork.sampling.denoisers import FullDenoiser
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.training.noised import noised
 from clockwork.training.source import ExampleSource, Work
@@ -30,55 +30,57 @@ class States(Batch):
 
 
 class Visits(ExampleSource):
-    """Which states of a setup a UNet is trained at.
+    """Which states of a sampler a UNet is trained at.
 
     Args:
-        setup: The operating point of the teacher's roll-outs.
-        scales: Guidance scales from which one is drawn for every generation batch; the setup's own by default.
+        sampler: The operating point of the teacher's roll-outs.
+        scales: Guidance scales from which one is drawn for every generation batch; the sampler's own by default.
         step_counts: Step counts from which one is drawn likewise, so that timesteps of any solver are seen.
         every: Only every so-many-th step is used.
     """
 
     def __init__(
         self,
-        setup: Setup,
+        sampler: Sampler,
         scales: tuple[float, float] | None = None,
         step_counts: tuple[int, int] | None = None,
         every: int = 1,
     ) -> None:
-        self.setup, self.scales, self.step_counts, self.every = setup, scales, step_counts, every
+        self.sampler, self.scales, self.step_counts, self.every = sampler, scales, step_counts, every
 
-    def drawn(self, seed: int, batch_id: int) -> Setup:
-        """The setup of one generation batch, the same in every process."""
+    def drawn(self, seed: int, batch_id: int) -> Sampler:
+        """The sampler of one generation batch, the same in every process."""
         rng = random.Random(f"{seed}/{batch_id}")
-        guidance = self.setup.guidance if self.scales is None else round(rng.uniform(*self.scales), 3)
-        steps = self.setup.steps if self.step_counts is None else rng.randint(*self.step_counts)
-        return replace(self.setup, guidance=guidance, steps=steps)
+        guidance = self.sampler.guidance if self.scales is None else round(rng.uniform(*self.scales), 3)
+        steps = self.sampler.steps if self.step_counts is None else rng.randint(*self.step_counts)
+        return replace(self.sampler, guidance=guidance, steps=steps)
 
     def example_bytes(self) -> int:
-        return 4 * prod(self.setup.teacher.latent_shape) + 8 + 4
+        return 4 * prod(self.sampler.teacher.latent_shape) + 8 + 4
 
-    def _visited(self, setup: Setup) -> int:
-        return -(-setup.calls // self.every)
+    def _visited(self, sampler: Sampler) -> int:
+        return -(-sampler.calls // self.every)
 
 
 class UnrolledStates(Visits):
     """`data=trajectories`: the latents that enter the steps of the teacher's roll-outs. No images."""
 
     def work(self, seed: int, batch_id: int) -> Work:
-        setup = self.drawn(seed, batch_id)
-        return Work(self._visited(setup), setup.calls * setup.teacher.passes(setup.guidance))
+        sampler = self.drawn(seed, batch_id)
+        return Work(self._visited(sampler), sampler.calls * sampler.teacher.passes(sampler.guidance))
 
     def parts(self, prompts: Sequence[Prompt], seed: int, batch_id: int) -> Iterator[States]:
-        setup = self.drawn(seed, batch_id)
+        sampler = self.drawn(seed, batch_id)
         captions = [p.text for p in prompts]
-        condition, negative = setup.teacher.conditions(captions, setup.guidance, pooled=False)
-        noise = setup.teacher.noise([p.id for p in prompts], seed)
-        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
+        condition, negative = sampler.teacher.conditions(captions, sampler.guidance, pooled=False)
+        noise = sampler.teacher.noise([p.id for p in prompts], seed)
+        solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
         latents = noise * solver.init_noise_sigma
-        for record in rollout(Full(setup.split), solver, setup.steps, noise, condition, negative, setup.guidance):
+        for record in rollout(
+            FullDenoiser(sampler.split), solver, sampler.steps, noise, condition, negative, sampler.guidance
+        ):
             if (record.step - 1) % self.every == 0:
-                yield _states(setup, latents, record.timestep, captions)
+                yield _states(sampler, latents, record.timestep, captions)
             latents = record.latents
 
 
@@ -89,16 +91,16 @@ class NoisedStates(Visits):
         return Work(self._visited(self.drawn(seed, batch_id)), 0)
 
     def parts(self, images: Sequence[CaptionedImage], seed: int, batch_id: int) -> Iterator[States]:
-        setup = self.drawn(seed, batch_id)
+        sampler = self.drawn(seed, batch_id)
         captions = [image.text for image in images]
-        data = setup.teacher.encode_images(pixels(images, setup.teacher.resolution))
-        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-        solver.set_timesteps(setup.steps)
+        data = sampler.teacher.encode_images(pixels(images, sampler.teacher.resolution))
+        solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
+        solver.set_timesteps(sampler.steps)
         for number, t in enumerate(solver.timesteps[:: self.every]):
-            noise = setup.teacher.noise([image.id for image in images], seed * 1000 + number)
-            yield _states(setup, noised(setup, data, noise, t.expand(len(data))), t, captions)
+            noise = sampler.teacher.noise([image.id for image in images], seed * 1000 + number)
+            yield _states(sampler, noised(sampler, data, noise, t.expand(len(data))), t, captions)
 
 
-def _states(setup: Setup, latents: Tensor, timestep: Tensor, captions: list[str]) -> States:
-    scale = torch.full((len(captions),), float(setup.guidance))
+def _states(sampler: Sampler, latents: Tensor, timestep: Tensor, captions: list[str]) -> States:
+    scale = torch.full((len(captions),), float(sampler.guidance))
     return States(latents, timestep.expand(len(captions)).to(latents.device), scale, tuple(captions))

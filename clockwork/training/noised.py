@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from clockwork.data.captioned_images import CaptionedImage, pixels
-from clockwork.sampling.denoisers import Denoised, Full
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.denoisers import Denoised, FullDenoiser
+from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
 from clockwork.training.examples import AdaptorExample, AdaptorSource, halves, pooled_text, which_half
@@ -18,10 +18,10 @@ class NoisedPairs(AdaptorSource):
     """Examples of images: `data=noised`. One per image and adaptor step, both halves of guidance: as many as a
     roll-out gives, so that the two compare like for like."""
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        solver = make_solver(setup.solver, setup.teacher.noise_schedule)
-        solver.set_timesteps(setup.steps)
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__(sampler)
+        solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
+        solver.set_timesteps(sampler.steps)
         self.times = solver.timesteps
 
     def work(self, seed: int, batch_id: int) -> Work:
@@ -29,14 +29,14 @@ class NoisedPairs(AdaptorSource):
         return Work(self.group_size * len(self.adaptor_steps), self.group_size * calls)
 
     def parts(self, images: Sequence[CaptionedImage], seed: int, batch_id: int) -> Iterator[AdaptorExample]:
-        teacher = self.setup.teacher
+        teacher = self.sampler.teacher
         data = teacher.encode_images(pixels(images, teacher.resolution))
-        conditions = teacher.conditions([image.text for image in images], self.setup.guidance, self.reads_text)
+        conditions = teacher.conditions([image.text for image in images], self.sampler.guidance, self.reads_text)
         condition = halves(*conditions)
         for step in self.adaptor_steps:
             noise = teacher.noise([image.id for image in images], seed * 1000 + step)
             before, now = (
-                noised(self.setup, data, noise, self.times[max(i, 0)].expand(len(data))) for i in (step - 2, step - 1)
+                noised(self.sampler, data, noise, self.times[max(i, 0)].expand(len(data))) for i in (step - 2, step - 1)
             )
             yield self.pair(before, now, step, condition)
 
@@ -52,11 +52,11 @@ class NoisedPairs(AdaptorSource):
     @torch.no_grad()
     def _look(self, latents: Tensor, step: int, condition: Condition) -> Denoised:
         both = torch.cat([latents] * (len(condition) // len(latents)))
-        return Full(self.setup.split)(both, self.times[step - 1].to(latents.device), condition, step, None)
+        return FullDenoiser(self.sampler.split)(both, self.times[step - 1].to(latents.device), condition, step, None)
 
 
-def noised(setup: Setup, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+def noised(sampler: Sampler, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """Latents of images, with noise as the teacher's noise schedule has at the timesteps (`batch`)."""
-    schedule = setup.teacher.noise_schedule
-    solver = make_solver("flow" if setup.teacher.flow else "ddim", schedule)
+    schedule = sampler.teacher.noise_schedule
+    solver = make_solver("flow" if sampler.teacher.flow else "ddim", schedule)
     return solver.add_noise(data, noise, timesteps.to(data.device))

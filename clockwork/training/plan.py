@@ -9,7 +9,7 @@ from torch import nn
 from clockwork.adaptors import Adaptor
 from clockwork.flops.cost import on_meta, step_flops
 from clockwork.flops.counter import count_flops
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.examples import feature_shapes
 from clockwork.training.objectives.base import UNetDistillation
@@ -55,28 +55,28 @@ class Cost:
     result_bytes: int
 
 
-def adaptor_plan(setup: Setup, data: OnlineDataModule, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
+def adaptor_plan(sampler: Sampler, data: OnlineDataModule, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
     """The plan of an adaptor's training.
 
     Args:
-        setup: The operating point, with the adaptor.
+        sampler: The operating point, with the adaptor.
         data: Its examples.
         epochs: How many.
         ranks: Processes that share the work.
         ema: Whether an average of the weights is kept beside them.
     """
-    assert setup.adaptor is not None
-    full, _ = step_flops(setup)
-    weights = weights_bytes(setup.adaptor)
-    cost = Cost(full.full, 0, (1 + BACKWARD) * adaptor_flops(setup, setup.adaptor), weights, weights)
+    assert sampler.adaptor is not None
+    full, _ = step_flops(sampler)
+    weights = weights_bytes(sampler.adaptor)
+    cost = Cost(full.full, 0, (1 + BACKWARD) * adaptor_flops(sampler, sampler.adaptor), weights, weights)
     return plan(data, cost, epochs, ranks, ema)
 
 
 def unet_plan(
-    setup: Setup,
+    sampler: Sampler,
     data: OnlineDataModule,
     objective: type[UNetDistillation],
-    student: Setup,
+    student: Sampler,
     guided: bool,
     epochs: int,
     ranks: int = 1,
@@ -85,15 +85,15 @@ def unet_plan(
     """The plan of a UNet's training.
 
     Args:
-        setup: The frozen teacher's.
+        sampler: The frozen teacher's.
         data: The latents.
         objective: Says which passes its loss takes.
-        student: The setup with the UNet in training.
+        student: The sampler with the UNet in training.
         guided: Whether roll-outs are guided.
         epochs, ranks, ema: As in `adaptor_plan`.
     """
-    frozen, trained = (step_flops(which)[0].full for which in (setup, student))
-    teacher_passes, student_passes = objective.passes_per_example(setup.teacher, guided)
+    frozen, trained = (step_flops(which)[0].full for which in (sampler, student))
+    teacher_passes, student_passes = objective.passes_per_example(sampler.teacher, guided)
     weights = weights_bytes(student.teacher.unet)
     modules = student.teacher.pipe.components.values()
     result = sum(weights_bytes(module) for module in modules if isinstance(module, nn.Module))
@@ -132,9 +132,9 @@ def total(plans: Sequence[Plan]) -> Plan:
     return Plan(**sums, **largest)
 
 
-def adaptor_flops(setup: Setup, adaptor: Adaptor) -> int:
+def adaptor_flops(sampler: Sampler, adaptor: Adaptor) -> int:
     """Of the adaptor alone on one example, forward."""
-    (r_in, r_out, _), t_emb = feature_shapes(setup)
+    (r_in, r_out, _), t_emb = feature_shapes(sampler)
     with torch.device("meta"):
         inputs = [torch.empty(1, *shape) for shape in (r_in, r_out, t_emb, (adaptor.widths.text_emb,))]
     module = on_meta(adaptor)

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from clockwork.adaptors import Identity
 from clockwork.data.image_io import write_grid
 from clockwork.data.prompts import Prompt
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.training.callbacks import averaged_weights
 
@@ -22,15 +22,17 @@ class Samples(Checkpoint):
     first, and an error in sample images does not lose the epoch.
 
     Args:
-        setups: The samplers by name; what they share with the module in training has its weights, averaged where an
+        samplers: The samplers by name; what they share with the module in training has its weights, averaged where an
             average is kept.
         prompts: What is drawn.
         folder: Where.
         every: Epochs between two; the last epoch has some, too. 0: none.
     """
 
-    def __init__(self, setups: Mapping[str, Setup], prompts: Sequence[Prompt], folder: Path, every: int = 10) -> None:
-        self.setups, self.prompts, self.folder, self.every = setups, prompts, folder, every
+    def __init__(
+        self, samplers: Mapping[str, Sampler], prompts: Sequence[Prompt], folder: Path, every: int = 10
+    ) -> None:
+        self.samplers, self.prompts, self.folder, self.every = samplers, prompts, folder, every
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -41,8 +43,8 @@ class Samples(Checkpoint):
         captions, ids = [p.text for p in self.prompts], [p.id for p in self.prompts]
         with averaged_weights(trainer, module):
             rows = {
-                name: setup.teacher.decode(setup.latents(captions, setup.teacher.noise(ids)))
-                for name, setup in self.setups.items()
+                name: sampler.teacher.decode(sampler.latents(captions, sampler.teacher.noise(ids)))
+                for name, sampler in self.samplers.items()
             }
         write_grid(file, rows)
         for logger in trainer.loggers:
@@ -50,9 +52,11 @@ class Samples(Checkpoint):
                 logger.log_image("samples", [str(file)], step=trainer.global_step)
 
 
-def beside_teacher(setup: Setup) -> dict[str, Setup]:
+def beside_teacher(sampler: Sampler) -> dict[str, Sampler]:
     """Teacher, identity (where the schedule has a full step for it to repeat) and the sampler's own adaptor."""
-    assert setup.adaptor is not None
-    teacher = {"teacher": replace(setup, adaptor=None, schedule=Schedule())}
-    identity = {"identity": replace(setup, adaptor=Identity(setup.adaptor.widths))} if setup.schedule.is_full(1) else {}
-    return {**teacher, **identity, setup.adaptor_name: setup}
+    assert sampler.adaptor is not None
+    teacher = {"teacher": replace(sampler, adaptor=None, schedule=Schedule())}
+    identity = (
+        {"identity": replace(sampler, adaptor=Identity(sampler.adaptor.widths))} if sampler.schedule.is_full(1) else {}
+    )
+    return {**teacher, **identity, sampler.adaptor_name: sampler}

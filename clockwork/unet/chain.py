@@ -41,21 +41,21 @@ class Layer:
     index: int
     resnet: Any = None
     attention: Any = None
-    sampler: Any = None
+    resampler: Any = None
     last: bool = False
     ends: bool = False
 
 
-def _layers(blocks: Any, sampler_attribute: str) -> list[Layer]:
+def _layers(blocks: Any, attribute_name: str) -> list[Layer]:
     """Flattens down or up blocks; their samplers are in `downsamplers` or `upsamplers`."""
     layers: list[Layer] = []
     for index, block in enumerate(blocks):
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
-        samplers = getattr(block, sampler_attribute) or []
+        resamplers = getattr(block, attribute_name) or []
         for i, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True), 1):
             last = i == len(block.resnets)
-            layers.append(Layer(block, index, resnet, attention, last=last, ends=last and not len(samplers)))
-        layers.extend(Layer(block, index, sampler=sampler, ends=True) for sampler in samplers)
+            layers.append(Layer(block, index, resnet, attention, last=last, ends=last and not len(resamplers)))
+        layers.extend(Layer(block, index, resampler=resampler, ends=True) for resampler in resamplers)
     return layers
 
 

@@ -138,7 +138,7 @@ class SplitUNet:
     def _down(self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: Embedded) -> HighIn:
         """Runs down layers, and appends the output of each to the skip connections."""
         for layer in layers:
-            sample = layer.sampler(sample) if layer.resnet is None else _resnet(layer, sample, embedded)
+            sample = layer.resampler(sample) if layer.resnet is None else _resnet(layer, sample, embedded)
             # T2I-Adapter's residual is added before the downsampler if the block has attention, else after it.
             has_attention = getattr(layer.block, "has_cross_attention", False)
             adds_residual = layer.last if has_attention else layer.ends
@@ -166,7 +166,7 @@ class SplitUNet:
         for layer in layers:
             if layer.resnet is None:
                 size = skips_left[-1][1].shape[2:] if embedded.forced_sizes else None
-                sample = layer.sampler(sample, size)
+                sample = layer.resampler(sample, size)
                 continue
             i, skip = skips_left.pop()
             if embedded.controlnet:

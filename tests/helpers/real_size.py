@@ -13,7 +13,7 @@ from torch import Tensor
 from clockwork.adaptors import Widths
 from clockwork.adaptors.resnet import ResNet
 from clockwork.data.prompts import Prompt
-from clockwork.sampling.sampler import Setup
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, text_embedder
 from clockwork.teachers.random_weights import random_pipeline
@@ -32,11 +32,11 @@ class RealSize:
     """A teacher in half precision with a ResNet in float32, 2 steps at clock 2: the second is the adaptor's."""
 
     gpu: FakeGPU
-    setup: Setup
+    sampler: Sampler
 
     @property
     def teacher(self) -> Teacher:
-        return self.setup.teacher
+        return self.sampler.teacher
 
     @property
     def noise(self) -> Tensor:
@@ -70,7 +70,7 @@ def _build(name: str, gpu: FakeGPU) -> RealSize:
         with GPU:
             adaptor = ResNet(WIDTHS)
         split, clock2 = SplitUNet(teacher.unet, "stage1"), Schedule.parse("clock2")
-        return RealSize(gpu, Setup(teacher, split, clock2, "dpm++", 2, teacher.guidance, adaptor, "resnet"))
+        return RealSize(gpu, Sampler(teacher, split, clock2, "dpm++", 2, teacher.guidance, adaptor, "resnet"))
 
 
 @contextmanager

@@ -1,0 +1,32 @@
+"""Old names, which work with a DeprecationWarning for one release.
+
+To end them, delete this file, the lines `__getattr__ = renamed(__name__)` and the other uses of it.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+RENAMED: dict[str, dict[str, str]] = {
+    "clockwork": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
+    "clockwork.sampling.denoisers": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
+    "clockwork.sampling.sampler": {"Setup": "Sampler"},
+}
+
+
+def renamed(module: str) -> Callable[[str], Any]:
+    """A module's `__getattr__`, which finds names by their old spelling.
+
+    Args:
+        module: Full name of the module.
+    """
+
+    def getattr_by_old_name(name: str) -> Any:
+        new = RENAMED[module].get(name)
+        if new is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {module}.{new}: use that", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], new)
+
+    return getattr_by_old_name
