@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clockwork.analysis.drift import changes, drift
 from clockwork.analysis.perturbation import Perturbation, Perturbed, layers, perturb
-from clockwork.data.prompts import miniature
+from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.analysis import summary
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
@@ -50,7 +50,7 @@ def test_nothing_but_mean_and_spread_is_left_at_alpha_0() -> None:
 def latents(sampler: Sampler, ids: list[int], **perturbed: float) -> list[Tensor]:
     layer = sampler.split.unet.up_blocks[0].upsamplers[0]
     denoiser = Perturbed(sampler.denoiser, layer, 0.3, perturbed["clean"], ids) if perturbed else None
-    prompts = miniature("test", 9)
+    prompts = scene_prompts("test", 9)
     return [r.latents for r in sampler.rollout([prompts[i].text for i in ids], sampler.teacher.noise(ids), denoiser)]
 
 
@@ -89,7 +89,7 @@ def test_layers_are_the_papers() -> None:
 def test_effects_are_root_mean_squares(sampler: Sampler) -> None:
     (one,) = Perturbation.each(sampler, "conv_in", [1], 0.3)
     black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    rows = one.effects(miniature("test", 2), [black + 51], [black])
+    rows = one.effects(scene_prompts("test", 2), [black + 51], [black])
     assert [row["distance"] for row in rows] == pytest.approx([0.2, 0.2]) and one.name == "conv_in-from1"
 
 
@@ -97,7 +97,7 @@ def test_drift_sees_r_out_at_every_cut(sampler: Sampler) -> None:
     """One pass with hooks equals one roll-out a cut, whose records hold r_out."""
     teacher = sampler.teacher
     ids, cuts = [3, 4], ["layer1", "stage1", "stage1_upsampled", "4,7"]  # the last: the middle's output
-    prompts = miniature("test", 5)[3:]
+    prompts = scene_prompts("test", 5)[3:]
     found = drift(sampler, prompts, cuts)
     for cut in cuts:
         there = replace(sampler, split=SplitUNet(teacher.unet, cut))

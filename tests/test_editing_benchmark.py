@@ -13,11 +13,13 @@ from test_editing import editor
 from timm.models import save_for_hf
 
 from clockwork.data.image_io import read_image, squared, write_image
-from clockwork.editing.benchmark import pairs_hash, scenes, ti2i
-from clockwork.editing.measure import Measurement, Metrics, miniature
+from clockwork.editing.benchmark import pairs_hash, ti2i
+from clockwork.editing.measure import Measurement, Metrics
 from clockwork.editing.source_image import read_picture
 from clockwork.evaluation.rows import read_rows
 from clockwork.metrics.structure import Structure, dino, self_similarity
+from clockwork.miniature import metrics
+from clockwork.miniature.editing import scene_pairs
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
 from clockwork.reports.tables import table
 from clockwork.teachers import Teacher
@@ -160,25 +162,25 @@ def test_dino_from_a_folder(tmp_path: Path) -> None:
 
 def test_small_structure_sees_layout_more_than_colour(teacher: Teacher) -> None:
     """The stand-in: a recoloured scene is nearer to its source than a mirrored one."""
-    structure = miniature().structure
+    structure = metrics.editing().structure
     assert structure is not None
-    pairs = scenes(teacher, 24)
+    pairs = scene_pairs(teacher, 24)
     recoloured = structure((p.picture()[None], p.right()[None]) for p in pairs if p.right)
     mirrored = structure((p.picture()[None], p.picture().flip(1, 2)[None]) for p in pairs)
     assert 0 < recoloured < mirrored
 
 
 def test_scenes_change_one_colour_word(teacher: Teacher) -> None:
-    for pair in scenes(teacher, 8):
+    for pair in scene_pairs(teacher, 8):
         before, after = pair.source.split(), pair.target.split()
         assert sum(a != b for a, b in zip(before, after, strict=True) if {a, b} != {"a", "an"}) == 1
         assert pair.right is not None and not torch.equal(pair.picture(), pair.right())
 
 
 def test_a_row_is_measured_once_and_resumed(teacher: Teacher, tmp_path: Path) -> None:
-    pairs = scenes(teacher, 2)
+    pairs = scene_pairs(teacher, 2)
     plain, clocked = editor(teacher, 4, 2), editor(teacher, 4, 2, "clock2")
-    measurement = Measurement("scenes", pairs, miniature(), tmp_path, tmp_path / "latents")
+    measurement = Measurement("scenes", pairs, metrics.editing(), tmp_path, tmp_path / "latents")
     measurement.measure(plain)
     kept = list((tmp_path / "latents").iterdir())
     assert len(kept) == 2 and all(file.suffix == ".safetensors" for file in kept)
@@ -227,7 +229,7 @@ def report(folder: Path, rows: list[Any], pairs: list[Any]) -> None:
 
 def test_replay_and_phases_in_rows(teacher: Teacher, tmp_path: Path) -> None:
     """Each phase has its own clock; a saving is another point, and says so."""
-    pairs = scenes(teacher, 1)
+    pairs = scene_pairs(teacher, 1)
     clocked, plain = editor(teacher, 2, 2, "clock2"), editor(teacher, 2, 2)
     only_inversion = replace(clocked, generation=plain.generation, replay=True)
     measurement = Measurement("scenes", pairs, Metrics(), tmp_path)

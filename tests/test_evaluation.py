@@ -12,16 +12,17 @@ import torch
 
 from clockwork.adaptors import Identity, ResNet
 from clockwork.data.image_io import images_at_once
-from clockwork.data.prompts import miniature
 from clockwork.errors import UserError
 from clockwork.evaluation.generate import pictures
 from clockwork.evaluation.harness import Evaluation, Metrics
 from clockwork.evaluation.rows import append_row, image_folder, read_rows
 from clockwork.flops.cost import image_flops, step_flops
 from clockwork.metrics import latency
+from clockwork.miniature.prompts import scene_prompts
+from clockwork.miniature.teacher import small_clip
 from clockwork.reports.figures import pareto, pictures_side_by_side
 from clockwork.reports.tables import table
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.text_embedder import OpenCLIP
@@ -31,12 +32,12 @@ from clockwork.unet.split import SplitUNet
 @pytest.fixture(scope="module")
 def identity() -> Sampler:
     teacher = load_teacher("miniature", guidance=3.0)
-    made = Identity(feature_dims(teacher, "stage1"))
+    made = Identity(widths(teacher, "stage1"))
     return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 8, 3.0, made, "identity")
 
 
 def test_a_row_is_measured_once(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(miniature("test", 4), Metrics(latency=False), tmp_path, batch_size=4)
+    evaluation = Evaluation(scene_prompts("test", 4), Metrics(latency=False), tmp_path, batch_size=4)
     evaluation.evaluate(identity)
     evaluation.evaluate(identity)
     evaluation.evaluate(replace(identity, steps=6))
@@ -54,14 +55,14 @@ def test_a_row_is_measured_once(identity: Sampler, tmp_path: Path) -> None:
 
 
 def test_pictures_do_not_depend_on_the_batch(identity: Sampler, tmp_path: Path) -> None:
-    prompts = miniature("test", 5)
+    prompts = scene_prompts("test", 5)
     one, many = (Evaluation(prompts, Metrics(latency=False), tmp_path / str(n), batch_size=n) for n in (1, 5))
     first, second = (torch.cat(list(pictures(e.pictures(identity), prompts))).int() for e in (one, many))
     assert (first - second).abs().max() <= 1  # the same but for the rounding of a batched convolution
 
 
 def test_interrupted_painting_keeps_what_is_there(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(miniature("test", 4), Metrics(latency=False), tmp_path, batch_size=2)
+    evaluation = Evaluation(scene_prompts("test", 4), Metrics(latency=False), tmp_path, batch_size=2)
     folder = evaluation.pictures(identity)
     before = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
     (folder / "2.png").unlink()
@@ -81,7 +82,7 @@ def test_flops_of_an_image_are_those_of_its_steps(identity: Sampler) -> None:
 
 def test_the_papers_order_of_schedules(identity: Sampler, tmp_path: Path) -> None:
     """Table 3: alternating is nearest to the teacher, {3,4,5,6} farthest (PSNR at the same prompts and seeds)."""
-    evaluation = Evaluation(miniature("test", 32), Metrics(latency=False), tmp_path)
+    evaluation = Evaluation(scene_prompts("test", 32), Metrics(latency=False), tmp_path)
     psnr = {s: evaluation.measure(replace(identity, schedule=Schedule.parse(s))).psnr for s in ("clock2", "3,4,5,6")}
     assert psnr["clock2"] is not None and psnr["3,4,5,6"] is not None
     assert psnr["clock2"] > psnr["3,4,5,6"] + 1
@@ -90,7 +91,7 @@ def test_the_papers_order_of_schedules(identity: Sampler, tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def reads_text(identity: Sampler) -> Sampler:
     torch.manual_seed(0)
-    adaptor = ResNet(feature_dims(identity.teacher, "stage1"), width=16, blocks=1).eval()
+    adaptor = ResNet(widths(identity.teacher, "stage1"), width=16, blocks=1).eval()
     return replace(identity, adaptor=adaptor, adaptor_name="resnet", steps=2)
 
 
@@ -98,7 +99,7 @@ def reads_text(identity: Sampler) -> Sampler:
 def running(sampler: Sampler) -> Iterator[list[str]]:
     """The names of what runs in the block, in its order."""
     ran: list[str] = []
-    pipe, embedder = sampler.teacher.pipe, sampler.teacher.text_embedder
+    pipe, embedder = sampler.teacher.pipe, sampler.teacher.pooled
     assert embedder is not None
     modules = {
         "unet": pipe.unet.conv_in,
@@ -116,7 +117,7 @@ def running(sampler: Sampler) -> Iterator[list[str]]:
 def test_latency_is_latent_generation_only(reads_text: Sampler, tmp_path: Path) -> None:
     """Text encoder, text embedder, noise and decoder are outside what is timed; a measured row is timed later, and its
     other figures stay."""
-    prompts = miniature("test", 2)
+    prompts = scene_prompts("test", 2)
     Evaluation(prompts, Metrics(latency=False), tmp_path).evaluate(reads_text)
     (measured,) = read_rows(tmp_path / "rows.jsonl")
     with running(reads_text) as ran:
@@ -132,7 +133,7 @@ def test_latency_is_latent_generation_only(reads_text: Sampler, tmp_path: Path) 
 
 
 def test_latency_belongs_to_a_device(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(miniature("test", 1), Metrics(), tmp_path)
+    evaluation = Evaluation(scene_prompts("test", 1), Metrics(), tmp_path)
     short = replace(identity, steps=1)
     evaluation.evaluate(short)
     lines = evaluation.rows.read_text().splitlines()
@@ -169,13 +170,13 @@ CHANGES: dict[str, Callable[[Teacher], Any]] = {
     "text encoder": lambda teacher: other_weights(teacher.pipe.text_encoder),
     "UNet": lambda teacher: other_weights(teacher.unet),
     "solver": lambda teacher: teacher.pipe.scheduler.register_to_config(timestep_spacing="leading"),
-    "text embedder": lambda teacher: setattr(teacher, "text_embedder", OpenCLIP("ViT-B-32", "openai")),
+    "text embedder": lambda teacher: setattr(teacher, "pooled", OpenCLIP("ViT-B-32", "openai")),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
+    evaluation = Evaluation(scene_prompts("test", 1), Metrics(latency=False), tmp_path)
     teacher = load_teacher("miniature", guidance=3.0)
     same = replace(reads_text, teacher=teacher, split=SplitUNet(teacher.unet))
     assert evaluation.digest(same) == evaluation.digest(reads_text)
@@ -187,20 +188,20 @@ def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: S
 
 
 def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
-    embedder = OpenCLIP.miniature(text_only=True)
-    scored = replace(evaluation, metrics=Metrics(clip=OpenCLIP.miniature()))
+    evaluation = Evaluation(scene_prompts("test", 1), Metrics(latency=False), tmp_path)
+    embedder = small_clip(text_only=True)
+    scored = replace(evaluation, metrics=Metrics(clip=small_clip()))
     assert scored.images_digest(reads_text) == evaluation.images_digest(reads_text)
     assert scored.digest(reads_text) != evaluation.digest(reads_text)
     assert evaluation.digest(replace(reads_text, guidance=3)) == evaluation.digest(reads_text)
-    untexted = replace(reads_text, adaptor=Identity(feature_dims(reads_text.teacher, "stage1")))
+    untexted = replace(reads_text, adaptor=Identity(widths(reads_text.teacher, "stage1")))
     assert untexted.text_embedder is None and reads_text.text_embedder == embedder.identity
 
 
 def test_an_adaptor_is_the_same_in_every_precision(reads_text: Sampler) -> None:
     assert reads_text.adaptor is not None
     trained = reads_text.adaptor_hash
-    half = ResNet(reads_text.adaptor.dims, width=16, blocks=1)
+    half = ResNet(reads_text.adaptor.widths, width=16, blocks=1)
     half.load_state_dict(reads_text.adaptor.state_dict())
     cast = replace(reads_text, adaptor=half.bfloat16(), trained_hash=trained)
     assert cast.adaptor_hash == trained != replace(cast, trained_hash=None).adaptor_hash
@@ -208,7 +209,7 @@ def test_an_adaptor_is_the_same_in_every_precision(reads_text: Sampler) -> None:
 
 
 def test_rows_of_earlier_versions_are_read(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(miniature("test", 1), Metrics(latency=False), tmp_path)
+    evaluation = Evaluation(scene_prompts("test", 1), Metrics(latency=False), tmp_path)
     evaluation.evaluate(replace(identity, steps=1))
     (row,) = read_rows(evaluation.rows)
     added = ("precision", "text_embedder", "images_digest", "teacher_images_digest", "latency_device")
@@ -224,7 +225,7 @@ def test_rows_of_earlier_versions_are_read(identity: Sampler, tmp_path: Path) ->
 @pytest.mark.parametrize(("count", "metrics"), [(0, Metrics()), (1, Metrics(fid=object()))])  # type: ignore[arg-type]
 def test_too_few_prompts_are_refused_before_anything_is_written(count: int, metrics: Metrics, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"raise prompts\.count"):
-        Evaluation(miniature("test", count), metrics, tmp_path)
+        Evaluation(scene_prompts("test", count), metrics, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,8 +12,8 @@ from helpers.real_size import WIDTHS, RealSize, alone
 from hydra import initialize_config_dir
 
 from clockwork.adaptors.resnet import ResNet
-from clockwork.data.prompts import miniature
 from clockwork.experiments.configs import compose_config
+from clockwork.miniature.prompts import scene_prompts
 from clockwork.schedule import Schedule
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.training.datamodule import OnlineDataModule
@@ -38,7 +38,7 @@ def generate_and_train(real: RealSize) -> None:
     cfg, sampler = compose_config("train", [f"teacher={real.teacher.name}"]), real.sampler
     source = Unrolled(replace(sampler, steps=cfg.steps, schedule=Schedule.parse("2,3,4,5")))
     sizes = (cfg.prompts_per_epoch, cfg.passes, cfg.batch_size, cfg.generation_batch_size)
-    prompts = miniature("train", cfg.prompts_per_epoch)
+    prompts = scene_prompts("train", cfg.prompts_per_epoch)
     data = OnlineDataModule(source, prompts, *sizes, max_gb=cfg.max_examples_gb, place="device")
     rounds = data.rounds(0)
     data.store.clear(max(sum(batch.examples for batch in part) for part in rounds))
@@ -61,7 +61,7 @@ def generate_and_score(real: RealSize) -> None:
         features = scorer.encode_image(torch.zeros(8, 3, 224, 224, dtype=torch.uint8))
     assert (features.device, features.dtype) == (GPU, torch.float32)
     half = ResNet(WIDTHS).to(GPU, torch.float16)
-    prompts = miniature("test", cfg.batch_size)
+    prompts = scene_prompts("test", cfg.batch_size)
     noise = real.teacher.noise([p.id for p in prompts])
     record = next(replace(real.sampler, adaptor=half).rollout([p.text for p in prompts], noise))
     real.teacher.decode(record.latents)

@@ -18,8 +18,8 @@ from torch.nn.functional import mse_loss
 
 from clockwork.adaptors import load_adaptor
 from clockwork.data.image_io import read_image
-from clockwork.data.prompts import miniature
 from clockwork.evaluation.rows import image_folder, read_rows
+from clockwork.miniature.prompts import scene_prompts
 from clockwork.sampling import denoisers
 
 SMALL = ["teacher.resolution=16", "device=cpu"]
@@ -107,7 +107,7 @@ def test_an_evaluation(
     for half, single in zip(images[:2], images[3:], strict=True):
         assert 25 < psnr(half, single) < 70
     folder = image_folder(tmp_path, rows[0])
-    for prompt in miniature("test", 4):
+    for prompt in scene_prompts("test", 4):
         (folder / f"{prompt.id}.txt").write_text(prompt.text)
     run(monkeypatch, "score", f"images.path={folder}", "resolution=16", "device=cpu", *scores)
     scored = re.search(r"^clip_score_miniature (\S+)$", capsys.readouterr().out, re.MULTILINE)

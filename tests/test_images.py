@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clockwork.data.captioned_images import folder, miniature, pixels
+from clockwork.data.captioned_images import folder, pixels
 from clockwork.miniature import scenes
+from clockwork.miniature.prompts import scene_images
 
 
 def write(path: Path, count: int = 3) -> Path:
@@ -40,7 +41,7 @@ def test_captions_from_a_table_or_beside(tmp_path: Path) -> None:
 
 def test_the_miniatures_scenes_are_its_pictures() -> None:
     captions, rendered = scenes.batch("train", 0, 2)
-    images = miniature("train", 2)
+    images = scene_images("train", 2)
     assert [image.text for image in images] == captions
     assert torch.equal(pixels(images, 32), ((rendered + 1) * 127.5).round().byte())
 

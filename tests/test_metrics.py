@@ -107,9 +107,10 @@ def test_no_pictures_no_reference(tmp_path: Path) -> None:
 def test_small_clip_config_is_open_clips(tmp_path: Path) -> None:
     """`metrics.clip=local-dir:…` takes any open_clip folder, with no network."""
     from clockwork.miniature import WEIGHTS
+    from clockwork.miniature.teacher import small_clip
     from clockwork.teachers.text_embedder import OpenCLIP
 
     shutil.copytree(WEIGHTS / "clip", tmp_path / "clip")
     assert "model_cfg" in json.loads((tmp_path / "clip" / "open_clip_config.json").read_text())
     ours = OpenCLIP(f"local-dir:{tmp_path / 'clip'}")
-    assert torch.equal(ours.encode_text(["a red circle"]), OpenCLIP.miniature().encode_text(["a red circle"]))
+    assert torch.equal(ours.encode_text(["a red circle"]), small_clip().encode_text(["a red circle"]))

@@ -13,8 +13,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from clockwork.metrics.fid import FID
 from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.miniature import WEIGHTS, models, scenes
+from clockwork.miniature.teacher import small_clip
 from clockwork.miniature.training import Recipe
-from clockwork.teachers.text_embedder import OpenCLIP
 
 
 def test_scenes_depend_on_split_and_number_alone() -> None:
@@ -40,7 +40,7 @@ def test_diffusers_loads_it_and_it_paints(name: str) -> None:
     latents = torch.randn(32, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     painted = pipe(captions, num_inference_steps=8, guidance_scale=3.0, latents=latents, output_type="np").images
     images = torch.from_numpy((painted * 255).round().astype(np.uint8)).permute(0, 3, 1, 2)
-    clip = OpenCLIP.miniature()
+    clip = small_clip()
     match = F.normalize(clip.encode_image(images), dim=-1) @ clip.encode_text(captions).T
     assert (match.argmax(1) == torch.arange(32)).float().mean() > 0.9
 
@@ -54,7 +54,7 @@ def test_words_are_single_tokens() -> None:
 
 def test_the_small_clip_finds_captions_of_real_renders() -> None:
     captions, images = scenes.batch("test", 0, 100)
-    clip = OpenCLIP.miniature()
+    clip = small_clip()
     seen = F.normalize(clip.encode_image(((images + 1) * 127.5).round().byte()), dim=-1)
     assert ((seen @ clip.encode_text(captions).T).argmax(1) == torch.arange(100)).float().mean() > 0.95
 

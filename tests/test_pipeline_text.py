@@ -15,6 +15,7 @@ from test_pipeline_state import reasons, steps
 
 import clockwork
 from clockwork.adaptors import ResNet
+from clockwork.miniature.teacher import small_clip
 from clockwork.pipeline.enable import enabled
 from clockwork.pipeline.hook import NO_PROMPT
 from clockwork.teachers import Teacher, load_teacher, text_embedder
@@ -44,7 +45,7 @@ def test_text_follows_the_prompt(teacher: Teacher, trained: Path) -> None:
     hook = enabled(pipe).prompts
     assert hook is not None
     tokens = pipe.encode_prompt(["a green star", PROMPT], torch.device("cpu"), 1, False)[0]
-    expected = OpenCLIP.miniature().encode_text(["a green star", PROMPT])
+    expected = small_clip().encode_text(["a green star", PROMPT])
     assert torch.allclose(hook.text_emb(tokens), expected, atol=1e-6)
     assert not torch.equal(*expected.chunk(2))
 
@@ -70,7 +71,7 @@ def test_a_prompt_that_is_not_known_makes_full_steps(teacher: Teacher, trained: 
 def test_text_of_two_encoders() -> None:
     """SDXL: features of two encoders side by side; no negative prompt is zeros there, and means the empty one."""
     pipe, _ = make("StableDiffusionXLPipeline")
-    clip = OpenCLIP.miniature()
+    clip = small_clip()
     from clockwork.pipeline.attach import attach
     from clockwork.pipeline.prompt_lookup import PromptHook
 
@@ -102,7 +103,7 @@ def test_an_adaptor_object_without_its_text_is_refused(teacher: Teacher, trained
     with pytest.raises(ValueError, match="which OpenCLIP model"):
         clockwork.enable(miniature_pipeline(teacher), adaptor=adaptor)
     pipe = miniature_pipeline(teacher)
-    clockwork.enable(pipe, adaptor=ResNet(adaptor.dims, 16, 1, ("r_in", "r_out_prev", "t_emb")))
+    clockwork.enable(pipe, adaptor=ResNet(adaptor.widths, 16, 1, ("r_in", "r_out_prev", "t_emb")))
     with_it = generate(pipe, **GIVEN)
     clockwork.enable(pipe)
     assert torch.equal(generate(pipe, **GIVEN), with_it)  # untrained, it is the identity
@@ -129,7 +130,7 @@ def test_openclip_is_loaded_once(teacher: Teacher, trained: Path, monkeypatch: p
     assert torch.equal(one, other) and all(counts(pipe) == (2, 2) for pipe in pipes)
     assert len(loaded) == 1
     for device in ("cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)):
-        OpenCLIP.miniature(device, text_only=True).encode_text(["a green star"])
+        small_clip(device, text_only=True).encode_text(["a green star"])
     assert len(loaded) == 1
 
 
@@ -174,7 +175,7 @@ def test_prompts_are_looked_up_while_others_are_encoded(teacher: Teacher, traine
 
 
 def test_openclip_by_config() -> None:
-    shipped = OpenCLIP.miniature()
+    shipped = small_clip()
     assert shipped.config == {"name": "miniature", "tag": None}
     for clip in (shipped, OpenCLIP("ViT-g-14", "laion2b_s34b_b88k")):
         assert asdict_of(OpenCLIP.from_config(clip.config)) == asdict_of(clip)

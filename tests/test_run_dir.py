@@ -13,12 +13,12 @@ from test_scripts import run
 from test_tuning import config
 
 from clockwork.adaptors import adaptor_hash, add_row, load_adaptor, read_config
-from clockwork.data.prompts import miniature
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained
+from clockwork.miniature.prompts import scene_prompts
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.objectives.adaptor import Distillation
 
-PROMPTS = miniature("train", 4)
+PROMPTS = scene_prompts("train", 4)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +216,6 @@ def test_captions_that_are_cut_off_are_counted_once(
     printed = capsys.readouterr().out
     limit = teacher.pipe.tokenizer.model_max_length
     long, longer = (" ".join(["red"] * number) for number in (words, words + 50))
-    cut_off = torch.equal(teacher.encode([long]).prompt_embeds, teacher.encode([longer]).prompt_embeds)
+    cut_off = torch.equal(teacher.encode([long]).tokens, teacher.encode([longer]).tokens)
     assert teacher.num_truncated([long, "a large red circle"]) == int(cut_off) == int(words > limit)
     assert printed.count(f"2 of 3 prompts have more than the {limit} tokens") == int(cut_off)

@@ -10,11 +10,11 @@ from pytorch_lightning import seed_everything
 from torch import Tensor
 
 from clockwork.adaptors import ResNet
-from clockwork.data.prompts import miniature
 from clockwork.metrics.similarity import distance
+from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.loggers import make_logger
-from clockwork.sampling.guidance import apply_guidance
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.rollout import guide
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
@@ -33,12 +33,12 @@ def teacher() -> Teacher:
 
 
 def sampler(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Sampler:
-    adaptor = ResNet(feature_dims(teacher, "stage1"), 16, 1)
+    adaptor = ResNet(widths(teacher, "stage1"), 16, 1)
     return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse(schedule), "dpm++", steps, 3.0, adaptor, "resnet")
 
 
 def examples(made: Sampler, features: str = "teacher") -> AdaptorExample:
-    return Unrolled(made, features)(miniature("train", 2), 1)
+    return Unrolled(made, features)(scene_prompts("train", 2), 1)
 
 
 def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) -> None:
@@ -71,7 +71,7 @@ def test_distance_is_the_norm() -> None:
 def test_the_guided_error_is_that_of_the_guided_features() -> None:
     """Guidance is linear: guiding the errors is the error of what was guided, with the roll-out's own arithmetic."""
     estimate, truth = torch.randn(2, 6, 3, 4, 5, generator=torch.Generator().manual_seed(0)).unbind(0)
-    wanted = distance(apply_guidance(estimate, 3.0), apply_guidance(truth, 3.0))
+    wanted = distance(guide(estimate, 3.0), guide(truth, 3.0))
     torch.testing.assert_close(guided_distance(estimate - truth, 3.0), wanted)
 
 
@@ -81,8 +81,8 @@ def train(
     seed_everything(0, verbose=False)
     made = sampler(teacher, schedule)
     assert made.adaptor is not None
-    source, validation = Unrolled(made, features), miniature("validation", 2)
-    data = OnlineDataModule(source, miniature("train", 50), 4, repeats=2, batch_size=4, validation=validation)
+    source, validation = Unrolled(made, features), scene_prompts("validation", 2)
+    data = OnlineDataModule(source, scene_prompts("train", 50), 4, repeats=2, batch_size=4, validation=validation)
     module = Distillation(made.adaptor, (2, 4), guidance=3.0, guided=1.0, optimizer=ADAM, lr_scheduler=COSINE)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet, **options)

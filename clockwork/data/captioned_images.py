@@ -1,5 +1,6 @@
-"""Captioned pictures: what objectives that need images are trained on."""
+"""Captioned images: what objectives that need images are trained on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,38 +13,61 @@ from clockwork.data.caption_files import caption_column, read_rows
 from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import Prompt
 from clockwork.errors import MissingFileError, UserError
-from clockwork.miniature import scenes
 
 FILE_COLUMNS = ("file_name", "file", "image", "path")  # where file names are looked for
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True)
-class CaptionedImage(Prompt):
-    """A file, or without one the miniature's scene of that number in a split."""
+class CaptionedImage(Prompt, ABC):
+    """An image with its caption, which is `text`."""
 
-    source: Path | str
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Name of what the image comes from, for fingerprints of a data set."""
+
+    @abstractmethod
+    def read(self) -> Tensor:
+        """Reads the image, 8-bit, `3 × height × width`."""
+
+
+@dataclass(frozen=True)
+class ImageFile(CaptionedImage):
+    """An image file.
+
+    Attributes:
+        file: The file.
+    """
+
+    file: Path
+
+    @property
+    def source(self) -> str:
+        """Name of the file, without its folder."""
+        return self.file.name
+
+    def read(self) -> Tensor:
+        """Reads the file."""
+        return read_image(self.file)
 
 
 def pixels(images: Sequence[CaptionedImage], side: int) -> Tensor:
-    """8 bits, `batch × 3 × side × side`: the middle square of each."""
-    return torch.stack([squared(_read(image), side) for image in images])
+    """Reads images and crops them to their central square.
+
+    Args:
+        images: The images.
+        side: Width and height of the result in pixels.
+
+    Returns:
+        8-bit images, `batch × 3 × side × side`.
+    """
+    return torch.stack([squared(image.read(), side) for image in images])
 
 
-def _read(image: CaptionedImage) -> Tensor:
-    if isinstance(image.source, Path):
-        return read_image(image.source)
-    return torch.from_numpy(scenes.draw(scenes.scene(image.source, image.id))).permute(2, 0, 1)
-
-
-def miniature(split: str, count: int) -> list[CaptionedImage]:
-    """The miniature's scenes, drawn when they are read."""
-    return [CaptionedImage(i, scenes.scene(split, i).caption, split) for i in range(count)]
-
-
-def folder(path: str | Path, count: int | None = None, column: str | None = None) -> list[CaptionedImage]:
-    """The pictures of a folder with their captions, from its `metadata.csv` (tsv, jsonl, parquet) with the columns
-    file_name and caption, or from a text file beside each picture: `cat.jpg`, `cat.txt`.
+def folder(path: str | Path, count: int | None = None, column: str | None = None) -> list[ImageFile]:
+    """The images of a folder with their captions, from its `metadata.csv` (tsv, jsonl, parquet) with the columns
+    file_name and caption, or from a text file beside each image: `cat.jpg`, `cat.txt`.
 
     Every file is opened here, so that a broken one is named before training begins.
     """
@@ -53,9 +77,9 @@ def folder(path: str | Path, count: int | None = None, column: str | None = None
     named = _beside(pictures) if table is None else _table(table, column)
     if count is not None and count > len(named):
         raise UserError(f"{path} holds {len(named)} captioned pictures, fewer than {count}: lower images.count")
-    images = [CaptionedImage(i, text, file) for i, (file, text) in enumerate(named[:count])]
+    images = [ImageFile(i, text, file) for i, (file, text) in enumerate(named[:count])]
     for image in images:
-        _check(Path(image.source))
+        _check(image.file)
     return images
 
 

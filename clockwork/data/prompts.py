@@ -29,13 +29,6 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def miniature(split: str, count: int) -> list[Prompt]:
-    """The captions of the miniature's scenes."""
-    from clockwork.miniature.scenes import scene
-
-    return [Prompt(i, scene(split, i).caption) for i in range(count)]
-
-
 def captions(
     path: str | Path, count: int | None = None, column: str | None = None, sample: int | None = None
 ) -> list[Prompt]:

@@ -1,7 +1,6 @@
 """Benchmarks of editing: images with descriptions of what they show and of what their edits should show.
 
-ImageNet-R-TI2I and Wild-TI2I, with real and fake images, share one YAML format (arXiv 2211.12572). The miniature's
-benchmark consists of rendered scenes whose first thing changes its colour, so that the ground truth is known.
+ImageNet-R-TI2I and Wild-TI2I, with real and fake images, share one YAML format (arXiv 2211.12572).
 """
 
 import hashlib
@@ -12,14 +11,12 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
 from clockwork.editing.source_image import read_picture
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.fingerprint import digest
-from clockwork.miniature import scenes as scene_rendering
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -59,33 +56,6 @@ def pairs_hash(pairs: Sequence[Pair]) -> str:
     by_image = {pair.picture_id: pair for pair in pairs}
     hashes = {name: hashlib.sha256(pair.picture().numpy().tobytes()).hexdigest() for name, pair in by_image.items()}
     return digest([(pair.id, pair.source, pair.target, hashes[pair.picture_id]) for pair in pairs])
-
-
-def scenes(teacher: Teacher, count: int, split: str = "test") -> list[Pair]:
-    """Creates the miniature's benchmark: "a red circle …" becomes "a blue circle …".
-
-    Args:
-        teacher: Not used; benchmarks are called with the teacher.
-        count: Number of scenes.
-        split: Split of the scenes.
-
-    Returns:
-        One pair per scene.
-    """
-    pairs = []
-    for index in range(count):
-        scene = scene_rendering.scene(split, index)
-        used = {scene.background_colour, *(thing.colour for thing in scene.things)}
-        unused = [colour for colour in scene_rendering.COLOURS if colour not in used]
-        edited = scene.recoloured(unused[index % len(unused)])
-        name = f"{split}-{index}"
-        pairs.append(Pair(name, name, scene.caption, edited.caption, partial(_draw, scene), partial(_draw, edited)))
-    return pairs
-
-
-def _draw(scene: scene_rendering.Scene) -> Tensor:
-    """Renders a scene, 8-bit, `3 × height × width`."""
-    return torch.from_numpy(scene_rendering.draw(scene)).permute(2, 0, 1)
 
 
 def ti2i(teacher: Teacher, file: str, images: str, source_prompt: str | None = None) -> list[Pair]:

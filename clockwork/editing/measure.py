@@ -167,14 +167,6 @@ class Measurement:
         )
 
 
-def miniature(reconstruction: bool = True) -> Metrics:
-    """CLIP score and structure distance through the small CLIP."""
-    from clockwork.metrics.structure import small_clip
-
-    clip = OpenCLIP.miniature()
-    return Metrics(clip, small_clip(clip), reconstruction, miniature=True)
-
-
 def real(
     clip: str = "ViT-g-14",
     clip_tag: str | None = "laion2b_s34b_b88k",

@@ -11,32 +11,16 @@ from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import chunks
 from clockwork.evaluation.scores import Metrics
 from clockwork.io import distributed
-from clockwork.io.fingerprint import digest, weights_hash
+from clockwork.io.fingerprint import digest
 from clockwork.io.threads import map_in_threads
 from clockwork.metrics.fid import FID
 from clockwork.metrics.inception import WIDTH, Inception, resized
-from clockwork.miniature import scenes
 from clockwork.teachers.text_embedder import OpenCLIP
 
 
 def none(latency: bool = True) -> Metrics:
     """Pictures, PSNR, SSIM, FLOPs, and latency if wished."""
     return Metrics(latency=latency)
-
-
-def miniature(reference: int = 10_000, latency: bool = True, cache: str = "outputs/cache") -> Metrics:
-    """FID to `reference` rendered scenes and CLIP score, both through the small CLIP."""
-    clip = OpenCLIP.miniature()
-    label = f"small CLIP {weights_hash(clip.module)}, {reference} rendered scenes"
-
-    def render() -> Iterator[torch.Tensor]:
-        for start in distributed.share(range(0, reference, 100)):
-            images = scenes.batch("validation", start, min(100, reference - start))[1]
-            yield ((images + 1) * 127.5).round().to(torch.uint8)
-
-    width = clip.encode_text([""]).shape[-1]
-    kept = Path(cache) / f"fid-{digest(label)}.npz"
-    return Metrics(FID(clip.encode_image, width, label, render, kept), clip, latency, miniature=True)
 
 
 def real(

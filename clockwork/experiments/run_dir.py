@@ -108,15 +108,14 @@ def _write(marker: Path, content: Mapping[str, Any]) -> None:
 def _settings(cfg: DictConfig, teacher: Teacher, items: Sequence[Prompt]) -> dict[str, Any]:
     """Everything that changes the result, by dotted key, as JSON holds it."""
     content: Any = OmegaConf.to_container(cfg, resolve=True)
-    embedder = teacher.text_embedder
+    embedder = teacher.pooled
     of_teacher = {
         **teacher.identity,
         "guidance": float(teacher.guidance),
         "resolution": teacher.resolution,
         "text_embedder": None if embedder is None else embedder.identity,
     }
-    files = [Path(str(getattr(item, "source", ""))).name for item in items]
-    prompts = digest([(item.id, item.text, file) for item, file in zip(items, files, strict=True)])
+    prompts = digest([(item.id, item.text, getattr(item, "source", "")) for item in items])
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
     return {**_flat(content, raw), **{f"teacher.{key}": v for key, v in of_teacher.items()}, "prompts": prompts}
 

@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 from pytorch_lightning import LightningModule, Trainer
 
 from clockwork.adaptors import save_adaptor
-from clockwork.data.prompts import Prompt, miniature
+from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.sampler import Sampler, widths
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule, check_items
@@ -36,7 +36,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     items, held_out = train_and_validation_items(cfg)
     teacher = instantiate(cfg.teacher)
-    adaptor = instantiate(cfg.adaptor)(feature_dims(teacher, str(cfg.cut))).to(teacher.device)
+    adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
     sampler = make_sampler(cfg, teacher, adaptor, cfg.adaptor_name)
     # Only the guided loss needs both halves of guidance in one batch: the paper's takes examples each for itself.
     data = _data(cfg, instantiate(cfg.data.examples)(sampler), items, held_out, grouped=cfg.guided > 0)
@@ -55,7 +55,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
         about = {
             "training": module.figures,
             "weights": {"epoch": cfg.keep, "ema": cfg.ema},
-            "openclip": teacher.text_embedder and teacher.text_embedder.config,
+            "openclip": teacher.pooled and teacher.pooled.config,
         }
         save_adaptor(result, adaptor, sampler.point, base_model=teacher.hub_name, **about)
         mark_trained(output, cfg.epochs)
@@ -118,8 +118,8 @@ def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Sampler:
 
 
 def train_and_validation_items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence[Any]]:
-    """What is trained on, and what is held out for validation: the miniature's validation scenes, or a random part, at
-    most a tenth."""
+    """What is trained on, and what is held out for validation: the validation split of a source that has splits, else a
+    random part, at most a tenth."""
     items = instantiate(cfg.data.source)
     check_items(min(cfg.prompts_per_epoch, len(items)), _processes(cfg))
     count = min(cfg.val_prompts, len(items) // 10)
@@ -127,9 +127,15 @@ def train_and_validation_items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence
     if not count:
         return items, []
     if cfg.data.source.get("split"):
-        return items, instantiate(cfg.data.source, split="validation", count=count)
+        return items, _validation_split(cfg, count)
     chosen = set(random.Random(f"{cfg.seed}/validation").sample(range(len(items)), count))
     return [item for i, item in enumerate(items) if i not in chosen], [items[i] for i in sorted(chosen)]
+
+
+def _validation_split(cfg: DictConfig, count: int) -> Sequence[Any]:
+    """Returns the first items of the source's validation split."""
+    items: Sequence[Any] = instantiate(cfg.data.source, split="validation", count=count)
+    return items
 
 
 def _processes(cfg: DictConfig) -> int:
@@ -184,7 +190,7 @@ def _fit(
     """With sample images of the samplers beside it."""
     device = next(iter(samplers.values())).teacher.device
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))  # torchrun's, or for Lightning to start
-    prompts = miniature("validation", 8) if cfg.data.source.get("split") else items[:8]
+    prompts = _validation_split(cfg, 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
         output,

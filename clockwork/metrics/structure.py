@@ -7,7 +7,6 @@ mean squared difference. The network of the published figures is a DINO ViT, see
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,6 @@ from torch import Tensor
 from clockwork.errors import MissingFileError
 from clockwork.io.device import choose_device
 from clockwork.metrics.numerics import require_finite_features
-from clockwork.teachers.text_embedder import OpenCLIP
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -78,19 +76,3 @@ def dino(model: str = "vit_base_patch8_224.dino", device: str = "auto") -> Struc
         return kept.pop().chunk(3, dim=-1)[1]  # queries, keys, values: each of all heads
 
     return Structure(f"{folder.name} {size[0]}", keys)
-
-
-def small_clip(clip: OpenCLIP) -> Structure:
-    """The miniature's stand-in for DINO: what the small CLIP's second stage sees, 8 × 8 patches."""
-    kept: list[Tensor] = []
-    vision: Any = clip.module.visual
-
-    def features(images: Tensor) -> Tensor:
-        hook = vision.layer2.register_forward_hook(lambda *call: kept.append(call[-1]))
-        try:
-            clip.encode_image(images)
-        finally:
-            hook.remove()
-        return kept.pop().flatten(2).mT
-
-    return Structure("small CLIP, second stage", features)

@@ -2,28 +2,24 @@
 
 import copy
 import json
-import string
 from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clockwork.miniature.scenes import SIZE, scene
+from clockwork.teachers.tokenizer import train_tokenizer
 
 WIDTH = 64  # of the text features and the UNet's cross-attention
 MAX_TOKENS = 32
 LATENT_SIZE = SIZE // 2
-CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 
 
 def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> CLIPTokenizer:
     """Trains a CLIP tokenizer in which every word of the scenes' captions is a single token.
-
-    All printable ASCII characters are in the vocabulary, so any English text can be encoded.
 
     Args:
         folder: Folder for `vocab.json` and `merges.txt`.
@@ -33,34 +29,7 @@ def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> C
     Returns:
         The tokenizer. It is the same on every call.
     """
-    learned = _byte_pairs([*CHARACTERS, *(scene("train", i).caption for i in range(captions))])
-    # The order of characters differs between trainings, that of merges does not. The special tokens must be last: CLIP
-    # text models pool at the position of the highest id, which must be the end token.
-    characters = sorted(word for word in learned["vocab"] if len(word.removesuffix("</w>")) == 1)
-    merged = [word for word in sorted(learned["vocab"], key=learned["vocab"].get) if word not in characters]
-    vocabulary = [*characters, *merged, "<|startoftext|>", "<|endoftext|>"]
-    merges = [" ".join(pair) for pair in learned["merges"]]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    return CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=length)
-
-
-def _byte_pairs(texts: list[str]) -> dict[str, Any]:
-    """Learns byte-pair merges until words are single tokens; returns the model's `vocab` and `merges`."""
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000,
-        min_frequency=2,
-        end_of_word_suffix="</w>",
-        initial_alphabet=list(CHARACTERS),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(texts, trainer)
-    learned: dict[str, Any] = json.loads(bpe.to_str())["model"]
-    return learned
+    return train_tokenizer(folder, (scene("train", i).caption for i in range(captions)), length)
 
 
 def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:

@@ -1,5 +1,6 @@
-"""Loading a teacher: the shipped miniature, or any Stable Diffusion by hub name or folder."""
+"""Loading a teacher: a shipped one, or any Stable Diffusion by hub name or folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.device import choose_device, choose_precision
-from clockwork.miniature import WEIGHTS
 from clockwork.teachers.folder_check import check_folder, check_text_width
+from clockwork.teachers.shipped import shipped_models, shipped_text_embedder
 from clockwork.teachers.teacher import Pipeline, Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
 
@@ -37,8 +38,8 @@ def load_teacher(
         name: What rows call it; the folder's name by default.
         guidance: The guidance scale where it is at its best.
         resolution: Pixels per side; the model's own by default.
-        openclip: The OpenCLIP model whose pooled text adaptors read: open_clip's name, or `miniature` for the small
-            one, which is the default for shipped teachers.
+        openclip: The OpenCLIP model whose pooled text adaptors read: open_clip's name, or that of a shipped one
+            (`teachers.shipped`). Shipped teachers have a default, others have none.
         openclip_tag: open_clip's name of that model's weights.
         device: `auto`, or a torch device (`clockwork.io.device.choose_device`).
         precision: `auto`, `float32`, `bfloat16` or `float16`; `auto` is float16 on a CUDA GPU, else float32.
@@ -54,12 +55,9 @@ def load_teacher(
     source = find_folder(path)
     if made_by is not None and source is None:
         raise MissingFileError(f"no teacher at {path}: make it with `{made_by}`, or pass teacher.path=<folder>")
-    if openclip is None and source is not None and source.parent == WEIGHTS:
-        openclip = "miniature"
-    text_embedder = None
-    if openclip is not None:
-        small = openclip == "miniature"
-        text_embedder = OpenCLIP.miniature(at, True) if small else OpenCLIP(openclip, openclip_tag, at, text_only=True)
+    text_embedder = _text_embedder(source, openclip, openclip_tag)
+    if text_embedder is not None:
+        text_embedder = replace(text_embedder, device=at, text_only=True)
     pipe = _pipeline(source or path, dtype, cross_attention_dim)
     return Teacher(name or Path(path).name, pipe.to(at), guidance, resolution, text_embedder, flow)
 
@@ -67,10 +65,19 @@ def load_teacher(
 def find_folder(path: str) -> Path | None:
     """The folder of a teacher that is on this machine; None for a name on the hub."""
     if Path(path).name == path:  # a bare name, not a path
-        for folder in (WEIGHTS / path, MADE / path):
+        shipped = shipped_models(path)
+        for folder in (MADE / path,) if shipped is None else (shipped.teachers[path], MADE / path):
             if (folder / "model_index.json").is_file():
                 return folder
     return Path(path) if Path(path).exists() else None
+
+
+def _text_embedder(source: Path | None, openclip: str | None, tag: str | None) -> OpenCLIP | None:
+    """The model by its name; without a name that of a shipped teacher, by the teacher's folder."""
+    if openclip is not None:
+        return shipped_text_embedder(openclip) or OpenCLIP(openclip, tag)
+    shipped = None if source is None else shipped_models(source.name)
+    return shipped.text_embedder if shipped is not None and source in shipped.teachers.values() else None
 
 
 def _pipeline(source: Path | str, dtype: torch.dtype, cross_attention_dim: int | None) -> Pipeline:

@@ -19,9 +19,9 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from clockwork.miniature import models
 from clockwork.teachers.architectures import architecture
 from clockwork.teachers.teacher import Pipeline
+from clockwork.teachers.tokenizer import train_tokenizer
 
 # The published text encoders: OpenAI's ViT-L/14, and OpenCLIP's ViT-H/14 and ViT-bigG/14.
 VIT_L: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768}
@@ -37,6 +37,11 @@ VAE: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
 }
+WORDS = """
+a above an and at background below bird black blue bottom car cat center circle city cross cyan diamond dog dotted
+flower gradient green house in large left man mountain of on orange person photo pink plain purple red right ring sky
+small square star street striped table the top tree triangle two water white with woman yellow
+"""
 _BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
@@ -90,8 +95,9 @@ def pipeline_around(
 
 @cache
 def _tokenizer() -> CLIPTokenizer:
+    """Trains a tokenizer in which common words of captions are single tokens."""
     with tempfile.TemporaryDirectory() as folder:
-        return models.tokenizer(Path(folder), captions=500, length=77)
+        return train_tokenizer(Path(folder), [WORDS, WORDS], length=77)
 
 
 def _scheduler(unet: UNet2DConditionModel) -> SchedulerMixin:

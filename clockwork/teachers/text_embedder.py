@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clockwork.io.fingerprint import weights_hash
-from clockwork.miniature import WEIGHTS
-
-SHIPPED = f"local-dir:{WEIGHTS / 'clip'}"
+from clockwork.teachers.shipped import shipped_text_embedder
 
 
 @dataclass(frozen=True)
@@ -26,29 +24,29 @@ class OpenCLIP:
         tag: open_clip's name of the weights.
         device: Where it computes.
         text_only: Whether the image tower is dropped as soon as it is loaded.
+        alias: Name under which saved adaptors refer to a model that ships with the package; None for others.
+        half_on_gpu: Whether it computes in float16 on a CUDA GPU.
     """
 
     name: str
     tag: str | None = None
     device: torch.device | str = "cpu"
     text_only: bool = False
-
-    @classmethod
-    def miniature(cls, device: torch.device | str = "cpu", text_only: bool = False) -> "OpenCLIP":
-        return cls(SHIPPED, device=device, text_only=text_only)
+    alias: str | None = None
+    half_on_gpu: bool = True
 
     @classmethod
     def from_config(cls, config: Mapping[str, str | None]) -> "OpenCLIP":
         """The text tower of the model that `config` described."""
-        name = config["name"]
-        if name in (None, "miniature"):
-            return cls.miniature(text_only=True)
-        return cls(str(name), config.get("tag"), text_only=True)
+        shipped = shipped_text_embedder(config["name"])
+        if shipped is not None:
+            return replace(shipped, text_only=True)
+        return cls(str(config["name"]), config.get("tag"), text_only=True)
 
     @property
     def config(self) -> dict[str, str | None]:
         """How an adaptor's folder describes it: the same on every machine."""
-        return {"name": "miniature" if self.name == SHIPPED else self.name, "tag": self.tag}
+        return {"name": self.alias or self.name, "tag": self.tag}
 
     @property
     def label(self) -> str:
@@ -64,8 +62,8 @@ class OpenCLIP:
 
     @property
     def precision(self) -> torch.dtype:
-        """float16 on a CUDA GPU, else float32; the shipped small model is float32 everywhere."""
-        half = torch.device(self.device).type == "cuda" and self.name != SHIPPED
+        """float16 on a CUDA GPU if `half_on_gpu`, else float32."""
+        half = torch.device(self.device).type == "cuda" and self.half_on_gpu
         return torch.float16 if half else torch.float32
 
     @property

@@ -1,0 +1,37 @@
+"""The miniature's editing benchmark: scenes whose first thing changes its colour, so that the ground truth is known."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from clockwork.editing.benchmark import Pair
+from clockwork.miniature import scenes
+from clockwork.teachers import Teacher
+
+
+def scene_pairs(teacher: Teacher, count: int, split: str = "test") -> list[Pair]:
+    """Creates the benchmark: "a red circle …" becomes "a blue circle …".
+
+    Args:
+        teacher: Not used; benchmarks are called with the teacher.
+        count: Number of scenes.
+        split: Split of the scenes.
+
+    Returns:
+        One pair per scene.
+    """
+    pairs = []
+    for index in range(count):
+        scene = scenes.scene(split, index)
+        used = {scene.background_colour, *(thing.colour for thing in scene.things)}
+        unused = [colour for colour in scenes.COLOURS if colour not in used]
+        edited = scene.recoloured(unused[index % len(unused)])
+        name = f"{split}-{index}"
+        pairs.append(Pair(name, name, scene.caption, edited.caption, partial(_draw, scene), partial(_draw, edited)))
+    return pairs
+
+
+def _draw(scene: scenes.Scene) -> Tensor:
+    """Renders a scene, 8-bit, `3 × height × width`."""
+    return torch.from_numpy(scenes.draw(scene)).permute(2, 0, 1)
