@@ -5,14 +5,16 @@ To end them, delete this file, the lines `__getattr__ = renamed(__name__)` and t
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 RENAMED: dict[str, dict[str, str]] = {
     "clockwork": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
     "clockwork.sampling.denoisers": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
-    "clockwork.sampling.sampler": {"Setup": "Sampler"},
+    "clockwork.adaptors": {"Widths": "FeatureDims"},
+    "clockwork.sampling.sampler": {"Setup": "Sampler", "widths": "feature_dims"},
 }
+ADAPTOR_KEYS = {"widths": "dims"}  # of `adaptor` in an adaptor's config.json
 
 
 def renamed(module: str) -> Callable[[str], Any]:
@@ -30,3 +32,8 @@ def renamed(module: str) -> Callable[[str], Any]:
         return getattr(sys.modules[module], new)
 
     return getattr_by_old_name
+
+
+def with_new_keys(adaptor: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an adaptor from its config.json, with the names that an earlier version wrote replaced."""
+    return {ADAPTOR_KEYS.get(key, key): value for key, value in adaptor.items()}

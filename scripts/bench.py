@@ -21,14 +21,14 @@ def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
     import clockwork
     from clockwork.adaptors import Identity
     from clockwork.experiments.build import make_sampler
-    from clockwork.sampling.sampler import widths
+    from clockwork.sampling.sampler import feature_dims
     from clockwork.sampling.solvers import make_solver
 
     teacher = instantiate(cfg.teacher)
     full = make_sampler(cfg, teacher)
-    clocked = make_sampler(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), "identity")
+    clocked = make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), "identity")
     captions = ["a large red circle on a plain blue background"] * cfg.batch
-    noise, tokens = teacher.noise(list(range(cfg.batch))), teacher.encode(captions).tokens
+    noise, tokens = teacher.noise(list(range(cfg.batch))), teacher.encode(captions).prompt_embeds
     t = torch.tensor(500, device=teacher.device)
     e = full.split.embed(noise, t, tokens)
     high = full.split.high_in(e)

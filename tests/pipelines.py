@@ -32,7 +32,7 @@ import clockwork
 from clockwork.adaptors import ResNet
 from clockwork.miniature import WEIGHTS
 from clockwork.operating_point import OperatingPoint
-from clockwork.sampling.sampler import widths
+from clockwork.sampling.sampler import feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Teacher
 
@@ -166,11 +166,11 @@ def miniature_pipeline(teacher: Teacher) -> StableDiffusionPipeline:
 def random_adaptor(teacher: Teacher, folder: Path) -> Path:
     """A ResNet's folder, with every input, text too, for the operating point of `GIVEN`."""
     torch.manual_seed(0)
-    adaptor = ResNet(widths(teacher, "stage1"), 16, 1)
+    adaptor = ResNet(feature_dims(teacher, "stage1"), 16, 1)
     for weight in adaptor.parameters():
         nn.init.normal_(weight, std=0.05)
     cut = str(clockwork.SplitUNet(teacher.unet).cut)
     point = OperatingPoint("miniature", teacher.hash, cut, "clock2", "dpm++", 4, 3.0, 32)
-    assert teacher.pooled is not None
-    clockwork.save_adaptor(folder, adaptor, point, openclip=teacher.pooled.config)
+    assert teacher.text_embedder is not None
+    clockwork.save_adaptor(folder, adaptor, point, openclip=teacher.text_embedder.config)
     return folder

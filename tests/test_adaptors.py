@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from clockwork.adaptors import (
     Adaptor,
+    FeatureDims,
     Identity,
     ResNet,
     UNet,
-    Widths,
     adaptor_hash,
     check_point,
     check_text_embedder,
@@ -23,8 +23,8 @@ from clockwork.adaptors import (
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 
-SD15 = Widths(r_in=320, r_out=640, t_emb=1280, text_emb=1024)
-SMALL = Widths(r_in=8, r_out=12, t_emb=16, text_emb=10)
+SD15 = FeatureDims(r_in=320, r_out=640, t_emb=1280, text_emb=1024)
+SMALL = FeatureDims(r_in=8, r_out=12, t_emb=16, text_emb=10)
 POINT = OperatingPoint("miniature", "abc", "2,3", "clock2", "dpm++", 8, 3.0, 32)
 
 
@@ -37,7 +37,7 @@ def features(size: tuple[int, int] = (9, 7)) -> tuple[Tensor, Tensor, Tensor, Te
 
 @pytest.mark.parametrize(
     ("adaptor", "millions"),
-    [(ResNet, 13.86), (UNet, 151.87), (lambda widths: UNet(widths, 96, 2), 2.87)],
+    [(ResNet, 13.86), (UNet, 151.87), (lambda dims: UNet(dims, 96, 2), 2.87)],
     ids=["resnet", "unet", "unet_light"],
 )
 def test_parameters_on_sd15_are_the_papers(adaptor: type[Adaptor], millions: float) -> None:
@@ -102,8 +102,8 @@ def test_another_point_warns_and_another_teacher_refuses(tmp_path: Path) -> None
 class Scaled(Adaptor, kind="scaled"):
     """One of two adaptors in this file, whose kinds tell their folders apart."""
 
-    def __init__(self, widths: Widths, inputs: tuple[str, ...] = ("r_out_prev",)) -> None:
-        super().__init__(widths, inputs)
+    def __init__(self, dims: FeatureDims, inputs: tuple[str, ...] = ("r_out_prev",)) -> None:
+        super().__init__(dims, inputs)
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(
@@ -115,8 +115,8 @@ class Scaled(Adaptor, kind="scaled"):
 class Shifted(Adaptor, kind="shifted"):
     """The other."""
 
-    def __init__(self, widths: Widths, inputs: tuple[str, ...] = ("r_out_prev",)) -> None:
-        super().__init__(widths, inputs)
+    def __init__(self, dims: FeatureDims, inputs: tuple[str, ...] = ("r_out_prev",)) -> None:
+        super().__init__(dims, inputs)
         self.shift = nn.Parameter(torch.zeros(()))
 
     def forward(
@@ -127,7 +127,7 @@ class Shifted(Adaptor, kind="shifted"):
 
 @pytest.mark.parametrize("cls", [Scaled, Shifted])
 def test_two_adaptors_in_one_file_are_saved_and_loaded(cls: type[Adaptor], tmp_path: Path) -> None:
-    saved = cls(Widths(4, 4, 8, 0))
+    saved = cls(FeatureDims(4, 4, 8, 0))
     with torch.no_grad():
         next(saved.parameters()).fill_(2.5)
     point = OperatingPoint("t", "0" * 12, "3,4", "clock2", "dpm++", 8, 3.0, 32)
@@ -164,6 +164,6 @@ def test_text_of_another_embedder_is_refused(
     point = OperatingPoint("t", "0" * 12, "3,4", "clock2", "dpm++", 8, 3.0, 32)
     for inputs, wrong in ((("r_out_prev", "text_emb"), refused), (("r_out_prev",), False)):
         folder = tmp_path / str(len(inputs))
-        save_adaptor(folder, ResNet(Widths(4, 4, 8, 6), width=8, inputs=inputs), point, openclip=trained)
+        save_adaptor(folder, ResNet(FeatureDims(4, 4, 8, 6), width=8, inputs=inputs), point, openclip=trained)
         with pytest.raises(UserError, match="reads text of") if wrong else nullcontext():
             check_text_embedder(folder, at_hand)

@@ -14,7 +14,7 @@ from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.miniature.teacher import small_clip
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
@@ -29,11 +29,11 @@ PROMPTS = [Prompt(i, f"a red circle {i}") for i in range(20)]
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
-    return small_teacher("sd15", guidance=3.0, pooled=small_clip())
+    return small_teacher("sd15", guidance=3.0, text_embedder=small_clip())
 
 
 def sampler(teacher: Teacher, inputs: tuple[str, ...] = ("r_in", "r_out_prev", "t_emb", "text_emb")) -> Sampler:
-    adaptor = ResNet(widths(teacher, "stage1"), 8, 1, inputs)
+    adaptor = ResNet(feature_dims(teacher, "stage1"), 8, 1, inputs)
     return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 4, 3.0, adaptor, "resnet")
 
 
@@ -48,7 +48,7 @@ def test_batches_are_the_generated_examples_in_torchs_order(teacher: Teacher) ->
     data = OnlineDataModule(source, PROMPTS, 5, repeats=2, batch_size=6, generation_batch_size=2, seed=3)
     (batches,) = data.rounds(1)
     everything = AdaptorExample.join([source(batch.items, 4_000_001) for batch in batches])
-    negative, positive = ((everything.half == half).nonzero().flatten() for half in (0, 1))
+    negative, positive = ((everything.conditional == half).nonzero().flatten() for half in (0, 1))
     order = torch.Generator().manual_seed(300_010)
     wanted = [
         torch.cat([negative[chosen], positive[chosen]])
@@ -62,7 +62,9 @@ def test_batches_are_the_generated_examples_in_torchs_order(teacher: Teacher) ->
         for f in fields(batch):
             assert torch.equal(getattr(batch, f.name), getattr(everything, f.name)[index]), f.name
         half = len(batch) // 2
-        assert batch.half.tolist() == [0] * half + [1] * half and torch.equal(batch.step[:half], batch.step[half:])
+        assert batch.conditional.tolist() == [0] * half + [1] * half and torch.equal(
+            batch.step[:half], batch.step[half:]
+        )
 
 
 def test_without_the_guided_loss_examples_are_independent(teacher: Teacher) -> None:
@@ -75,7 +77,7 @@ def test_without_the_guided_loss_examples_are_independent(teacher: Teacher) -> N
     assert sizes == 2 * [5, 5, 5, 1] and sorted(places) == sorted(2 * list(range(16)))
     batches = list(Epoch(data, 0))
     assert [len(batch) for batch in batches] == sizes and len(Epoch(data, 0)) == len(sizes)
-    assert any(batch.half.sum() * 2 != len(batch) for batch in batches)
+    assert any(batch.conditional.sum() * 2 != len(batch) for batch in batches)
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -89,7 +91,7 @@ def test_the_prompts_of_a_batch_are_known_afterwards(teacher: Teacher, grouped: 
         assert len(items) == len(batch) // data.group_size
         for place, item in enumerate(items):
             alone = source([item], data.noise_seed(1))
-            (here,) = ((alone.step == batch.step[place]) & (alone.half == batch.half[place])).nonzero()
+            (here,) = ((alone.step == batch.step[place]) & (alone.conditional == batch.conditional[place])).nonzero()
             torch.testing.assert_close(batch.r_in[place], alone.r_in[here[0]], rtol=1e-3, atol=1e-4)
     with pytest.raises(IndexError):
         data.items_of_batch(1, number + 1, 1, 2)
@@ -161,7 +163,7 @@ def test_two_processes_have_equally_many_of_everything(teacher: Teacher, count: 
 def test_adaptors_that_read_no_text_load_no_text_embedder() -> None:
     absent = OpenCLIP("local-dir:/nowhere")
     teacher = small_teacher("sd15", guidance=3.0)
-    teacher.pooled = absent
+    teacher.text_embedder = absent
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OpenCLIP, "width", 12)
         made = sampler(teacher, ("r_in", "r_out_prev", "t_emb"))
@@ -179,8 +181,8 @@ def test_validation_examples_are_the_held_out_ones_every_time(teacher: Teacher) 
     batches = data.val_dataloader()
     once, again = list(batches), list(batches)
     assert len(once) == len(batches) == 2 and [flat(batch) for batch in once] == [flat(batch) for batch in again]
-    assert sum(map(len, once)) == 12 and all(2 * batch.half.sum() == len(batch) for batch in once)
+    assert sum(map(len, once)) == 12 and all(2 * batch.conditional.sum() == len(batch) for batch in once)
     wanted = AdaptorExample.join([source(PROMPTS[:2], 999_999), source(PROMPTS[2:3], 999_999)])
-    negative, positive = ((wanted.half == half).nonzero().flatten() for half in (0, 1))
+    negative, positive = ((wanted.conditional == half).nonzero().flatten() for half in (0, 1))
     first = torch.cat([negative[:3], positive[:3]])
-    assert torch.equal(once[0].r_in, wanted.r_in[first]) and torch.equal(once[0].half, wanted.half[first])
+    assert torch.equal(once[0].r_in, wanted.r_in[first]) and torch.equal(once[0].conditional, wanted.conditional[first])

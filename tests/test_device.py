@@ -13,7 +13,7 @@ from clockwork.miniature import WEIGHTS
 from clockwork.miniature.teacher import small_clip
 from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser, estimate
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import widths
+from clockwork.sampling.sampler import feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
@@ -64,9 +64,13 @@ def test_a_path_is_never_taken_for_a_shipped_teacher(tmp_path: Path) -> None:
     shipped = load_teacher("miniature", device="cpu")
     elsewhere = load_teacher(str(folder), device="cpu")
     named = load_teacher(str(folder), openclip="ViT-g-14", openclip_tag="laion2b_s34b_b88k", device="cpu")
-    assert shipped.pooled is not None and shipped.pooled.config["name"] == "miniature"
-    assert elsewhere.pooled is None
-    assert named.pooled is not None and named.pooled.config["name"] == "ViT-g-14" and named.text_width == 1024
+    assert shipped.text_embedder is not None and shipped.text_embedder.config["name"] == "miniature"
+    assert elsewhere.text_embedder is None
+    assert (
+        named.text_embedder is not None
+        and named.text_embedder.config["name"] == "ViT-g-14"
+        and named.text_width == 1024
+    )
 
 
 def test_a_pipeline_is_loaded_in_its_precision(half: Teacher) -> None:
@@ -80,7 +84,7 @@ def test_a_full_pass_in_half_precision_equals_diffusers(half: Teacher) -> None:
     t = torch.tensor(500)
     ours = FullDenoiser(SplitUNet(half.unet))(noise, t, condition, 1, None).output
     assert noise.dtype == torch.float32 and ours.dtype == torch.bfloat16
-    assert torch.equal(ours, half.unet(noise.bfloat16(), t, condition.tokens).sample)
+    assert torch.equal(ours, half.unet(noise.bfloat16(), t, condition.prompt_embeds).sample)
 
 
 def test_latents_and_the_solvers_state_stay_in_float32(half: Teacher) -> None:
@@ -91,7 +95,7 @@ def test_latents_and_the_solvers_state_stay_in_float32(half: Teacher) -> None:
     assert all(record.latents.dtype == torch.float32 for record in records)
     assert negative is not None
     solver.set_timesteps(2)
-    latents, tokens = half.noise([0, 1]), torch.cat([negative.tokens.expand(2, -1, -1), condition.tokens])
+    latents, tokens = half.noise([0, 1]), torch.cat([negative.prompt_embeds.expand(2, -1, -1), condition.prompt_embeds])
     for t in solver.timesteps:
         with torch.no_grad():
             without, prompted = half.unet(torch.cat([latents] * 2).bfloat16(), t, tokens).sample.float().chunk(2)
@@ -101,7 +105,7 @@ def test_latents_and_the_solvers_state_stay_in_float32(half: Teacher) -> None:
 
 def test_an_adaptor_in_float32_serves_a_teacher_in_half_precision(half: Teacher) -> None:
     torch.manual_seed(0)
-    adaptor = ResNet(widths(half, "stage1"), width=16, blocks=1).eval()
+    adaptor = ResNet(feature_dims(half, "stage1"), width=16, blocks=1).eval()
     denoiser = ClockworkDenoiser(SplitUNet(half.unet), adaptor, Schedule.parse("clock2"))
     conditions = half.conditions(CAPTIONS, 3.0)
     records = list(
@@ -110,7 +114,9 @@ def test_an_adaptor_in_float32_serves_a_teacher_in_half_precision(half: Teacher)
     assert [record.denoised.r_out.dtype for record in records] == [torch.bfloat16] * 2
     assert {p.dtype for p in adaptor.parameters()} == {torch.float32}, "the adaptor itself is left as it was"
     first, second = records[0].denoised, records[1].denoised
-    text = torch.cat([c.pooled.expand(2, -1) for c in reversed(conditions) if c is not None and c.pooled is not None])
+    text = torch.cat(
+        [c.text_emb.expand(2, -1) for c in reversed(conditions) if c is not None and c.text_emb is not None]
+    )
     with torch.no_grad():
         expected = adaptor(second.r_in.float(), first.r_out.float(), second.t_emb.float().expand(4, -1), text)
         again = estimate(adaptor, second.r_in, first.r_out, second.t_emb.expand(4, -1), text)

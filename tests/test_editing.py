@@ -10,7 +10,7 @@ from conftest import small_inputs, small_unet
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from clockwork.adaptors import Identity, Widths
+from clockwork.adaptors import FeatureDims, Identity
 from clockwork.editing.edit import Editor
 from clockwork.editing.injection import Injection, injecting, places, recording
 from clockwork.editing.inversion import invert
@@ -21,7 +21,7 @@ from clockwork.flops.editing import editing
 from clockwork.miniature import scenes
 from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher
@@ -34,7 +34,7 @@ PICTURE = torch.from_numpy(scenes.draw(SOURCE)).permute(2, 0, 1)
 
 def editor(teacher: Teacher, inversion: int = 8, generation: int = 4, clock: str = "full", **settings: Any) -> Editor:
     split = SplitUNet(teacher.unet)
-    adaptor = None if clock == "full" else Identity(widths(teacher, "stage1"))
+    adaptor = None if clock == "full" else Identity(feature_dims(teacher, "stage1"))
     name = "none" if adaptor is None else "identity"
     sampler = Sampler(teacher, split, Schedule.parse(clock), "ddim", generation, 3.0, adaptor, name)
     return Editor(replace(sampler, solver="ddim_inverse", steps=inversion, guidance=1.0), sampler, **settings)
@@ -107,7 +107,7 @@ def test_the_whole_loop_is_the_authors(teacher: Teacher) -> None:
     conditions = [teacher.encode([text]) for text in ("", "black", TARGET)]
     solver = make_solver("ddim", teacher.noise_schedule)
     solver.set_timesteps(4)
-    x, tokens = latents[int(solver.timesteps[0])], torch.cat([c.tokens for c in conditions])
+    x, tokens = latents[int(solver.timesteps[0])], torch.cat([c.prompt_embeds for c in conditions])
     injection = Injection.of(ours.generation.split.chain, 4, 0.75, 0.5)
     for step, t in enumerate(solver.timesteps, 1):
         with torch.no_grad(), injecting(injection.modules(step)):
@@ -137,7 +137,7 @@ def test_on_adaptor_steps_only_the_last_up_block_injects() -> None:
     split = SplitUNet(unet)
     injection = Injection.of(split.chain, 10)
     sample, condition = inputs["sample"], Condition(inputs["encoder_hidden_states"])
-    clocked = ClockworkDenoiser(split, Identity(Widths(0, 0, 0, 0)), Schedule.parse("clock2"))
+    clocked = ClockworkDenoiser(split, Identity(FeatureDims(0, 0, 0, 0)), Schedule.parse("clock2"))
     ran = []
     for step, r_out in ((1, None), (2, FullDenoiser(split)(sample, torch.tensor(500), condition, 1, None).r_out)):
         with recording(injection.modules(step)) as seen:
@@ -190,7 +190,7 @@ def test_flops_are_those_of_what_ran(teacher: Teacher, settings: dict[str, bool]
     latent = teacher.encode_images(PICTURE[None])
     latents = invert(ours.inversion, latent, SOURCE.caption)
     texts = count_flops(
-        lambda: teacher.encode([TARGET], pooled=False)
+        lambda: teacher.encode([TARGET], with_text_emb=False)
     ).macs  # with guidance each is read beside the empty one
     ran = count_flops(lambda: invert(ours.inversion, latent, SOURCE.caption)).macs - texts
     ran += count_flops(lambda: ours.edit(latents, TARGET)).macs - 6 * texts

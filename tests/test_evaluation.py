@@ -22,7 +22,7 @@ from clockwork.miniature.prompts import scene_prompts
 from clockwork.miniature.teacher import small_clip
 from clockwork.reports.figures import pareto, pictures_side_by_side
 from clockwork.reports.tables import table
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.text_embedder import OpenCLIP
@@ -32,7 +32,7 @@ from clockwork.unet.split import SplitUNet
 @pytest.fixture(scope="module")
 def identity() -> Sampler:
     teacher = load_teacher("miniature", guidance=3.0)
-    made = Identity(widths(teacher, "stage1"))
+    made = Identity(feature_dims(teacher, "stage1"))
     return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 8, 3.0, made, "identity")
 
 
@@ -91,7 +91,7 @@ def test_the_papers_order_of_schedules(identity: Sampler, tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def reads_text(identity: Sampler) -> Sampler:
     torch.manual_seed(0)
-    adaptor = ResNet(widths(identity.teacher, "stage1"), width=16, blocks=1).eval()
+    adaptor = ResNet(feature_dims(identity.teacher, "stage1"), width=16, blocks=1).eval()
     return replace(identity, adaptor=adaptor, adaptor_name="resnet", steps=2)
 
 
@@ -99,7 +99,7 @@ def reads_text(identity: Sampler) -> Sampler:
 def running(sampler: Sampler) -> Iterator[list[str]]:
     """The names of what runs in the block, in its order."""
     ran: list[str] = []
-    pipe, embedder = sampler.teacher.pipe, sampler.teacher.pooled
+    pipe, embedder = sampler.teacher.pipe, sampler.teacher.text_embedder
     assert embedder is not None
     modules = {
         "unet": pipe.unet.conv_in,
@@ -170,7 +170,7 @@ CHANGES: dict[str, Callable[[Teacher], Any]] = {
     "text encoder": lambda teacher: other_weights(teacher.pipe.text_encoder),
     "UNet": lambda teacher: other_weights(teacher.unet),
     "solver": lambda teacher: teacher.pipe.scheduler.register_to_config(timestep_spacing="leading"),
-    "text embedder": lambda teacher: setattr(teacher, "pooled", OpenCLIP("ViT-B-32", "openai")),
+    "text embedder": lambda teacher: setattr(teacher, "text_embedder", OpenCLIP("ViT-B-32", "openai")),
 }
 
 
@@ -194,14 +194,14 @@ def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text
     assert scored.images_digest(reads_text) == evaluation.images_digest(reads_text)
     assert scored.digest(reads_text) != evaluation.digest(reads_text)
     assert evaluation.digest(replace(reads_text, guidance=3)) == evaluation.digest(reads_text)
-    untexted = replace(reads_text, adaptor=Identity(widths(reads_text.teacher, "stage1")))
+    untexted = replace(reads_text, adaptor=Identity(feature_dims(reads_text.teacher, "stage1")))
     assert untexted.text_embedder is None and reads_text.text_embedder == embedder.identity
 
 
 def test_an_adaptor_is_the_same_in_every_precision(reads_text: Sampler) -> None:
     assert reads_text.adaptor is not None
     trained = reads_text.adaptor_hash
-    half = ResNet(reads_text.adaptor.widths, width=16, blocks=1)
+    half = ResNet(reads_text.adaptor.dims, width=16, blocks=1)
     half.load_state_dict(reads_text.adaptor.state_dict())
     cast = replace(reads_text, adaptor=half.bfloat16(), trained_hash=trained)
     assert cast.adaptor_hash == trained != replace(cast, trained_hash=None).adaptor_hash

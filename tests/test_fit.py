@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningDataModule, Trainer, seed_every
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clockwork.adaptors import ResNet, Widths
+from clockwork.adaptors import FeatureDims, ResNet
 from clockwork.errors import UserError
 from clockwork.training.callbacks import StopWhenNotFinite
 from clockwork.training.examples import AdaptorExample
@@ -49,7 +49,7 @@ class Examples(LightningDataModule):
 
 def module(**options: Any) -> Distillation:
     seed_everything(0, verbose=False)
-    adaptor = ResNet(Widths(4, 6, 8, 5), 8, 1)
+    adaptor = ResNet(FeatureDims(4, 6, 8, 5), 8, 1)
     return Distillation(adaptor, STEPS, **{"guidance": 3.0, "guided": 1.0, "optimizer": SGD, **options})
 
 

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from clockwork.adaptors import Adaptor, ResNet, UNet, Widths
+from clockwork.adaptors import Adaptor, FeatureDims, ResNet, UNet
 from clockwork.flops.counter import Flops, count_flops
 from clockwork.teachers.architectures import meta_unet
 from clockwork.unet.split import SplitUNet
 
-WIDTHS = Widths(320, 640, 1280, 1024)
+WIDTHS = FeatureDims(320, 640, 1280, 1024)
 # One call of each op that is counted, on x of 2 × 4 × 6 × 8 = 384 elements, by hand: macs, paper, full.
 OPS: dict[str, tuple[Callable[[Tensor], Tensor], Flops]] = {
     "silu": (nn.SiLU(), Flops(0, 384, 0)),

@@ -15,14 +15,15 @@ from clockwork.adaptors import ResNet
 from clockwork.miniature.prompts import scene_images as scenes
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.sampling.denoisers import FullDenoiser
+from clockwork.sampling.guidance import cfg_batch
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.surgery import without_top_attention
 from clockwork.training.ddim import DDIM
-from clockwork.training.examples import Unrolled, halves
+from clockwork.training.examples import Unrolled
 from clockwork.training.latents import NoisedStates, States, UnrolledStates
 from clockwork.training.noised import NoisedPairs, noised
 from clockwork.training.objectives.base import mean_square, predict
@@ -36,7 +37,7 @@ PROMPTS = scene_prompts("train", 3)
 
 
 def sampler(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str = "full") -> Sampler:
-    adaptor = None if schedule == "full" else ResNet(widths(teacher, "stage1"), 16, 1)
+    adaptor = None if schedule == "full" else ResNet(feature_dims(teacher, "stage1"), 16, 1)
     made = SplitUNet(teacher.unet)
     return Sampler(teacher, made, Schedule.parse(schedule), solver, steps, teacher.guidance, adaptor, "resnet")
 
@@ -54,7 +55,7 @@ def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher:
     records = list(rollout(FullDenoiser(made.split), solver, 4, noise, *conditions, 3.0))
     entering = [noise * solver.init_noise_sigma, *(record.latents for record in records)]
     for step, rows in ((2, slice(0, 6)), (4, slice(6, 12))):
-        pair = NoisedPairs(made).pair(entering[step - 2], entering[step - 1], step, halves(*conditions))
+        pair = NoisedPairs(made).pair(entering[step - 2], entering[step - 1], step, cfg_batch(*conditions))
         for name in ("r_in", "r_out_prev", "t_emb", "text_emb", "r_out", "step", "half"):
             assert torch.equal(getattr(pair, name), getattr(unrolled, name)[rows]), name
 
@@ -95,11 +96,13 @@ def test_recovering_begins_at_the_surgerys_error(teacher: Teacher) -> None:
     asked = states(teacher)
     loss, untrained = module.losses(asked, untrained=True)
     assert untrained is not None and torch.equal(loss.detach(), untrained)
-    both = halves(*teacher.conditions(list(asked.captions), 3.0, pooled=False))
+    both = cfg_batch(*teacher.conditions(list(asked.captions), 3.0, with_text_emb=False))
     x, t = (torch.cat([v, v]) for v in (asked.latents, asked.timestep))
     light = without_top_attention(teacher.unet)
     with torch.no_grad(), leaving_blocks(teacher.unet) as theirs, leaving_blocks(light) as ours:
-        wanted = 2.0 * mean_square(light(x, t, both.tokens).sample, teacher.unet(x, t, both.tokens).sample)
+        wanted = 2.0 * mean_square(
+            light(x, t, both.prompt_embeds).sample, teacher.unet(x, t, both.prompt_embeds).sample
+        )
     assert len(ours) == len(theirs) == 9  # four down, the middle, four up
     wanted = wanted + 0.5 * torch.stack([relative(a, b) for a, b in zip(ours, theirs, strict=True)]).mean()
     torch.testing.assert_close(loss.detach(), wanted)
@@ -139,7 +142,7 @@ def test_the_guidance_target_is_the_rollouts_arithmetic(teacher: Teacher) -> Non
     torch.testing.assert_close(after[:-3], asked.latents[3:], rtol=0, atol=1e-5)  # a batch of 24, and of 6
     positive = teacher.encode(list(asked.captions), False)
     torch.testing.assert_close(
-        alone, teacher.unet(asked.latents, asked.timestep, positive.tokens).sample, rtol=0, atol=2e-5
+        alone, teacher.unet(asked.latents, asked.timestep, positive.prompt_embeds).sample, rtol=0, atol=2e-5
     )
     loss, untrained = module.losses(asked, untrained=True)
     assert untrained is not None

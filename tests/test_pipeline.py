@@ -166,7 +166,7 @@ def test_the_identity_at_layer1_is_deepcache(interval: int) -> None:
 @pytest.mark.parametrize("name", ["clock2", "2,3", "full"])
 def test_the_rollout_is_a_second_way(name: str) -> None:
     """The loop of training and evaluation, with its own guidance, gives what the enabled pipeline gives."""
-    from clockwork.adaptors import Identity, Widths
+    from clockwork.adaptors import FeatureDims, Identity
     from clockwork.sampling.rollout import rollout
     from clockwork.teachers import Condition
 
@@ -177,7 +177,7 @@ def test_the_rollout_is_a_second_way(name: str) -> None:
     clockwork.disable(pipe)
     positive, negative = pipe.encode_prompt(PROMPT, torch.device("cpu"), 1, True)
     split = clockwork.SplitUNet(pipe.unet)
-    denoiser = clockwork.ClockworkDenoiser(split, Identity(Widths(0, 0, 0, 0)), clockwork.Schedule.parse(name))
+    denoiser = clockwork.ClockworkDenoiser(split, Identity(FeatureDims(0, 0, 0, 0)), clockwork.Schedule.parse(name))
     *_, last = rollout(denoiser, pipe.scheduler, 4, noise, Condition(positive), Condition(negative), 5.0)
     assert torch.equal(last.latents, ours)
 

@@ -77,7 +77,7 @@ def test_the_callers_module_stays_as_it_is(teacher: Teacher, trained: Path) -> N
 def silent(trained: Path) -> ResNet:
     """Random weights, and no text."""
     torch.manual_seed(1)
-    adaptor = ResNet(clockwork.load_adaptor(trained)[0].widths, 16, 1, ("r_in", "r_out_prev", "t_emb"))
+    adaptor = ResNet(clockwork.load_adaptor(trained)[0].dims, 16, 1, ("r_in", "r_out_prev", "t_emb"))
     for weight in adaptor.parameters():
         torch.nn.init.normal_(weight, std=0.05)
     return adaptor

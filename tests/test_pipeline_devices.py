@@ -13,11 +13,11 @@ from test_pipeline_state import reasons, steps
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import clockwork
-from clockwork.adaptors import ResNet, UNet, Widths
+from clockwork.adaptors import FeatureDims, ResNet, UNet
 from clockwork.pipeline.enable import enabled
 
 GPU = torch.device("cuda:0")
-WIDTHS = Widths(320, 640, 1280, 0)  # SD v1.5 at stage1
+WIDTHS = FeatureDims(320, 640, 1280, 0)  # SD v1.5 at stage1
 INPUTS = ("r_in", "r_out_prev", "t_emb")
 
 

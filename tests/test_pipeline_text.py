@@ -103,7 +103,7 @@ def test_an_adaptor_object_without_its_text_is_refused(teacher: Teacher, trained
     with pytest.raises(ValueError, match="which OpenCLIP model"):
         clockwork.enable(miniature_pipeline(teacher), adaptor=adaptor)
     pipe = miniature_pipeline(teacher)
-    clockwork.enable(pipe, adaptor=ResNet(adaptor.widths, 16, 1, ("r_in", "r_out_prev", "t_emb")))
+    clockwork.enable(pipe, adaptor=ResNet(adaptor.dims, 16, 1, ("r_in", "r_out_prev", "t_emb")))
     with_it = generate(pipe, **GIVEN)
     clockwork.enable(pipe)
     assert torch.equal(generate(pipe, **GIVEN), with_it)  # untrained, it is the identity

@@ -8,7 +8,7 @@ from conftest import SHAPES
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from clockwork.adaptors import Identity, Widths
+from clockwork.adaptors import FeatureDims, Identity
 from clockwork.miniature import WEIGHTS
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
@@ -19,7 +19,7 @@ from clockwork.unet.chain import Cut
 from clockwork.unet.split import SplitUNet
 
 CAPTIONS = ["a large red circle in the center on a plain blue background", "a green star on a striped white background"]
-NOBODY = Widths(0, 0, 0, 0)
+NOBODY = FeatureDims(0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -99,4 +99,4 @@ def test_an_image_is_the_same_in_any_batch(teacher: Teacher) -> None:
     assert torch.equal(together[1], teacher.noise([7])[0])
     assert not torch.equal(teacher.noise([7], seed=1), teacher.noise([7]))
     condition: Condition = teacher.encode(CAPTIONS)
-    assert condition.pooled is None  # no OpenCLIP was named
+    assert condition.text_emb is None  # no OpenCLIP was named

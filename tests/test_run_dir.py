@@ -216,6 +216,6 @@ def test_captions_that_are_cut_off_are_counted_once(
     printed = capsys.readouterr().out
     limit = teacher.pipe.tokenizer.model_max_length
     long, longer = (" ".join(["red"] * number) for number in (words, words + 50))
-    cut_off = torch.equal(teacher.encode([long]).tokens, teacher.encode([longer]).tokens)
+    cut_off = torch.equal(teacher.encode([long]).prompt_embeds, teacher.encode([longer]).prompt_embeds)
     assert teacher.num_truncated([long, "a large red circle"]) == int(cut_off) == int(words > limit)
     assert printed.count(f"2 of 3 prompts have more than the {limit} tokens") == int(cut_off)

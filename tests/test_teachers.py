@@ -14,7 +14,7 @@ from clockwork.adaptors import Identity
 from clockwork.flops.cost import image_flops
 from clockwork.sampling.denoisers import Denoised
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher, load_teacher
@@ -67,12 +67,12 @@ def test_joined_conditions_are_one_batch() -> None:
     teacher = small_teacher("sdxl")
     positive, negative = teacher.conditions(CAPTIONS, 4.0)
     assert negative is not None and len(negative) == 1
-    both = Condition.join(negative.expand(2), positive)
+    both = Condition.concat(negative.expand(2), positive)
     noise, t = teacher.noise([0, 1]), torch.tensor(700)
-    whole = teacher.unet(torch.cat([noise, noise]), t, both.tokens, **both.unet).sample
-    apart = [teacher.unet(noise, t, c.tokens, **c.unet).sample for c in (negative.expand(2), positive)]
+    whole = teacher.unet(torch.cat([noise, noise]), t, both.prompt_embeds, **both.unet_kwargs).sample
+    apart = [teacher.unet(noise, t, c.prompt_embeds, **c.unet_kwargs).sample for c in (negative.expand(2), positive)]
     assert torch.allclose(whole, torch.cat(apart), atol=1e-5)
-    assert both.unet["added_cond_kwargs"]["time_ids"].tolist() == [[32.0, 32, 0, 0, 32, 32]] * 4
+    assert both.unet_kwargs["added_cond_kwargs"]["time_ids"].tolist() == [[32.0, 32, 0, 0, 32, 32]] * 4
 
 
 def test_a_guided_unet_takes_one_pass_and_hears_the_scale() -> None:
@@ -80,16 +80,16 @@ def test_a_guided_unet_takes_one_pass_and_hears_the_scale() -> None:
     assert (teacher.passes(4.0), plain.passes(4.0), plain.passes(1.0)) == (1, 2, 1)
     low, high = (sampler(teacher, guidance=g).latents(CAPTIONS, teacher.noise([0, 1])) for g in (2.0, 6.0))
     assert not torch.equal(low, high)
-    per_caption = teacher.conditions(CAPTIONS, torch.tensor([2.0, 6.0]))[0].unet["timestep_cond"]
+    per_caption = teacher.conditions(CAPTIONS, torch.tensor([2.0, 6.0]))[0].unet_kwargs["timestep_cond"]
     for i, scale in enumerate((2.0, 6.0)):
-        assert torch.equal(per_caption[i], teacher.conditions(CAPTIONS, scale)[0].unet["timestep_cond"][i])
+        assert torch.equal(per_caption[i], teacher.conditions(CAPTIONS, scale)[0].unet_kwargs["timestep_cond"][i])
     assert image_flops(sampler(teacher)).full < 0.6 * image_flops(sampler(plain)).full
 
 
 @pytest.mark.parametrize("form", ["sdxl", "guided", "bk_sdm_tiny"])
 def test_an_adaptor_fits_and_runs(form: str) -> None:
     teacher = small_teacher(form)
-    adaptor = Identity(widths(teacher, "stage1"))
+    adaptor = Identity(feature_dims(teacher, "stage1"))
     clocked = replace(sampler(teacher), schedule=Schedule.parse("clock2"), adaptor=adaptor, adaptor_name="identity")
     assert image_flops(clocked).full < image_flops(sampler(teacher)).full
     ours, full = (s.latents(CAPTIONS, teacher.noise([0, 1])) for s in (clocked, sampler(teacher)))

@@ -13,8 +13,8 @@ from clockwork.adaptors import ResNet
 from clockwork.metrics.similarity import distance
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.loggers import make_logger
-from clockwork.sampling.rollout import guide
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.guidance import apply_guidance
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
@@ -33,7 +33,7 @@ def teacher() -> Teacher:
 
 
 def sampler(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Sampler:
-    adaptor = ResNet(widths(teacher, "stage1"), 16, 1)
+    adaptor = ResNet(feature_dims(teacher, "stage1"), 16, 1)
     return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse(schedule), "dpm++", steps, 3.0, adaptor, "resnet")
 
 
@@ -71,7 +71,7 @@ def test_distance_is_the_norm() -> None:
 def test_the_guided_error_is_that_of_the_guided_features() -> None:
     """Guidance is linear: guiding the errors is the error of what was guided, with the roll-out's own arithmetic."""
     estimate, truth = torch.randn(2, 6, 3, 4, 5, generator=torch.Generator().manual_seed(0)).unbind(0)
-    wanted = distance(guide(estimate, 3.0), guide(truth, 3.0))
+    wanted = distance(apply_guidance(estimate, 3.0), apply_guidance(truth, 3.0))
     torch.testing.assert_close(guided_distance(estimate - truth, 3.0), wanted)
 
 

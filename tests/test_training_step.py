@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clockwork.adaptors import ResNet, Widths
+from clockwork.adaptors import FeatureDims, ResNet
 from clockwork.metrics.similarity import distance
 from clockwork.training.callbacks import ProgressBar
 from clockwork.training.epoch_means import EpochMeans, Figure
@@ -92,7 +92,7 @@ def test_a_training_step_on_a_gpu_reads_nothing_back() -> None:
         number = torch.empty(16, dtype=torch.long)
         features = [half(16, width, 32, 32) for width in (320, 640, 640)]
         examples = AdaptorExample(*features[:2], half(16, 1280), torch.empty(16, 1024), features[2], number, number)
-        made = Distillation(ResNet(Widths(320, 640, 1280, 1024)), STEPS, guidance=7.5, guided=1.0)
+        made = Distillation(ResNet(FeatureDims(320, 640, 1280, 1024)), STEPS, guidance=7.5, guided=1.0)
         optimizer, average = made.configure_optimizers(), EMAModel(made.parameters(), foreach=True)
         for _ in range(2):
             loss = made.training_step(examples)

@@ -20,7 +20,7 @@ from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.io.device import choose_device, lightning_device
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule
@@ -101,7 +101,7 @@ def test_two_processes_that_diverge_end_with_one_sentence(tmp_path: Path) -> Non
 
 def run(teacher: Teacher, folder: Path, epochs: int) -> dict[str, torch.Tensor]:
     seed_everything(0, verbose=False)
-    adaptor = ResNet(widths(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
+    adaptor = ResNet(feature_dims(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
     sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
     prompts = [Prompt(i, f"a star {i}") for i in range(2)]
     module = Distillation(adaptor, guidance=3.0, optimizer=partial(torch.optim.Adam, lr=1e-3))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_objectives import PROMPTS, sampler
 from torch import Tensor
 
-from clockwork.adaptors import ResNet, Widths, load_adaptor
+from clockwork.adaptors import FeatureDims, ResNet, load_adaptor
 from clockwork.experiments.configs import teacher_overrides
 from clockwork.experiments.train import optimisation, train_adaptor, train_and_validation_items, train_teacher
 from clockwork.teachers import Teacher, load_teacher
@@ -127,7 +127,7 @@ def test_optimiser_and_schedule_come_from_the_config(
 ) -> None:
     cfg = config(tmp_path, "epochs=2", "decay=true", "learning_rate=1e-2", *options)
     made, schedule = optimisation(cfg)["optimizer"], optimisation(cfg)["lr_scheduler"]
-    module = Distillation(ResNet(Widths(4, 6, 8, 5), 8, 1), optimizer=made, lr_scheduler=schedule)
+    module = Distillation(ResNet(FeatureDims(4, 6, 8, 5), 8, 1), optimizer=made, lr_scheduler=schedule)
     configured = module.configure_optimizers()
     (ours,), schedules = configured if isinstance(configured, tuple) else ([configured], [])
     assert type(ours) is optimizer and ("betas" not in str(options) or tuple(ours.defaults["betas"]) == (0.5, 0.9))

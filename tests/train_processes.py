@@ -14,7 +14,7 @@ from test_tuning import config
 from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.experiments.train import train_adaptor, train_teacher
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.examples import Unrolled
@@ -57,7 +57,7 @@ def first_gradient(folder: Path, processes: int) -> dict[str, torch.Tensor]:
     """Of an adaptor on four prompts, all of which are one batch."""
     seed_everything(0, verbose=False)
     teacher = small_teacher("sd15", guidance=3.0)
-    adaptor = ResNet(widths(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
+    adaptor = ResNet(feature_dims(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
     sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
     prompts = [Prompt(i, f"a star {i}") for i in range(4)]
     data = OnlineDataModule(Unrolled(sampler), prompts, 4, 1, 8 // processes)

@@ -1,6 +1,6 @@
 """The modules that stand in for the low-res path, one a file, and their folder on disk and on the hub."""
 
-from clockwork.adaptors.base import INPUTS, KINDS, Adaptor, Widths
+from clockwork.adaptors.base import INPUTS, KINDS, Adaptor, FeatureDims
 from clockwork.adaptors.folder import (
     adaptor_hash,
     add_row,
@@ -16,15 +16,18 @@ from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
+from clockwork.deprecated import renamed
+
+__getattr__ = renamed(__name__)
 
 __all__ = [
     "INPUTS",
     "KINDS",
     "Adaptor",
+    "FeatureDims",
     "Identity",
     "ResNet",
     "UNet",
-    "Widths",
     "adaptor_hash",
     "add_row",
     "away",

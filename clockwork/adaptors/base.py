@@ -15,7 +15,7 @@ INPUTS = ("r_in", "r_out_prev", "t_emb", "text_emb")
 
 
 @dataclass(frozen=True)
-class Widths:
+class FeatureDims:
     """Channels of the features at a cut, and of the two embeddings."""
 
     r_in: int
@@ -34,7 +34,7 @@ class Adaptor(nn.Module):
     A subclass is final and names its kind, by which its folder finds it: `class Blend(Adaptor, kind="blend")`.
 
     Args:
-        widths: Channels of the features at the cut, and of the embeddings.
+        dims: Channels of the features at the cut, and of the embeddings.
         inputs: Those that it reads, of `r_in`, `r_out_prev`, `t_emb`, `text_emb`; the others may be None.
 
     Raises:
@@ -56,13 +56,13 @@ class Adaptor(nn.Module):
         cls.kind = kind
         KINDS[kind] = cls
 
-    def __init__(self, widths: Widths, inputs: tuple[str, ...]) -> None:
+    def __init__(self, dims: FeatureDims, inputs: tuple[str, ...]) -> None:
         super().__init__()
         if unknown := set(inputs) - set(INPUTS):
             raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: choose among {', '.join(INPUTS)}")
         if not {"r_in", "r_out_prev"} & set(inputs):
             raise UserError("an adaptor needs r_in or r_out_prev among its inputs")
-        self.widths, self.inputs = widths, tuple(name for name in INPUTS if name in inputs)
+        self.dims, self.inputs = dims, tuple(name for name in INPUTS if name in inputs)
 
     @abstractmethod
     def forward(
@@ -72,7 +72,7 @@ class Adaptor(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The arguments that build it again."""
-        return {"widths": asdict(self.widths), "inputs": list(self.inputs)}
+        return {"dims": asdict(self.dims), "inputs": list(self.inputs)}
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -82,16 +82,14 @@ class Adaptor(nn.Module):
 
     @property
     def feature_width(self) -> int:
-        return sum(getattr(self.widths, name.removesuffix("_prev")) for name in self.inputs if name.startswith("r_"))
+        return sum(getattr(self.dims, name.removesuffix("_prev")) for name in self.inputs if name.startswith("r_"))
 
     def features(self, r_in: Tensor | None, r_out_prev: Tensor | None) -> Tensor:
         """concat(r_in, r_out_prev), of those that are inputs, at `r_out`'s resolution."""
         chosen = []
         if "r_in" in self.inputs:
             assert r_in is not None
-            size = (
-                r_out_prev.shape[-2:] if r_out_prev is not None else [n * self.widths.upscale for n in r_in.shape[-2:]]
-            )
+            size = r_out_prev.shape[-2:] if r_out_prev is not None else [n * self.dims.upscale for n in r_in.shape[-2:]]
             chosen.append(r_in if r_in.shape[-2:] == torch.Size(size) else F.interpolate(r_in, size=tuple(size)))
         if "r_out_prev" in self.inputs:
             if r_out_prev is None:

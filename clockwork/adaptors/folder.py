@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from clockwork.adaptors.base import KINDS, Adaptor, Widths
+from clockwork.adaptors.base import KINDS, Adaptor, FeatureDims
 from clockwork.adaptors.hub import fetch
 from clockwork.adaptors.model_card import card
+from clockwork.deprecated import with_new_keys
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import weights_hash
@@ -84,13 +85,12 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
             f"{folder} holds an adaptor of kind {config.get('kind')!r}: known are {known}; "
             "import the file that defines another first"
         )
-    arguments = dict(config["adaptor"])
-    arguments["widths"] = Widths(**arguments["widths"])
-    if config["kind"] == "identity":
-        del arguments["inputs"]
-    else:
-        arguments["inputs"] = tuple(arguments["inputs"])
-    adaptor = KINDS[config["kind"]](**arguments)
+    arguments = with_new_keys(config["adaptor"])
+    dims, inputs = FeatureDims(**arguments.pop("dims")), tuple(arguments.pop("inputs"))
+    if config["kind"] != "identity":  # which takes no inputs
+        arguments["inputs"] = inputs
+    make: Callable[..., Adaptor] = KINDS[config["kind"]]
+    adaptor = make(dims, **arguments)
     adaptor.load_state_dict(load_file(folder / "adaptor.safetensors"))
     return adaptor.eval().requires_grad_(False), OperatingPoint(**config["operating_point"])
 

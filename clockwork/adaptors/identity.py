@@ -4,13 +4,13 @@ from typing import final
 
 from torch import Tensor
 
-from clockwork.adaptors.base import Adaptor, Widths
+from clockwork.adaptors.base import Adaptor, FeatureDims
 
 
 @final
 class Identity(Adaptor, kind="identity"):
-    def __init__(self, widths: Widths) -> None:
-        super().__init__(widths, ("r_out_prev",))
+    def __init__(self, dims: FeatureDims) -> None:
+        super().__init__(dims, ("r_out_prev",))
 
     def forward(
         self, r_in: Tensor | None, r_out_prev: Tensor | None, t_emb: Tensor | None, text_emb: Tensor | None

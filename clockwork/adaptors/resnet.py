@@ -5,7 +5,7 @@ from typing import Any, final
 import torch.nn as nn
 from torch import Tensor
 
-from clockwork.adaptors.base import INPUTS, Adaptor, ResBlock, Widths, match
+from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, match
 
 
 @final
@@ -15,14 +15,14 @@ class ResNet(Adaptor, kind="resnet"):
     Width 448, worked out from the paper's totals: it prints the parameters and FLOPs, not the shape.
     """
 
-    def __init__(self, widths: Widths, width: int = 448, blocks: int = 2, inputs: tuple[str, ...] = INPUTS) -> None:
-        super().__init__(widths, inputs)
+    def __init__(self, dims: FeatureDims, width: int = 448, blocks: int = 2, inputs: tuple[str, ...] = INPUTS) -> None:
+        super().__init__(dims, inputs)
         self.width = width
-        time = widths.t_emb if "t_emb" in self.inputs else None
+        time = dims.t_emb if "t_emb" in self.inputs else None
         self.down = nn.Conv2d(self.feature_width, width, 3, stride=2, padding=1)
-        self.text = nn.Linear(widths.text_emb, width) if "text_emb" in self.inputs else None
+        self.text = nn.Linear(dims.text_emb, width) if "text_emb" in self.inputs else None
         self.blocks = nn.ModuleList(ResBlock(width, width, time) for _ in range(blocks))
-        self.up = nn.ConvTranspose2d(width, widths.r_out, 2, stride=2)
+        self.up = nn.ConvTranspose2d(width, dims.r_out, 2, stride=2)
         # With the step before as an input, training starts from the identity adaptor and can only gain on it.
         if "r_out_prev" in self.inputs:
             nn.init.zeros_(self.up.weight)

@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.adaptors.base import INPUTS, Adaptor, ResBlock, Widths, match
+from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, match
 
 
 @final
@@ -17,16 +17,16 @@ class UNet(Adaptor, kind="unet"):
     UNet-light is the same at width 96 with two blocks.
     """
 
-    def __init__(self, widths: Widths, width: int = 640, blocks: int = 4, inputs: tuple[str, ...] = INPUTS) -> None:
-        super().__init__(widths, inputs)
+    def __init__(self, dims: FeatureDims, width: int = 640, blocks: int = 4, inputs: tuple[str, ...] = INPUTS) -> None:
+        super().__init__(dims, inputs)
         self.width, self.count = width, blocks
         time = None
         if "t_emb" in self.inputs:
             # The printed parameters leave room for a time MLP of 4 × width that reads `width` numbers, no more.
-            self.time_width = min(width, widths.t_emb)
+            self.time_width = min(width, dims.t_emb)
             time = 4 * width
             self.time = nn.Sequential(nn.Linear(self.time_width, time), nn.SiLU(), nn.Linear(time, time))
-        self.text = nn.Linear(widths.text_emb, width) if "text_emb" in self.inputs else None
+        self.text = nn.Linear(dims.text_emb, width) if "text_emb" in self.inputs else None
 
         def level(into: int, number: int) -> nn.ModuleList:
             return nn.ModuleList(ResBlock(into, width, time) for _ in range(number))
@@ -37,7 +37,7 @@ class UNet(Adaptor, kind="unet"):
         self.middle = level(width, blocks)
         self.double2, self.up2 = nn.ConvTranspose2d(width, width, 2, stride=2), level(2 * width, blocks // 2)
         self.double1, self.up1 = nn.ConvTranspose2d(width, width, 2, stride=2), level(2 * width, blocks // 2)
-        self.out = nn.ConvTranspose2d(width, widths.r_out, 3, stride=2, padding=1, output_padding=1)
+        self.out = nn.ConvTranspose2d(width, dims.r_out, 3, stride=2, padding=1, output_padding=1)
         if "r_out_prev" in self.inputs:  # starts as the identity adaptor
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]

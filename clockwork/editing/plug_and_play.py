@@ -46,7 +46,7 @@ class PlugAndPlay:
             return self.denoiser(sample, t, condition, step, without_source)
         batch = torch.cat([self.source[int(t)].to(sample), sample])
         with injecting(self.injection.modules(step)):
-            denoised = self.denoiser(batch, t, Condition.join(self.empty, condition), step, r_out_prev)
+            denoised = self.denoiser(batch, t, Condition.concat(self.empty, condition), step, r_out_prev)
         return replace(denoised, output=denoised.output[1:])
 
 

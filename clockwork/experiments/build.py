@@ -24,7 +24,7 @@ from clockwork.experiments import configs
 from clockwork.experiments.command import missing_value
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.flops.editing import generation_steps
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
@@ -67,13 +67,13 @@ def build_sampler(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, An
     if name == "none":
         return make_sampler(cfg, teacher)
     if name == "identity":
-        return make_sampler(cfg, teacher, Identity(widths(teacher, str(cfg.cut))), name)
+        return make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), name)
     folder = trained_folder(cfg, name)
     if (configs.FOLDER / "adaptor" / f"{name}.yaml").is_file():
         config = configs.compose_config("train", [f"adaptor={name}"])
         get_class(config.adaptor._target_)  # imports its file: then its kind is known
     adaptor, trained = load_adaptor(folder)
-    check_text_embedder(folder, None if teacher.pooled is None else teacher.pooled.config)
+    check_text_embedder(folder, None if teacher.text_embedder is None else teacher.text_embedder.config)
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
     trained_hash = adaptor_hash(adaptor)
     label = adaptor.kind if from_elsewhere else name

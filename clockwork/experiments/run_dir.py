@@ -108,7 +108,7 @@ def _write(marker: Path, content: Mapping[str, Any]) -> None:
 def _settings(cfg: DictConfig, teacher: Teacher, items: Sequence[Prompt]) -> dict[str, Any]:
     """Everything that changes the result, by dotted key, as JSON holds it."""
     content: Any = OmegaConf.to_container(cfg, resolve=True)
-    embedder = teacher.pooled
+    embedder = teacher.text_embedder
     of_teacher = {
         **teacher.identity,
         "guidance": float(teacher.guidance),

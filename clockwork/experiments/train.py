@@ -18,7 +18,7 @@ from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
-from clockwork.sampling.sampler import Sampler, widths
+from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule, check_items
@@ -36,7 +36,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     items, held_out = train_and_validation_items(cfg)
     teacher = instantiate(cfg.teacher)
-    adaptor = instantiate(cfg.adaptor)(widths(teacher, str(cfg.cut))).to(teacher.device)
+    adaptor = instantiate(cfg.adaptor)(feature_dims(teacher, str(cfg.cut))).to(teacher.device)
     sampler = make_sampler(cfg, teacher, adaptor, cfg.adaptor_name)
     # Only the guided loss needs both halves of guidance in one batch: the paper's takes examples each for itself.
     data = _data(cfg, instantiate(cfg.data.examples)(sampler), items, held_out, grouped=cfg.guided > 0)
@@ -55,7 +55,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
         about = {
             "training": module.figures,
             "weights": {"epoch": cfg.keep, "ema": cfg.ema},
-            "openclip": teacher.pooled and teacher.pooled.config,
+            "openclip": teacher.text_embedder and teacher.text_embedder.config,
         }
         save_adaptor(result, adaptor, sampler.point, base_model=teacher.hub_name, **about)
         mark_trained(output, cfg.epochs)

@@ -27,8 +27,8 @@ def adaptor_pass(split: SplitUNet, adaptor: Adaptor, call: Mapping[str, Any]) ->
     e = split.embed(**call)
     r_out, batch = split.low(split.high_in(e), e), len(e.sample)
     pooled = None
-    if adaptor.widths.text_emb:
-        pooled = torch.empty(batch, adaptor.widths.text_emb, device="meta", dtype=e.sample.dtype)
+    if adaptor.dims.text_emb:
+        pooled = torch.empty(batch, adaptor.dims.text_emb, device="meta", dtype=e.sample.dtype)
 
     def run() -> None:
         e = split.embed(**call)

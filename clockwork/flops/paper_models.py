@@ -6,10 +6,10 @@ from functools import cache
 
 import torch
 
-from clockwork.adaptors import Adaptor, Widths
+from clockwork.adaptors import Adaptor, FeatureDims
 from clockwork.flops.cost import adaptor_pass, full_pass, rollout_flops
 from clockwork.flops.counter import Flops, count_by_module
-from clockwork.sampling.sampler import cut_widths, meta_call
+from clockwork.sampling.sampler import dims_at_cut, meta_call
 from clockwork.sampling.solvers import timesteps
 from clockwork.schedule import Schedule
 from clockwork.teachers.architectures import meta_unet
@@ -18,7 +18,7 @@ from clockwork.unet.split import SplitUNet
 LATENT = (4, 64, 64)  # 512 × 512
 TEXT_WIDTH = 1024  # OpenCLIP ViT-g/14's
 ONE_PASS = ("distilled", "instaflow")  # without guidance's second pass
-MakeAdaptor = Callable[[Widths], Adaptor]
+MakeAdaptor = Callable[[FeatureDims], Adaptor]
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class RealPoint:
 
 
 class RealSize:
-    """Counts each architecture, cut and adaptor once. `adaptors` are built by name for a cut's widths."""
+    """Counts each architecture, cut and adaptor once. `adaptors` are built by name for a cut's feature dimensions."""
 
     def __init__(self, adaptors: Mapping[str, MakeAdaptor]) -> None:
         self.adaptors = adaptors
         self._unet = cache(meta_unet)
         self._full = cache(self._count_full_pass)
-        self._widths = cache(lambda architecture, cut: cut_widths(self.split(architecture, cut), LATENT, TEXT_WIDTH))
+        self._dims = cache(lambda architecture, cut: dims_at_cut(self.split(architecture, cut), LATENT, TEXT_WIDTH))
         self._adaptor_pass = cache(self._count_adaptor_pass)
 
     def split(self, architecture: str, cut: str = "stage1") -> SplitUNet:
@@ -52,7 +52,7 @@ class RealSize:
         if name == "none":
             return None
         with torch.device("meta"):
-            return self.adaptors[name](self._widths(architecture, cut))
+            return self.adaptors[name](self._dims(architecture, cut))
 
     def passes(self, architecture: str, cut: str = "stage1", adaptor: str = "none") -> tuple[Flops, Flops]:
         """One full and one adaptor pass at batch 1."""

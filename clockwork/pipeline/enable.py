@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.utils.torch_utils import is_compiled_module
 from torch import nn
 
-from clockwork.adaptors import Adaptor, Identity, Widths, check_teacher, fetch, load_adaptor, read_config
+from clockwork.adaptors import Adaptor, FeatureDims, Identity, check_teacher, fetch, load_adaptor, read_config
 from clockwork.errors import UserError
 from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
@@ -55,7 +55,7 @@ def enable(
         config, (adaptor, trained) = read_config(folder), load_adaptor(folder)
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
-    adaptor = Identity(Widths(0, 0, 0, 0)) if adaptor is None else frozen_copy(adaptor)
+    adaptor = Identity(FeatureDims(0, 0, 0, 0)) if adaptor is None else frozen_copy(adaptor)
     clocked = ClockworkDenoiser(split, adaptor, clock)
     teacher = (_name(pipe), "")
     if trained is not None:

@@ -156,7 +156,7 @@ class ClockHook(ModelHook):
         condition = Condition(tokens, None if full or text is None else text.text_emb, arguments)
         denoiser = FullDenoiser(clocked.split) if full else clocked
         denoised = denoiser(sample, t, condition, location.step, location.r_out_prev)
-        self._check_widths(denoised)
+        self._check_channels(denoised)
         log.add(full, None if planned_full else reason, call)
         self._thread.log = self._last_log = log
         return denoised, text
@@ -170,9 +170,9 @@ class ClockHook(ModelHook):
             self._placed = where, clocked
         return clocked
 
-    def _check_widths(self, denoised: Denoised) -> None:
+    def _check_channels(self, denoised: Denoised) -> None:
         adaptor = self.clocked.adaptor
-        wanted, found = (adaptor.widths.r_in, adaptor.widths.r_out), (denoised.r_in.shape[1], denoised.r_out.shape[1])
+        wanted, found = (adaptor.dims.r_in, adaptor.dims.r_out), (denoised.r_in.shape[1], denoised.r_out.shape[1])
         if wanted != found and not isinstance(adaptor, Identity):
             raise UserError(
                 f"this adaptor is for features of {wanted[0]} and {wanted[1]} channels, and cut "

@@ -97,7 +97,7 @@ class ClockworkDenoiser:
         e = _embed(self.split, sample, t, condition)
         high = self.split.high_in(e)
         t_emb = e.t_emb.expand(len(sample), -1)
-        r_out = estimate(self.adaptor, high.r_in, r_out_prev, t_emb, condition.pooled)
+        r_out = estimate(self.adaptor, high.r_in, r_out_prev, t_emb, condition.text_emb)
         return Denoised(self.split.high_out(r_out, high, e), high.r_in, r_out, e.t_emb, full=False)
 
 
@@ -124,4 +124,4 @@ def _embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) ->
     dtype = split.dtype
     if sample.dtype != dtype:
         sample, condition = sample.to(dtype), condition.to(dtype)
-    return split.embed(sample, t, condition.tokens, **condition.unet)
+    return split.embed(sample, t, condition.prompt_embeds, **condition.unet_kwargs)

@@ -1,4 +1,4 @@
-"""The sampling loop, and the arithmetic of classifier-free guidance."""
+"""The sampling loop."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from clockwork.sampling.denoisers import Denoised, Denoiser
+from clockwork.sampling.guidance import apply_guidance, cfg_batch
 from clockwork.teachers import Condition
 
 
@@ -54,8 +55,7 @@ def rollout(
     """
     guided = negative is not None and guidance != 1
     if guided:
-        assert negative is not None
-        condition = Condition.join(negative.expand(len(condition)), condition)
+        condition = cfg_batch(condition, negative)
     solver = type(solver).from_config(solver.config)  # solvers keep state: every roll-out has its own
     solver.set_timesteps(steps)  # on the host: a solver reads their values, and on a GPU would wait for each
     noise = noise.to(torch.promote_types(noise.dtype, torch.float32))
@@ -67,20 +67,6 @@ def rollout(
         denoised = denoiser(sample, t, condition, step, r_out)
         r_out, output = denoised.r_out, denoised.output.to(latents.dtype)
         if guided:
-            output = guide(output, guidance)
+            output = apply_guidance(output, guidance)
         latents = solver.step(output, t_host, latents).prev_sample
         yield StepRecord(step, t_host, latents, denoised)
-
-
-def guide(output: Tensor, guidance: float | Tensor) -> Tensor:
-    """Applies classifier-free guidance: `negative + guidance × (positive − negative)`.
-
-    Args:
-        output: Predictions of a doubled batch, negative prompts first, `2 batch × …`.
-        guidance: One scale, or one per example, `batch × 1 × 1 × 1`.
-
-    Returns:
-        The guided prediction, `batch × …`.
-    """
-    without, with_prompt = output.chunk(2)
-    return without + guidance * (with_prompt - without)

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from clockwork.adaptors import Adaptor, Widths, adaptor_hash
+from clockwork.adaptors import Adaptor, FeatureDims, adaptor_hash
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
@@ -85,7 +85,7 @@ class Sampler:
     @property
     def text_embedder(self) -> str | None:
         """Which text embedder the adaptor reads; None where it reads none."""
-        embedder = self.teacher.pooled
+        embedder = self.teacher.text_embedder
         return embedder.identity if self.reads_text and embedder is not None else None
 
     def identity(self) -> dict[str, Any]:
@@ -126,20 +126,20 @@ class Sampler:
         return rollout(denoiser or self.denoiser, solver, self.steps, noise, *conditions, self.guidance)
 
 
-def widths(teacher: Teacher, cut: Cut | str) -> Widths:
+def feature_dims(teacher: Teacher, cut: Cut | str) -> FeatureDims:
     """The channels that an adaptor for this teacher and cut has to fit."""
     with torch.device("meta"):
         unet = type(teacher.unet).from_config(teacher.unet.config)
-    return cut_widths(SplitUNet(unet, cut), teacher.latent_shape, teacher.text_width)
+    return dims_at_cut(SplitUNet(unet, cut), teacher.latent_shape, teacher.text_width)
 
 
-def cut_widths(split: SplitUNet, latent_shape: tuple[int, int, int], text_width: int) -> Widths:
+def dims_at_cut(split: SplitUNet, latent_shape: tuple[int, int, int], text_width: int) -> FeatureDims:
     """The same for a UNet on `meta`, and pooled text of that width."""
     e = split.embed(**meta_call(split.unet, latent_shape, tokens=1))
     high = split.high_in(e)
     r_out = split.low(high, e)
     upscale = r_out.shape[-1] // high.r_in.shape[-1]
-    return Widths(high.r_in.shape[1], r_out.shape[1], e.t_emb.shape[1], text_width, upscale)
+    return FeatureDims(high.r_in.shape[1], r_out.shape[1], e.t_emb.shape[1], text_width, upscale)
 
 
 def meta_call(unet: UNet2DConditionModel, latent_shape: tuple[int, int, int], tokens: int = 77) -> dict[str, Any]:

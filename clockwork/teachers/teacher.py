@@ -30,7 +30,7 @@ class Teacher:
         pipe: Text encoders, UNet, autoencoder and noise schedule, on one device.
         guidance: The guidance scale where it is at its best.
         resolution: Pixels per side where it is at its best; the model's own by default.
-        pooled: The OpenCLIP model whose text embedding adaptors read, loaded when it is first needed.
+        text_embedder: The OpenCLIP model whose text embedding adaptors read, loaded when it is first needed.
         flow: Whether the UNet predicts the velocity of a rectified flow.
     """
 
@@ -40,10 +40,11 @@ class Teacher:
         pipe: Pipeline,
         guidance: float = 7.5,
         resolution: int | None = None,
-        pooled: OpenCLIP | None = None,
+        text_embedder: OpenCLIP | None = None,
         flow: bool = False,
     ) -> None:
-        self.name, self.pipe, self.guidance, self.pooled, self.flow = name, pipe, guidance, pooled, flow
+        self.name, self.pipe, self.guidance, self.flow = name, pipe, guidance, flow
+        self.text_embedder = text_embedder
         self.resolution = resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.resolution % pipe.vae_scale_factor:
             raise UserError(
@@ -75,7 +76,7 @@ class Teacher:
     @property
     def text_width(self) -> int:
         """Width of the text embedding that adaptors read; 0 without a text embedder."""
-        return 0 if self.pooled is None else self.pooled.width
+        return 0 if self.text_embedder is None else self.text_embedder.width
 
     @property
     def hub_name(self) -> str | None:
@@ -115,60 +116,60 @@ class Teacher:
         return sum(len(row) > self.pipe.tokenizer.model_max_length for row in ids)
 
     @torch.no_grad()
-    def encode(self, captions: list[str], pooled: bool = True) -> Condition:
+    def encode(self, captions: list[str], with_text_emb: bool = True) -> Condition:
         """Encodes prompts.
 
         Args:
             captions: One text per example.
-            pooled: Whether to compute the adaptors' text embedding, too.
+            with_text_emb: Whether to compute the adaptors' text embedding, too.
 
         Returns:
             Conditions in the UNet's precision; the adaptors' text embedding in float32.
         """
-        tokens, _, *pooled_text = self.pipe.encode_prompt(
+        prompt_embeds, _, *pooled = self.pipe.encode_prompt(
             captions, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         dtype, added = self.unet.dtype, {}
-        if pooled_text:  # SDXL: the second encoder's pooled text, and sizes: original, top left corner, target
+        if pooled:  # SDXL: the second encoder's pooled text, and sizes: original, top left corner, target
             size = self.resolution
             sizes = torch.tensor([[size, size, 0, 0, size, size]], device=self.device, dtype=dtype)
-            texts = pooled_text[0].to(dtype)
+            texts = pooled[0].to(dtype)
             added = {"added_cond_kwargs": {"text_embeds": texts, "time_ids": sizes.expand(len(captions), -1)}}
-        text = None
-        if pooled and self.pooled is not None:
-            text = self.pooled.to(self.device).encode_text(captions)
-        return Condition(tokens.to(dtype), text, added)
+        text_emb = None
+        if with_text_emb and self.text_embedder is not None:
+            text_emb = self.text_embedder.to(self.device).encode_text(captions)
+        return Condition(prompt_embeds.to(dtype), text_emb, added)
 
-    def empty(self, pooled: bool = True) -> Condition:
+    def empty(self, with_text_emb: bool = True) -> Condition:
         """Encodes the empty prompt, batch 1; zeros for pipelines that were trained with them (SDXL)."""
-        empty = self.encode([""], pooled)
+        empty = self.encode([""], with_text_emb)
         if not self.pipe.config.get("force_zeros_for_empty_prompt", False):
             return empty
-        added = empty.unet["added_cond_kwargs"]
-        none = {**added, "text_embeds": torch.zeros_like(added["text_embeds"])}
-        return replace(empty, tokens=torch.zeros_like(empty.tokens), unet={"added_cond_kwargs": none})
+        added = empty.unet_kwargs["added_cond_kwargs"]
+        zeros = {"added_cond_kwargs": {**added, "text_embeds": torch.zeros_like(added["text_embeds"])}}
+        return replace(empty, prompt_embeds=torch.zeros_like(empty.prompt_embeds), unet_kwargs=zeros)
 
     def conditions(
-        self, captions: list[str], guidance: float | Tensor, pooled: bool = True
+        self, captions: list[str], guidance: float | Tensor, with_text_emb: bool = True
     ) -> tuple[Condition, Condition | None]:
         """Encodes prompts for a roll-out.
 
         Args:
             captions: One text per example.
             guidance: One scale, or one per caption.
-            pooled: Whether to compute the adaptors' text embedding, too.
+            with_text_emb: Whether to compute the adaptors' text embedding, too.
 
         Returns:
             The prompts' conditions, and those of the empty prompt, batch 1, where guidance needs a second pass. A UNet
             that is conditioned on the guidance scale (Meng et al.) gets its embedding and needs none.
         """
-        condition = self.encode(captions, pooled)
+        condition = self.encode(captions, with_text_emb)
         if width := self.unet.config.time_cond_proj_dim:
             scale = torch.as_tensor(guidance, dtype=torch.float32, device=self.device).expand(len(captions))
             with self.device:  # where diffusers' frequencies are made, too
                 embedding = self.pipe.get_guidance_scale_embedding(scale - 1, width).to(self.unet.dtype)
-            return replace(condition, unet={**condition.unet, "timestep_cond": embedding}), None
-        return condition, self.empty(pooled) if self.passes(guidance) == 2 else None
+            return replace(condition, unet_kwargs={**condition.unet_kwargs, "timestep_cond": embedding}), None
+        return condition, self.empty(with_text_emb) if self.passes(guidance) == 2 else None
 
     def passes(self, guidance: float | Tensor) -> int:
         """The number of UNet passes per step: two with guidance, unless the UNet is conditioned on the scale."""
@@ -240,7 +241,7 @@ class Teacher:
         kept = {key: self.pipe.config[key] for key in options if key in self.pipe.config}
         pipe = type(self.pipe)(**{**self.pipe.components, **parts}, **kept)
         pipe.set_progress_bar_config(disable=True)
-        return Teacher(name, pipe, self.guidance, self.resolution, self.pooled, self.flow)
+        return Teacher(name, pipe, self.guidance, self.resolution, self.text_embedder, self.flow)
 
     def save(self, folder: Path) -> None:
         """Saves the pipeline in diffusers' format, atomically; `teacher.path=` takes the folder."""

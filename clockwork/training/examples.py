@@ -11,6 +11,7 @@ from clockwork.adaptors import Adaptor
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.sampling.denoisers import FullDenoiser, estimate
+from clockwork.sampling.guidance import cfg_batch, is_conditional
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Sampler, meta_call
 from clockwork.sampling.solvers import make_solver
@@ -30,7 +31,7 @@ class AdaptorExample(Batch):
     text_emb: Tensor  # batch × text width; width 0 for adaptors that do not read text
     r_out: Tensor  # like r_out_prev, the teacher's: the answer
     step: Tensor  # batch: which step of the roll-out
-    half: Tensor  # batch: 0 guidance's negative half, 1 the prompt's
+    conditional: Tensor  # batch: 0 in guidance's unconditional half, 1 in the prompts'
 
 
 class AdaptorSource(ExampleSource):
@@ -109,9 +110,9 @@ def unroll(
     condition, negative = sampler.teacher.conditions([p.text for p in prompts], sampler.guidance, reads_text)
     noise = sampler.teacher.noise([p.id for p in prompts], seed)
     solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
-    text = pooled_text(halves(condition, negative))
+    text = text_emb_or_empty(cfg_batch(condition, negative))
     batch = len(text)
-    half = which_half(batch, len(prompts))
+    conditional = is_conditional(batch, len(prompts))
     previous = None
     for record in rollout(
         FullDenoiser(sampler.split), solver, sampler.steps, noise, condition, negative, sampler.guidance
@@ -120,23 +121,13 @@ def unroll(
         if not sampler.schedule.is_full(record.step):
             prev = torch.zeros_like(seen.r_out) if previous is None else previous
             t_emb, step = seen.t_emb.expand(batch, -1), torch.full((batch,), record.step)
-            yield AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, half)
+            yield AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, conditional)
             if own is not None:
                 with torch.no_grad():
                     estimated = estimate(own, seen.r_in, prev, t_emb, text)
         previous = seen.r_out if estimated is None else estimated
 
 
-def halves(condition: Condition, negative: Condition | None) -> Condition:
-    """The batch that the UNet sees: negative then positive with guidance."""
-    return condition if negative is None else Condition.join(negative.expand(len(condition)), condition)
-
-
-def which_half(batch: int, prompts: int) -> Tensor:
-    """0 in guidance's negative half, 1 in the prompts'."""
-    return (torch.arange(batch) >= batch - prompts).long()
-
-
-def pooled_text(condition: Condition) -> Tensor:
+def text_emb_or_empty(condition: Condition) -> Tensor:
     """The adaptors' text embedding, `batch × width`; width 0 without one."""
-    return condition.tokens.new_zeros(len(condition), 0) if condition.pooled is None else condition.pooled
+    return condition.prompt_embeds.new_zeros(len(condition), 0) if condition.text_emb is None else condition.text_emb

@@ -72,7 +72,7 @@ class UnrolledStates(Visits):
     def parts(self, prompts: Sequence[Prompt], seed: int, batch_id: int) -> Iterator[States]:
         sampler = self.drawn(seed, batch_id)
         captions = [p.text for p in prompts]
-        condition, negative = sampler.teacher.conditions(captions, sampler.guidance, pooled=False)
+        condition, negative = sampler.teacher.conditions(captions, sampler.guidance, with_text_emb=False)
         noise = sampler.teacher.noise([p.id for p in prompts], seed)
         solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
         latents = noise * solver.init_noise_sigma

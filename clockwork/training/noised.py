@@ -7,10 +7,11 @@ from torch import Tensor
 
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.sampling.denoisers import Denoised, FullDenoiser
+from clockwork.sampling.guidance import cfg_batch, is_conditional
 from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.examples import AdaptorExample, AdaptorSource, halves, pooled_text, which_half
+from clockwork.training.examples import AdaptorExample, AdaptorSource, text_emb_or_empty
 from clockwork.training.source import Work
 
 
@@ -32,7 +33,7 @@ class NoisedPairs(AdaptorSource):
         teacher = self.sampler.teacher
         data = teacher.encode_images(pixels(images, teacher.resolution))
         conditions = teacher.conditions([image.text for image in images], self.sampler.guidance, self.reads_text)
-        condition = halves(*conditions)
+        condition = cfg_batch(*conditions)
         for step in self.adaptor_steps:
             noise = teacher.noise([image.id for image in images], seed * 1000 + step)
             before, now = (
@@ -46,8 +47,8 @@ class NoisedPairs(AdaptorSource):
         prev = self._look(before, step - 1, condition).r_out if step > 1 else torch.zeros_like(seen.r_out)
         batch = len(condition)
         t_emb, number = seen.t_emb.expand(batch, -1), torch.full((batch,), step)
-        half = which_half(batch, len(now))
-        return AdaptorExample(seen.r_in, prev, t_emb, pooled_text(condition), seen.r_out, number, half)
+        conditional = is_conditional(batch, len(now))
+        return AdaptorExample(seen.r_in, prev, t_emb, text_emb_or_empty(condition), seen.r_out, number, conditional)
 
     @torch.no_grad()
     def _look(self, latents: Tensor, step: int, condition: Condition) -> Denoised:

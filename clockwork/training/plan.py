@@ -136,7 +136,7 @@ def adaptor_flops(sampler: Sampler, adaptor: Adaptor) -> int:
     """Of the adaptor alone on one example, forward."""
     (r_in, r_out, _), t_emb = feature_shapes(sampler)
     with torch.device("meta"):
-        inputs = [torch.empty(1, *shape) for shape in (r_in, r_out, t_emb, (adaptor.widths.text_emb,))]
+        inputs = [torch.empty(1, *shape) for shape in (r_in, r_out, t_emb, (adaptor.dims.text_emb,))]
     module = on_meta(adaptor)
     return count_flops(lambda: module(*inputs)).full
 

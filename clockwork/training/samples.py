@@ -57,6 +57,6 @@ def beside_teacher(sampler: Sampler) -> dict[str, Sampler]:
     assert sampler.adaptor is not None
     teacher = {"teacher": replace(sampler, adaptor=None, schedule=Schedule())}
     identity = (
-        {"identity": replace(sampler, adaptor=Identity(sampler.adaptor.widths))} if sampler.schedule.is_full(1) else {}
+        {"identity": replace(sampler, adaptor=Identity(sampler.adaptor.dims))} if sampler.schedule.is_full(1) else {}
     )
     return {**teacher, **identity, sampler.adaptor_name: sampler}

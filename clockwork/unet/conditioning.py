@@ -13,35 +13,37 @@ class Condition:
     """A batch of encoded prompts.
 
     Attributes:
-        tokens: Text features for the UNet's cross-attention, `batch × tokens × width`.
-        pooled: Pooled OpenCLIP text features for adaptors that read `text_emb`, `batch × width`.
-        unet: Further keyword arguments of the UNet's `forward`, for example `added_cond_kwargs`. The first axis of
-            every tensor in it, at any depth, is the batch.
+        prompt_embeds: Text features for the UNet's cross-attention, `batch × tokens × width`.
+        text_emb: Pooled OpenCLIP text features for adaptors that read `text_emb`, `batch × width`.
+        unet_kwargs: Further keyword arguments of the UNet's `forward`, for example `added_cond_kwargs`. The first axis
+            of every tensor in it, at any depth, is the batch.
     """
 
-    tokens: Tensor
-    pooled: Tensor | None = None
-    unet: Mapping[str, Any] = field(default_factory=dict)
+    prompt_embeds: Tensor
+    text_emb: Tensor | None = None
+    unet_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.prompt_embeds)
 
     @staticmethod
-    def join(first: "Condition", second: "Condition") -> "Condition":
+    def concat(first: "Condition", second: "Condition") -> "Condition":
         """Concatenates two batches, for example the negative and the positive half for classifier-free guidance.
 
         Args:
             first: The first part of the new batch.
-            second: The second part. Values in `unet` that are not tensors are taken from it.
+            second: The second part. Values in `unet_kwargs` that are not tensors are taken from it.
 
         Returns:
-            A condition of `len(first) + len(second)` prompts; `pooled` is None if either part has none.
+            A condition of `len(first) + len(second)` prompts; `text_emb` is None if either part has none.
         """
-        pooled = None
-        if first.pooled is not None and second.pooled is not None:
-            pooled = torch.cat([first.pooled, second.pooled])
-        tokens = torch.cat([first.tokens, second.tokens])
-        return Condition(tokens, pooled, _map_tensors(lambda a, b: torch.cat([a, b]), first.unet, second.unet))
+        text_emb = None
+        if first.text_emb is not None and second.text_emb is not None:
+            text_emb = torch.cat([first.text_emb, second.text_emb])
+        prompt_embeds = torch.cat([first.prompt_embeds, second.prompt_embeds])
+        return Condition(
+            prompt_embeds, text_emb, _map_tensors(lambda a, b: torch.cat([a, b]), first.unet_kwargs, second.unet_kwargs)
+        )
 
     def to(self, dtype: torch.dtype) -> "Condition":
         """Casts the UNet's inputs to the UNet's precision.
@@ -50,14 +52,14 @@ class Condition:
             dtype: The precision of the UNet.
 
         Returns:
-            A condition with floating-point tensors in `dtype`. Integer tensors, and `pooled`, which only adaptors
+            A condition with floating-point tensors in `dtype`. Integer tensors, and `text_emb`, which only adaptors
             read, keep theirs.
         """
 
         def cast(x: Tensor) -> Tensor:
             return x.to(dtype) if x.is_floating_point() else x
 
-        return Condition(cast(self.tokens), self.pooled, _map_tensors(cast, self.unet))
+        return Condition(cast(self.prompt_embeds), self.text_emb, _map_tensors(cast, self.unet_kwargs))
 
     def expand(self, batch: int) -> "Condition":
         """Repeats the condition of a single prompt, without copying memory.
@@ -74,8 +76,8 @@ class Condition:
         def repeat(x: Tensor) -> Tensor:
             return x.expand(batch, *x.shape[1:])
 
-        pooled = None if self.pooled is None else repeat(self.pooled)
-        return Condition(repeat(self.tokens), pooled, _map_tensors(repeat, self.unet))
+        text_emb = None if self.text_emb is None else repeat(self.text_emb)
+        return Condition(repeat(self.prompt_embeds), text_emb, _map_tensors(repeat, self.unet_kwargs))
 
 
 def _map_tensors(function: Callable[..., Tensor], *trees: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from helpers.fake_gpu import GPU, FakeGPU
 from torch import Tensor
 
-from clockwork.adaptors import Widths
+from clockwork.adaptors import FeatureDims
 from clockwork.adaptors.resnet import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.sampling.sampler import Sampler
@@ -24,7 +24,7 @@ PROMPTS = [Prompt(1, "a large red circle"), Prompt(2, "a small blue square")]
 CAPTIONS = [prompt.text for prompt in PROMPTS]
 GUIDANCE = {"sd15": 7.5, "sd21": 7.5, "sdxl": 5.0}
 # Of SD v1.5, v2.1 and XL at stage 1: r_in, r_out, the time embedding, and the text embedding of ViT-g/14.
-WIDTHS = Widths(320, 640, 1280, 1024)
+WIDTHS = FeatureDims(320, 640, 1280, 1024)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _teacher(name: str) -> Teacher:
     if name == "sdxl":
         pipe.vae.float()
     pipe.set_progress_bar_config(disable=True)
-    teacher = Teacher(name, pipe, GUIDANCE[name], pooled=OpenCLIP("ViT-g-14", None, GPU, text_only=True))
+    teacher = Teacher(name, pipe, GUIDANCE[name], text_embedder=OpenCLIP("ViT-g-14", None, GPU, text_only=True))
     teacher.__dict__["hash"] = "0" * 12  # a fingerprint reads weights, which are not there
     encode = cache(lambda captions, *rest: Teacher.encode(teacher, list(captions), *rest))
     # Each text once: ViT-g/14 alone has 24 layers.

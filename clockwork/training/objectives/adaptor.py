@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor
 from clockwork.metrics.similarity import distance
-from clockwork.sampling.rollout import guide
+from clockwork.sampling.guidance import apply_guidance
 from clockwork.training.epoch_means import Figure
 from clockwork.training.examples import AdaptorExample
 from clockwork.training.objectives.base import Objective
@@ -87,5 +87,5 @@ class Distillation(Objective):
 def guided_distance(error: Tensor, guidance: float) -> Tensor:
     """The distance that guidance makes of two halves' errors: `2n × …` → `n`, negative halves first. At guidance 1,
     without a negative half, each error's own: `n × …` → `n`."""
-    guided = error if guidance == 1 else guide(error, guidance)
+    guided = error if guidance == 1 else apply_guidance(error, guidance)
     return distance(guided, torch.zeros_like(guided))

@@ -146,7 +146,7 @@ def _figures(states: States, loss: Tensor, untrained: Tensor | None) -> dict[str
 def predict(unet: UNet2DConditionModel, latents: Tensor, t: Tensor, condition: Condition) -> Tensor:
     """What a UNet predicts, in its own precision."""
     condition = condition.to(unet.dtype)
-    return unet(latents.to(unet.dtype), t, condition.tokens, **condition.unet).sample
+    return unet(latents.to(unet.dtype), t, condition.prompt_embeds, **condition.unet_kwargs).sample
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from clockwork.sampling.guidance import cfg_batch
 from clockwork.teachers import Teacher
 from clockwork.teachers.surgery import without_top_attention
-from clockwork.training.examples import halves
 from clockwork.training.latents import States
 from clockwork.training.objectives.base import UNetDistillation, frozen, mean_square, predict
 
@@ -47,7 +47,7 @@ class FeatureDistillation(UNetDistillation):
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
         scale = states.guidance if self.guided else 1.0
         with frozen(states.latents.device), leaving_blocks(self.teacher.unet) as theirs:
-            condition = halves(*self.teacher.conditions(list(states.captions), scale, pooled=False))
+            condition = cfg_batch(*self.teacher.conditions(list(states.captions), scale, with_text_emb=False))
             latents, t = (torch.cat([x] * (len(condition) // len(states))) for x in (states.latents, states.timestep))
             target = predict(self.teacher.unet, latents, t, condition)
 

@@ -8,10 +8,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.errors import UserError
-from clockwork.sampling.rollout import guide
+from clockwork.sampling.guidance import apply_guidance, cfg_batch
 from clockwork.teachers import Teacher
 from clockwork.teachers.surgery import with_guidance_input
-from clockwork.training.examples import halves
 from clockwork.training.latents import States
 from clockwork.training.objectives.base import UNetDistillation, frozen, mean_square, predict
 
@@ -42,13 +41,13 @@ class Guidance(UNetDistillation):
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
         with frozen(states.latents.device):
             target, without = self.target(states)
-            condition, _ = self.student.conditions(list(states.captions), states.guidance, pooled=False)
+            condition, _ = self.student.conditions(list(states.captions), states.guidance, with_text_emb=False)
         loss = mean_square(predict(self.unet, states.latents, states.timestep, condition), target)
         return loss, mean_square(without, target)  # it began as the teacher's one pass with the prompt
 
     def target(self, states: States) -> tuple[Tensor, Tensor]:
         """The roll-out's own guidance of two passes, each with its scale; and the pass with the prompt alone."""
-        both = halves(*self.teacher.conditions(list(states.captions), states.guidance, pooled=False))
+        both = cfg_batch(*self.teacher.conditions(list(states.captions), states.guidance, with_text_emb=False))
         latents, t = (torch.cat([x, x]) for x in (states.latents, states.timestep))
         output = predict(self.teacher.unet, latents, t, both)
-        return guide(output, states.guidance.to(output)[:, None, None, None]), output.chunk(2)[1]
+        return apply_guidance(output, states.guidance.to(output)[:, None, None, None]), output.chunk(2)[1]

@@ -49,7 +49,7 @@ class Progressive(UNetDistillation):
     def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
         z, t = states.latents.float(), states.timestep.long()
         with frozen(z.device):
-            condition, _ = self.teacher.conditions(list(states.captions), states.guidance, pooled=False)
+            condition, _ = self.teacher.conditions(list(states.captions), states.guidance, with_text_emb=False)
             target, first = self.target(z, t, condition)
         alpha, sigma = self.ddim.alpha_sigma(t)
         weight = (alpha / sigma).square().clamp(min=1).float()
