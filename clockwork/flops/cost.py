@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from clockwork.adaptors import Adaptor
-from clockwork.flops.counter import Flops, count_flops
+from clockwork.flops.counter import Flops, count_flops, counted
 from clockwork.sampling.sampler import Sampler, meta_call
 from clockwork.schedule import Schedule
 from clockwork.unet.split import SplitUNet
@@ -17,25 +18,53 @@ from clockwork.unet.split import SplitUNet
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def full_pass(split: SplitUNet, call: Mapping[str, Any]) -> Flops:
-    """Of one full pass; `call` holds the arguments of `UNet2DConditionModel.forward`, on `meta` as the UNet is."""
-    return count_flops(lambda: split(**call))
+@dataclass(frozen=True)
+class PartFlops:
+    """FLOPs of a UNet's two parts at a cut, each counted once, and the features between them.
+
+    Attributes:
+        high_res: The kept layers and the embeddings: what an adaptor step runs of the UNet.
+        low_res: The low-res path, which an adaptor replaces.
+        r_in: Features that leave the kept down layers, on `meta`, `batch × channels × height × width`.
+        r_out: Features that enter the kept up layers, on `meta`, of that shape at their own resolution.
+        t_emb: The time embedding, on `meta`, `batch × width`.
+    """
+
+    high_res: Flops
+    low_res: Flops
+    r_in: Tensor = field(repr=False)
+    r_out: Tensor = field(repr=False)
+    t_emb: Tensor = field(repr=False)
+
+    @property
+    def full_pass(self) -> Flops:
+        """FLOPs of one pass of the whole UNet."""
+        return self.high_res + self.low_res
+
+    def adaptor_pass(self, adaptor: Adaptor) -> Flops:
+        """Counts one pass with an adaptor, on `meta` too, in place of the low-res path."""
+        text_emb, width = None, adaptor.dims.text_emb
+        if width:
+            text_emb = torch.empty(len(self.r_in), width, device="meta", dtype=self.r_in.dtype)
+        return self.high_res + count_flops(lambda: adaptor(self.r_in, self.r_out, self.t_emb, text_emb))
 
 
-def adaptor_pass(split: SplitUNet, adaptor: Adaptor, call: Mapping[str, Any]) -> Flops:
-    """The same with the adaptor, on `meta` too, in the low-res path's place."""
-    e = split.embed(**call)
-    r_out, batch = split.low(split.high_in(e), e), len(e.sample)
-    pooled = None
-    if adaptor.dims.text_emb:
-        pooled = torch.empty(batch, adaptor.dims.text_emb, device="meta", dtype=e.sample.dtype)
+def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
+    """Counts the FLOPs of both parts of a UNet.
 
-    def run() -> None:
-        e = split.embed(**call)
-        high = split.high_in(e)
-        split.high_out(adaptor(high.r_in, r_out, e.t_emb.expand(batch, -1), pooled), high, e)
+    Args:
+        split: The UNet, on `meta`.
+        call: Arguments of `UNet2DConditionModel.forward`, on `meta`.
 
-    return count_flops(run)
+    Returns:
+        The counts, and the features at the cut.
+    """
+    embedded, embedding = counted(lambda: split.embed(**call))
+    high, down = counted(lambda: split.high_in(embedded))
+    r_out, low_res = counted(lambda: split.low(high, embedded))
+    up = count_flops(lambda: split.high_out(r_out, high, embedded))
+    t_emb = embedded.t_emb.expand(len(high.r_in), -1)
+    return PartFlops(embedding + down + up, low_res, high.r_in, r_out, t_emb)
 
 
 def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, calls: int, guided: bool) -> Flops:
@@ -46,8 +75,8 @@ def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, calls: int, g
 
 def pass_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapping[str, Any]) -> tuple[Flops, Flops]:
     """Of one full and one adaptor pass of a live UNet with these arguments."""
-    split, call = SplitUNet(on_meta(split.unet), split.cut), shapes(call)
-    return full_pass(split, call), Flops() if adaptor is None else adaptor_pass(split, on_meta(adaptor), call)
+    parts = part_flops(SplitUNet(on_meta(split.unet), split.cut), shapes(call))
+    return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
 
 
 def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch._ops import OpOverloadPacket
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
+
+T = TypeVar("T")
 
 aten = torch.ops.aten
 _DENSE = {aten.mm, aten.addmm, aten.convolution}
@@ -73,6 +75,20 @@ class Flops:
 def count_flops(call: Callable[[], Any]) -> Flops:
     """What one call costs; run it on `meta` tensors and modules to need no memory and no weights."""
     return count_by_module(call)["Global"]
+
+
+def counted(call: Callable[[], T]) -> tuple[T, Flops]:
+    """Counts a call's FLOPs.
+
+    Args:
+        call: What to run, on `meta`.
+
+    Returns:
+        The call's result, and its FLOPs.
+    """
+    results: list[T] = []
+    flops = count_flops(lambda: results.append(call()))
+    return results[0], flops
 
 
 def count_by_module(call: Callable[[], Any]) -> dict[str, Flops]:

@@ -7,9 +7,9 @@ from functools import cache
 import torch
 
 from clockwork.adaptors import Adaptor, FeatureDims
-from clockwork.flops.cost import adaptor_pass, full_pass, rollout_flops
+from clockwork.flops.cost import PartFlops, part_flops, rollout_flops
 from clockwork.flops.counter import Flops, count_by_module
-from clockwork.sampling.sampler import dims_at_cut, meta_call
+from clockwork.sampling.sampler import dims_of_features, meta_call
 from clockwork.sampling.solvers import timesteps
 from clockwork.schedule import Schedule
 from clockwork.teachers.architectures import meta_unet
@@ -40,8 +40,7 @@ class RealSize:
     def __init__(self, adaptors: Mapping[str, MakeAdaptor]) -> None:
         self.adaptors = adaptors
         self._unet = cache(meta_unet)
-        self._full = cache(self._count_full_pass)
-        self._dims = cache(lambda architecture, cut: dims_at_cut(self.split(architecture, cut), LATENT, TEXT_WIDTH))
+        self._parts = cache(self._count_parts)
         self._adaptor_pass = cache(self._count_adaptor_pass)
 
     def split(self, architecture: str, cut: str = "stage1") -> SplitUNet:
@@ -52,20 +51,20 @@ class RealSize:
         if name == "none":
             return None
         with torch.device("meta"):
-            return self.adaptors[name](self._dims(architecture, cut))
+            parts = self._parts(architecture, cut)
+            return self.adaptors[name](dims_of_features(parts.r_in, parts.r_out, parts.t_emb, TEXT_WIDTH))
 
     def passes(self, architecture: str, cut: str = "stage1", adaptor: str = "none") -> tuple[Flops, Flops]:
         """One full and one adaptor pass at batch 1."""
-        return self._full(architecture), self._adaptor_pass(architecture, cut, adaptor)
+        return self._parts(architecture, cut).full_pass, self._adaptor_pass(architecture, cut, adaptor)
 
-    def _count_full_pass(self, architecture: str) -> Flops:
-        split = self.split(architecture)
-        return full_pass(split, meta_call(split.unet, LATENT))
+    def _count_parts(self, architecture: str, cut: str) -> PartFlops:
+        split = self.split(architecture, cut)
+        return part_flops(split, meta_call(split.unet, LATENT))
 
     def _count_adaptor_pass(self, architecture: str, cut: str, name: str) -> Flops:
         adaptor = self.adaptor(name, architecture, cut)
-        split = self.split(architecture, cut)
-        return Flops() if adaptor is None else adaptor_pass(split, adaptor, meta_call(split.unet, LATENT))
+        return Flops() if adaptor is None else self._parts(architecture, cut).adaptor_pass(adaptor)
 
     def image(self, point: RealPoint) -> Flops:
         """All passes of one image."""

@@ -130,16 +130,15 @@ def feature_dims(teacher: Teacher, cut: Cut | str) -> FeatureDims:
     """The channels that an adaptor for this teacher and cut has to fit."""
     with torch.device("meta"):
         unet = type(teacher.unet).from_config(teacher.unet.config)
-    return dims_at_cut(SplitUNet(unet, cut), teacher.latent_shape, teacher.text_width)
+    split = SplitUNet(unet, cut)
+    embedded = split.embed(**meta_call(unet, teacher.latent_shape, tokens=1))
+    high = split.high_in(embedded)
+    return dims_of_features(high.r_in, split.low(high, embedded), embedded.t_emb, teacher.text_width)
 
 
-def dims_at_cut(split: SplitUNet, latent_shape: tuple[int, int, int], text_width: int) -> FeatureDims:
-    """The same for a UNet on `meta`, and pooled text of that width."""
-    e = split.embed(**meta_call(split.unet, latent_shape, tokens=1))
-    high = split.high_in(e)
-    r_out = split.low(high, e)
-    upscale = r_out.shape[-1] // high.r_in.shape[-1]
-    return FeatureDims(high.r_in.shape[1], r_out.shape[1], e.t_emb.shape[1], text_width, upscale)
+def dims_of_features(r_in: Tensor, r_out: Tensor, t_emb: Tensor, text_width: int) -> FeatureDims:
+    """The same from the features at the cut, and the width of the text embedding."""
+    return FeatureDims(r_in.shape[1], r_out.shape[1], t_emb.shape[1], text_width, r_out.shape[-1] // r_in.shape[-1])
 
 
 def meta_call(unet: UNet2DConditionModel, latent_shape: tuple[int, int, int], tokens: int = 77) -> dict[str, Any]:
