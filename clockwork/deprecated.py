@@ -5,15 +5,17 @@ To end them, delete this file, the lines `__getattr__ = renamed(__name__)` and t
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 RENAMED: dict[str, dict[str, str]] = {
     "clockwork": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
     "clockwork.sampling.denoisers": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
     "clockwork.adaptors": {"Widths": "FeatureDims"},
+    "clockwork.sampling.solvers": {"timesteps": "num_unet_calls"},
     "clockwork.sampling.sampler": {"Setup": "Sampler", "widths": "feature_dims"},
 }
+CONFIG_KEYS = {"passes": "repeats_per_epoch", "source_to_the_end": "keep_source"}
 ADAPTOR_KEYS = {"widths": "dims"}  # of `adaptor` in an adaptor's config.json
 
 
@@ -37,3 +39,17 @@ def renamed(module: str) -> Callable[[str], Any]:
 def with_new_keys(adaptor: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of an adaptor from its config.json, with the names that an earlier version wrote replaced."""
     return {ADAPTOR_KEYS.get(key, key): value for key, value in adaptor.items()}
+
+
+def with_new_config_keys(words: Sequence[str]) -> list[str]:
+    """A command line's overrides, with config keys by their old names replaced, each with a warning."""
+    return [_with_new_config_key(word) for word in words]
+
+
+def _with_new_config_key(word: str) -> str:
+    key, equals, value = word.partition("=")
+    new = CONFIG_KEYS.get(key.lstrip("+"))
+    if new is None or not equals:
+        return word
+    warnings.warn(f"the config key {key} is now {new}: pass {new}={value}", FutureWarning, stacklevel=3)
+    return f"{key[: -len(key.lstrip('+'))]}{new}={value}"

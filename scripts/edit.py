@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
-    from clockwork.editing.source_image import read_picture
+    from clockwork.editing.source_image import read_source_image
     from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences
 
     benchmark = cfg.get("benchmark")
@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     teacher = instantiate(cfg.teacher)
     editors = [chosen_editor(cfg, teacher, difference) for difference in OmegaConf.to_container(cfg.points)]
     if benchmark is None:
-        edit_one(cfg, editors, read_picture(Path(cfg.image), teacher.resolution, cfg.resize))
+        edit_one(cfg, editors, read_source_image(Path(cfg.image), teacher.resolution, cfg.resize))
     else:
         edit_set(cfg, teacher, editors)
 

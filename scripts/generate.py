@@ -33,10 +33,10 @@ def main(cfg: DictConfig) -> None:
     pairs = [compare(teacher, cfg.prompt, seed, call) for seed in seeds]
     output = Path(cfg.output)
     write_grid(output, {f"seed {pair.seed}": pair.pictures for pair in pairs})
-    told = [pair.told() for pair in pairs]
+    report = [pair.to_dict() for pair in pairs]
     with atomic_write(output.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(told, indent=2) + "\n")
-    for pair in told:
+        partial.write_text(json.dumps(report, indent=2) + "\n")
+    for pair in report:
         print(
             f"seed {pair['seed']}: {pair['seconds_without']:.3g} s without, {pair['seconds_with']:.3g} s with Clockwork"
         )

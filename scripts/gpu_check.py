@@ -21,8 +21,9 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
     at = [*teacher, *where, f"steps={2 if cfg.small else 4}"]
     prompts = ["prompts=captions", f"prompts.path={captions}", f"prompts.count={4 if cfg.small else 8}"]
     # Random weights for the text embedder are not to be had from a hub: the adaptor reads no text.
-    train = ["train", *at, *prompts, "adaptor=resnet_no_text", "prompts_per_epoch=4", "passes=1", "samples_every=1",
-             "val_prompts=0", "generation_batch_size=4", "guided=1", f"output={folder / 'adaptors'}"]  # fmt: skip
+    train = ["train", *at, *prompts, "adaptor=resnet_no_text", "prompts_per_epoch=4", "repeats_per_epoch=1",
+             "samples_every=1", "val_prompts=0", "generation_batch_size=4", "guided=1",
+             f"output={folder / 'adaptors'}"]  # fmt: skip
     measure = [
         "evaluate",
         *at,

@@ -15,10 +15,10 @@ from clockwork.adaptors import (
     ResNet,
     UNet,
     adaptor_hash,
-    check_point,
     check_text_embedder,
     load_adaptor,
     save_adaptor,
+    warn_if_mismatched,
 )
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
@@ -92,9 +92,9 @@ def test_folder_round_trip(kind: type[ResNet] | type[UNet], tmp_path: Path) -> N
 
 def test_another_point_warns_and_another_teacher_refuses(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"steps 6, not 8; guidance 2\.0, not 3\.0"):
-        check_point(POINT, replace(POINT, steps=6, guidance=2.0))
+        warn_if_mismatched(POINT, replace(POINT, steps=6, guidance=2.0))
     with pytest.raises(ValueError, match="trained for teacher miniature"):
-        check_point(POINT, replace(POINT, teacher_hash="other"))
+        warn_if_mismatched(POINT, replace(POINT, teacher_hash="other"))
     with pytest.raises(FileNotFoundError, match="no adaptor folder"):
         load_adaptor(tmp_path)
 

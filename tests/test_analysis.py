@@ -9,8 +9,8 @@ from conftest import small_unet
 from test_scripts import run
 from torch import Tensor
 
-from clockwork.analysis.drift import changes, drift
-from clockwork.analysis.perturbation import Perturbation, Perturbed, layers, perturb
+from clockwork.analysis.drift import drift, feature_change
+from clockwork.analysis.perturbation import Perturbation, PerturbedDenoiser, layers, perturb
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.analysis import summary
 from clockwork.sampling.sampler import Sampler
@@ -49,7 +49,7 @@ def test_nothing_but_mean_and_spread_is_left_at_alpha_0() -> None:
 
 def latents(sampler: Sampler, ids: list[int], **perturbed: float) -> list[Tensor]:
     layer = sampler.split.unet.up_blocks[0].upsamplers[0]
-    denoiser = Perturbed(sampler.denoiser, layer, 0.3, perturbed["clean"], ids) if perturbed else None
+    denoiser = PerturbedDenoiser(sampler.denoiser, layer, 0.3, perturbed["clean"], ids) if perturbed else None
     prompts = scene_prompts("test", 9)
     return [r.latents for r in sampler.rollout([prompts[i].text for i in ids], sampler.teacher.noise(ids), denoiser)]
 
@@ -69,7 +69,7 @@ def test_an_exception_leaves_no_hook(sampler: Sampler) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Perturbed(fails, layer, 0.3, 0, [0])(*(torch.zeros(1),) * 2, None, 1, None)  # type: ignore[arg-type]
+        PerturbedDenoiser(fails, layer, 0.3, 0, [0])(*(torch.zeros(1),) * 2, None, 1, None)  # type: ignore[arg-type]
     assert not layer._forward_hooks
 
 
@@ -103,7 +103,7 @@ def test_drift_sees_r_out_at_every_cut(sampler: Sampler) -> None:
         there = replace(sampler, split=SplitUNet(teacher.unet, cut))
         r_out = [r.denoised.r_out for r in there.rollout([p.text for p in prompts], teacher.noise(ids))]
         for step in (2, 3, 4):
-            relative, cosine = changes(r_out[step - 1], r_out[step - 2])
+            relative, cosine = feature_change(r_out[step - 1], r_out[step - 2])
             mine = [row for row in found if (row.cut, row.step) == (cut, step)]
             assert [row.prompt for row in mine] == ids
             assert [row.relative_l2 for row in mine] == relative.reshape(2, 2).mean(0).tolist()

@@ -19,8 +19,8 @@ from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.training.datamodule import GIB, Epoch, OnlineDataModule, shuffled
-from clockwork.training.examples import AdaptorExample, Unrolled
-from clockwork.training.latents import UnrolledStates
+from clockwork.training.examples import AdaptorExample, TrajectoryExamples
+from clockwork.training.latents import UnrolledLatents
 from clockwork.training.store import Batch, ExampleStore
 from clockwork.unet.split import SplitUNet
 
@@ -44,8 +44,8 @@ def flat(batch: Batch) -> list[Any]:
 
 def test_batches_are_the_generated_examples_in_torchs_order(teacher: Teacher) -> None:
     """By hand: the sources' examples joined, then indexed by `torch.randperm` over pairs of halves."""
-    source = Unrolled(sampler(teacher))
-    data = OnlineDataModule(source, PROMPTS, 5, repeats=2, batch_size=6, generation_batch_size=2, seed=3)
+    source = TrajectoryExamples(sampler(teacher))
+    data = OnlineDataModule(source, PROMPTS, 5, repeats_per_epoch=2, batch_size=6, generation_batch_size=2, seed=3)
     (batches,) = data.rounds(1)
     everything = AdaptorExample.join([source(batch.items, 4_000_001) for batch in batches])
     negative, positive = ((everything.conditional == half).nonzero().flatten() for half in (0, 1))
@@ -69,7 +69,7 @@ def test_batches_are_the_generated_examples_in_torchs_order(teacher: Teacher) ->
 
 def test_without_the_guided_loss_examples_are_independent(teacher: Teacher) -> None:
     """The paper's loss takes each half for itself: 16 of a batch are 16 different examples, seldom pairs."""
-    data = OnlineDataModule(Unrolled(sampler(teacher)), PROMPTS, 4, 2, 5, grouped=False)
+    data = OnlineDataModule(TrajectoryExamples(sampler(teacher)), PROMPTS, 4, 2, 5, grouped=False)
     sizes, places = [], []
     for index in shuffled(torch.arange(16)[None], 2, data.groups_per_batch, torch.Generator().manual_seed(0)):
         sizes.append(len(index))
@@ -82,7 +82,7 @@ def test_without_the_guided_loss_examples_are_independent(teacher: Teacher) -> N
 
 @pytest.mark.parametrize("grouped", [True, False])
 def test_the_prompts_of_a_batch_are_known_afterwards(teacher: Teacher, grouped: bool) -> None:
-    source = Unrolled(sampler(teacher))
+    source = TrajectoryExamples(sampler(teacher))
     size = 4 * source.example_bytes()
     data = OnlineDataModule(source, PROMPTS, 7, 2, 4, 2, max_gb=3 * size / GIB, grouped=grouped)
     assert len(data.rounds(1, 1, 2)) > 1
@@ -99,7 +99,7 @@ def test_the_prompts_of_a_batch_are_known_afterwards(teacher: Teacher, grouped: 
 
 def test_a_set_that_does_not_fit_is_several_rounds(teacher: Teacher) -> None:
     """Memory is bounded and allocated once; each prompt's examples are seen as often as before."""
-    source = Unrolled(sampler(teacher))
+    source = TrajectoryExamples(sampler(teacher))
     size = source.example_bytes()
     joined = source(PROMPTS[:1], 0)
     real = sum(x[0].numel() * x.element_size() for x in (getattr(joined, f.name) for f in fields(joined)))
@@ -120,7 +120,7 @@ def test_a_set_that_does_not_fit_is_several_rounds(teacher: Teacher) -> None:
 
 def test_captions_come_with_their_latents(teacher: Teacher) -> None:
     made = replace(sampler(teacher), adaptor=None, schedule=Schedule())
-    source = UnrolledStates(made, scales=(1.0, 5.0), step_counts=(2, 5))
+    source = UnrolledLatents(made, scales=(1.0, 5.0), step_counts=(2, 5))
     data = OnlineDataModule(source, PROMPTS, 6, 1, 4, 2)
     noise = {tuple(teacher.noise([p.id], 1_000_000).flatten()[:3].tolist()): p.text for p in PROMPTS}
     starts = 0
@@ -134,7 +134,7 @@ def test_captions_come_with_their_latents(teacher: Teacher) -> None:
 
 @pytest.mark.parametrize("place", ["auto", "device", "cpu"])
 def test_examples_are_the_same_wherever_they_are_kept(teacher: Teacher, place: str) -> None:
-    source = Unrolled(sampler(teacher))
+    source = TrajectoryExamples(sampler(teacher))
     (here,), (there,) = (list(Epoch(OnlineDataModule(source, PROMPTS, 1, 1, 9, place=p), 0)) for p in ("device", place))
     assert flat(here) == flat(there)
     with pytest.raises(UserError, match="examples_device=gpu"):
@@ -148,7 +148,7 @@ def test_examples_are_the_same_wherever_they_are_kept(teacher: Teacher, place: s
 def test_two_processes_have_equally_many_of_everything(teacher: Teacher, count: int) -> None:
     """Each prompt once; with an odd number one of them twice. What is drawn per batch is the same in both."""
     made = replace(sampler(teacher), adaptor=None, schedule=Schedule())
-    source = UnrolledStates(made, scales=(1.0, 5.0), step_counts=(2, 9))
+    source = UnrolledLatents(made, scales=(1.0, 5.0), step_counts=(2, 9))
     data = OnlineDataModule(source, PROMPTS, count, 2, 4, 3)
     shares = [[batch for part in data.rounds(0, rank, 2) for batch in part] for rank in (0, 1)]
     assert [(len(b.items), b.id, b.work) for b in shares[0]] == [(len(b.items), b.id, b.work) for b in shares[1]]
@@ -167,7 +167,7 @@ def test_adaptors_that_read_no_text_load_no_text_embedder() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OpenCLIP, "width", 12)
         made = sampler(teacher, ("r_in", "r_out_prev", "t_emb"))
-        source = Unrolled(made)
+        source = TrajectoryExamples(made)
         assert source(PROMPTS[:2], 0).text_emb.shape == (8, 0)
         batch = source(PROMPTS[:1], 0)
         real = sum(x[0].numel() * x.element_size() for x in (getattr(batch, f.name) for f in fields(batch)))
@@ -175,7 +175,7 @@ def test_adaptors_that_read_no_text_load_no_text_embedder() -> None:
 
 
 def test_validation_examples_are_the_held_out_ones_every_time(teacher: Teacher) -> None:
-    source = Unrolled(sampler(teacher))
+    source = TrajectoryExamples(sampler(teacher))
     data = OnlineDataModule(source, PROMPTS, 1, 1, 6, 2, grouped=False, validation=PROMPTS[:3])
     data.trainer = SimpleNamespace(global_rank=0, world_size=1)
     batches = data.val_dataloader()

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from clockwork.deprecated import RENAMED
+from clockwork.deprecated import RENAMED, with_new_config_keys
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,10 @@ def test_a_name_that_never_was_is_an_attribute_error() -> None:
     for module in RENAMED:
         with pytest.raises(AttributeError, match="no attribute 'nothing'"):
             _ = importlib.import_module(module).nothing
+
+
+def test_old_config_keys_are_replaced_with_a_warning() -> None:
+    words = ["adaptor=resnet", "passes=2", "+source_to_the_end=false", "passes_of_mine=1", "passes"]
+    with pytest.warns(FutureWarning, match="config key passes is now repeats_per_epoch"):
+        replaced = with_new_config_keys(words)
+    assert replaced == ["adaptor=resnet", "repeats_per_epoch=2", "+keep_source=false", "passes_of_mine=1", "passes"]

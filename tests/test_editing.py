@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clockwork.adaptors import FeatureDims, Identity
 from clockwork.editing.edit import Editor
-from clockwork.editing.injection import Injection, injecting, places, recording
+from clockwork.editing.injection import Injection, injected_layers, injecting, recording
 from clockwork.editing.inversion import invert
 from clockwork.editing.plug_and_play import PlugAndPlay
 from clockwork.flops.cost import step_flops
@@ -45,13 +45,13 @@ def test_injected_layers_are_the_authors() -> None:
     of the resnet up_blocks[1].resnets[1] after its second convolution; int(0.8 · 50) and int(0.5 · 50) steps."""
     unet = small_unet("sd15")
     split = SplitUNet(unet)
-    injection = Injection.of(split.chain, steps=50)
+    injection = Injection.from_chain(split.chain, steps=50)
     theirs = {1: [1, 2], 2: [0, 1, 2], 3: [0, 1, 2]}
     selves = [unet.up_blocks[b].attentions[i].transformer_blocks[0].attn1 for b in theirs for i in theirs[b]]
     assert injection.attention == tuple(p for attn in selves for p in (attn.to_q, attn.to_k))
     assert injection.convolution is unet.up_blocks[1].resnets[1].conv2
     assert (injection.convolution_steps, injection.attention_steps) == (40, 25)
-    assert places(split.chain) == (5, 6, 8, 9, 10, 12, 13, 14)
+    assert injected_layers(split.chain) == (5, 6, 8, 9, 10, 12, 13, 14)
     assert injection.modules(25) == (injection.convolution, *injection.attention)
     assert injection.modules(40) == (injection.convolution,) and injection.modules(41) == ()
 
@@ -79,10 +79,10 @@ class FirstRow(nn.Module):
 def plain(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """A copy with the authors' injection built in, for diffusers' own forward to run."""
     other = copy.deepcopy(unet)
-    for i in places(SplitUNet(other).chain):
+    for i in injected_layers(SplitUNet(other).chain):
         for block in SplitUNet(other).chain.up[i].attention.transformer_blocks:
             block.attn1.set_processor(PlainAttention())
-    resnet = SplitUNet(other).chain.up[places(SplitUNet(other).chain)[0]].resnet
+    resnet = SplitUNet(other).chain.up[injected_layers(SplitUNet(other).chain)[0]].resnet
     resnet.conv2 = FirstRow(resnet.conv2)
     return other
 
@@ -92,7 +92,7 @@ def test_injection_is_the_plain_computation(name: str) -> None:
     unet, inputs = small_unet(name).double(), small_inputs(name, batch=3)
     inputs = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, inputs)
     split = SplitUNet(unet)
-    with torch.no_grad(), injecting(Injection.of(split.chain, 1, 1, 1).modules(1)):
+    with torch.no_grad(), injecting(Injection.from_chain(split.chain, 1, 1, 1).modules(1)):
         ours = split(**inputs)
     theirs = plain(unet)(**inputs).sample
     assert (ours - theirs).abs().max() < 1e-12  # of about 1: the attention product alone is summed in another order
@@ -108,7 +108,7 @@ def test_the_whole_loop_is_the_authors(teacher: Teacher) -> None:
     solver = make_solver("ddim", teacher.noise_schedule)
     solver.set_timesteps(4)
     x, tokens = latents[int(solver.timesteps[0])], torch.cat([c.prompt_embeds for c in conditions])
-    injection = Injection.of(ours.generation.split.chain, 4, 0.75, 0.5)
+    injection = Injection.from_chain(ours.generation.split.chain, 4, 0.75, 0.5)
     for step, t in enumerate(solver.timesteps, 1):
         with torch.no_grad(), injecting(injection.modules(step)):
             output = teacher.unet(torch.cat([latents[int(t)], x, x]), t, tokens).sample
@@ -135,7 +135,7 @@ def test_on_adaptor_steps_only_the_last_up_block_injects() -> None:
     """At stage 1 the convolution and the other self-attentions lie in the low-res path, which does not run there."""
     unet, inputs = small_unet("sd15"), small_inputs("sd15")
     split = SplitUNet(unet)
-    injection = Injection.of(split.chain, 10)
+    injection = Injection.from_chain(split.chain, 10)
     sample, condition = inputs["sample"], Condition(inputs["encoder_hidden_states"])
     clocked = ClockworkDenoiser(split, Identity(FeatureDims(0, 0, 0, 0)), Schedule.parse("clock2"))
     ran = []
@@ -146,14 +146,14 @@ def test_on_adaptor_steps_only_the_last_up_block_injects() -> None:
     last = {p for a in unet.up_blocks[3].attentions for b in a.transformer_blocks for p in (b.attn1.to_q, b.attn1.to_k)}
     assert ran[0] == set(injection.modules(1)) and ran[1] == last
     none = SplitUNet(small_unet("efficient"))  # no attention at the top: nothing acts there
-    assert not set(places(none.chain)) & set(range(len(none.chain.up) - none.cut.up, len(none.chain.up)))
+    assert not set(injected_layers(none.chain)) & set(range(len(none.chain.up) - none.cut.up, len(none.chain.up)))
 
 
 @pytest.mark.parametrize("clock", ["full", "clock2"])
 def test_source_leaves_the_batch_with_nothing_changed(teacher: Teacher, clock: str) -> None:
     """Rows of a batch do not touch: in double precision, where a batch's size moves sums in the last digits only."""
-    plainly, batches = latents_of(teacher, clock, source_to_the_end=True)
-    saving, smaller = latents_of(teacher, clock, source_to_the_end=False)
+    plainly, batches = latents_of(teacher, clock, keep_source=True)
+    saving, smaller = latents_of(teacher, clock, keep_source=False)
     assert batches == [3] * 6 and smaller == [3, 3, 3, 3, 2, 2]
     assert (plainly - saving).abs().max() < 1e-9
 
@@ -183,7 +183,7 @@ def latents_of(teacher: Teacher, clock: str, **settings: Any) -> tuple[Tensor, l
     return kept[-1], batches
 
 
-@pytest.mark.parametrize("settings", [{}, {"source_to_the_end": False}, {"replay": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"keep_source": False}, {"replay": True}], ids=str)
 def test_flops_are_those_of_what_ran(teacher: Teacher, settings: dict[str, bool]) -> None:
     """Counted while it runs, less text encoder and autoencoder; a third is equations 4 and 5 with their bracket."""
     ours = editor(teacher, 6, 3, "clock2", tau_f=0.34, tau_a=0.34, **settings)
@@ -216,13 +216,13 @@ def test_a_decoder_without_attention_is_refused() -> None:
         attention_head_dim=2,
     )
     with pytest.raises(ValueError, match="second up layer with attention"):
-        places(SplitUNet(unet, "layer1").chain)
+        injected_layers(SplitUNet(unet, "layer1").chain)
     with pytest.raises(ValueError, match="shares of the steps"):
-        Injection.of(SplitUNet(small_unet("sd15")).chain, 10, tau_f=1.5)
+        Injection.from_chain(SplitUNet(small_unet("sd15")).chain, 10, tau_f=1.5)
     fused = small_unet("sd15")
     fused.fuse_qkv_projections()
     with pytest.raises(ValueError, match="unfuse"):
-        Injection.of(SplitUNet(fused).chain, 10)
+        Injection.from_chain(SplitUNet(fused).chain, 10)
 
 
 def test_several_targets_share_one_source(teacher: Teacher) -> None:

@@ -13,9 +13,9 @@ from test_editing import editor
 from timm.models import save_for_hf
 
 from clockwork.data.image_io import read_image, squared, write_image
-from clockwork.editing.benchmark import pairs_hash, ti2i
+from clockwork.editing.benchmark import pairs_hash, read_ti2i
 from clockwork.editing.measure import Measurement, Metrics
-from clockwork.editing.source_image import read_picture
+from clockwork.editing.source_image import read_source_image
 from clockwork.evaluation.rows import read_rows
 from clockwork.metrics.structure import Structure, dino, self_similarity
 from clockwork.miniature import metrics
@@ -30,9 +30,9 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "imagenetr-ti2i"
 @pytest.mark.skipif(not REAL.is_dir(), reason="ImageNet-R-TI2I is not here")
 def test_imagenetr_ti2i(teacher: Teacher) -> None:
     """Section 6: 150 edits, 3 pictures of each of 10 classes, 5 targets each."""
-    pairs = ti2i(teacher, str(REAL / "imnetr-ti2i.yaml"), str(REAL))
+    pairs = read_ti2i(teacher, str(REAL / "imnetr-ti2i.yaml"), str(REAL))
     assert len(pairs) == 150 and len({p.id for p in pairs}) == 150
-    assert [len([p for p in pairs if p.picture_id == name]) for name in dict.fromkeys(p.picture_id for p in pairs)] == (
+    assert [len([p for p in pairs if p.image_id == name]) for name in dict.fromkeys(p.image_id for p in pairs)] == (
         [5] * 30
     )
     assert (pairs[0].source, pairs[0].target) == ("a sketch of a penguin", "a video-game of a penguin")
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 def load(teacher: Teacher, folder: Path, text: str, **more: Any) -> Any:
     (folder / "set.yaml").write_text(text)
-    return ti2i(teacher, str(folder / "set.yaml"), str(folder / "data"), **more)
+    return read_ti2i(teacher, str(folder / "set.yaml"), str(folder / "data"), **more)
 
 
 def test_wild_and_fake_entries(teacher: Teacher, folder: Path) -> None:
@@ -106,22 +106,24 @@ def test_a_bad_entry_is_named(teacher: Teacher, folder: Path, name: str) -> None
 
 def test_missing_benchmark_files(teacher: Teacher, folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no benchmark file at "):
-        ti2i(teacher, str(folder / "nowhere.yaml"), str(folder))
+        read_ti2i(teacher, str(folder / "nowhere.yaml"), str(folder))
     with pytest.raises(FileNotFoundError, match="no image folder at "):
-        ti2i(teacher, __file__, str(folder / "nowhere"))
+        read_ti2i(teacher, __file__, str(folder / "nowhere"))
 
 
 def test_pictures_of_another_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = folder / "data" / "bear.jpg"
-    assert read_picture(file, 32).shape == (3, 32, 32)
+    assert read_source_image(file, 32).shape == (3, 32, 32)
     assert "50 × 40 pixels: its central square is resized to 32 × 32" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"bear.jpg has 50 × 40 pixels, not 32 × 32"):
-        read_picture(file, 32, resize=False)
-    write_image(folder / "fits.png", read_picture(file, 32))
-    assert torch.equal(read_picture(folder / "fits.png", 32, resize=False), read_picture(folder / "fits.png", 32))
+        read_source_image(file, 32, resize=False)
+    write_image(folder / "fits.png", read_source_image(file, 32))
+    assert torch.equal(
+        read_source_image(folder / "fits.png", 32, resize=False), read_source_image(folder / "fits.png", 32)
+    )
     (folder / "broken.jpg").write_bytes(file.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"broken.jpg is no image that can be read"):
-        read_picture(folder / "broken.jpg", 32)
+        read_source_image(folder / "broken.jpg", 32)
 
 
 def test_structure_distance_by_hand() -> None:

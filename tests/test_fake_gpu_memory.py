@@ -17,8 +17,8 @@ from clockwork.miniature.prompts import scene_prompts
 from clockwork.schedule import Schedule
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.training.datamodule import OnlineDataModule
-from clockwork.training.examples import Unrolled
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.examples import TrajectoryExamples
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 
 CONFIGS = str(Path(__file__).parent.parent / "configs")
 BARS = {"sd15": (12, 8), "sd21": (24, 24), "sdxl": (40, 40)}  # GiB: training, evaluation
@@ -36,8 +36,8 @@ def generate_and_train(real: RealSize) -> None:
     Examples are of other steps than clock 2's, as many: so the second follows at once.
     """
     cfg, sampler = compose_config("train", [f"teacher={real.teacher.name}"]), real.sampler
-    source = Unrolled(replace(sampler, steps=cfg.steps, schedule=Schedule.parse("2,3,4,5")))
-    sizes = (cfg.prompts_per_epoch, cfg.passes, cfg.batch_size, cfg.generation_batch_size)
+    source = TrajectoryExamples(replace(sampler, steps=cfg.steps, schedule=Schedule.parse("2,3,4,5")))
+    sizes = (cfg.prompts_per_epoch, cfg.repeats_per_epoch, cfg.batch_size, cfg.generation_batch_size)
     prompts = scene_prompts("train", cfg.prompts_per_epoch)
     data = OnlineDataModule(source, prompts, *sizes, max_gb=cfg.max_examples_gb, place="device")
     rounds = data.rounds(0)
@@ -48,7 +48,7 @@ def generate_and_train(real: RealSize) -> None:
     optimizer = torch.optim.Adam(sampler.adaptor.parameters())
     (batch,) = data.store.batches([torch.arange(cfg.batch_size)])
     real.gpu.training = True
-    Distillation(sampler.adaptor, [2], sampler.guidance, guided=1.0).training_step(batch).backward()
+    AdaptorDistillation(sampler.adaptor, [2], sampler.guidance, guided=1.0).training_step(batch).backward()
     optimizer.step()
     real.gpu.training = False
 

@@ -23,10 +23,10 @@ from clockwork.teachers import Teacher
 from clockwork.training.callbacks import StopWhenNotFinite
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.epoch_means import EpochMeans
-from clockwork.training.examples import AdaptorExample, Unrolled
+from clockwork.training.examples import AdaptorExample, TrajectoryExamples
 from clockwork.training.fit import fit
-from clockwork.training.latents import UnrolledStates
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.latents import UnrolledLatents
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.base import UNetDistillation
 from clockwork.training.objectives.features import FeatureDistillation
 from clockwork.training.objectives.guidance import Guidance
@@ -75,8 +75,8 @@ def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, t
     with GPU:
         adaptor = ResNet(WIDTHS)
     sampler = replace(real.sampler, adaptor=adaptor)
-    data = OnlineDataModule(Unrolled(sampler), PROMPTS, 2, repeats=2, batch_size=2, place="device")
-    module = Distillation(adaptor, [2], sampler.guidance, guided=1.0)
+    data = OnlineDataModule(TrajectoryExamples(sampler), PROMPTS, 2, repeats_per_epoch=2, batch_size=2, place="device")
+    module = AdaptorDistillation(adaptor, [2], sampler.guidance, guided=1.0)
     strategy = SingleDeviceStrategy(GPU, accelerator=AnyDevice())
     quiet = {"strategy": strategy, "logger": False, "enable_progress_bar": False}
     fit(module, tmp_path, data, [watch], max_epochs=1, ema=0.999, gradient_clip_val=1.0, **quiet)
@@ -87,7 +87,7 @@ def test_own_features() -> None:
     """After the first adaptor step the examples hold what the adaptor makes of them, in the teacher's precision."""
     with switched_on(real_size("sd15")) as sd15:
         clock4 = replace(sd15.sampler, schedule=Schedule.parse("clock4"), steps=3)
-        parts: list[AdaptorExample] = list(Unrolled(clock4, "own").parts(PROMPTS, 1, 0))
+        parts: list[AdaptorExample] = list(TrajectoryExamples(clock4, "own").parts(PROMPTS, 1, 0))
     assert [len(part) for part in parts] == [4, 4]  # two adaptor steps of two prompts with guidance
     assert {(part.r_out_prev.device, part.r_out_prev.dtype) for part in parts} == {(GPU, torch.float16)}
 
@@ -105,7 +105,7 @@ def test_a_step_of_an_objective_that_makes_a_teacher(name: str) -> None:
     with switched_on(real_size("sd15")) as sd15:
         teacher = objective.check_teacher(Teacher("sd15", sd15.teacher.pipe, guidance))
         sampler = replace(sd15.sampler, teacher=teacher, adaptor=None, schedule=Schedule(), guidance=guidance)
-        states = UnrolledStates(sampler)(PROMPTS, 1)
+        states = UnrolledLatents(sampler)(PROMPTS, 1)
         module = objective(teacher, objective.init_student(teacher), steps=2, guided=guidance != 1)
         sd15.gpu.training = True
         loss: Tensor = module.training_step(states, 0)

@@ -16,7 +16,7 @@ from clockwork.errors import UserError
 from clockwork.training.callbacks import StopWhenNotFinite
 from clockwork.training.examples import AdaptorExample
 from clockwork.training.fit import fit
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 
 QUIET = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
 SGD = partial(torch.optim.SGD, lr=0.05)
@@ -47,17 +47,17 @@ class Examples(LightningDataModule):
         return DataLoader([batch(100), batch(101, pairs=2)], batch_size=None)
 
 
-def module(**options: Any) -> Distillation:
+def module(**options: Any) -> AdaptorDistillation:
     seed_everything(0, verbose=False)
     adaptor = ResNet(FeatureDims(4, 6, 8, 5), 8, 1)
-    return Distillation(adaptor, STEPS, **{"guidance": 3.0, "guided": 1.0, "optimizer": SGD, **options})
+    return AdaptorDistillation(adaptor, STEPS, **{"guidance": 3.0, "guided": 1.0, "optimizer": SGD, **options})
 
 
 BATCHES = [batch(seed) for seed in range(3)] + [batch(3, pairs=1)]  # the last is smaller
 VALIDATED: dict[str, Any] = {"monitor": "val/guided_relative_l2"}
 
 
-def weights(trained: Distillation) -> dict[str, Tensor]:
+def weights(trained: AdaptorDistillation) -> dict[str, Tensor]:
     return {name: weight.clone() for name, weight in trained.state_dict().items()}
 
 
@@ -65,7 +65,7 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def run(folder: Path, epochs: int = 2, options: dict[str, Any] | None = None, **training: Any) -> Distillation:
+def run(folder: Path, epochs: int = 2, options: dict[str, Any] | None = None, **training: Any) -> AdaptorDistillation:
     made = module(**(options or {}))
     fit(made, folder, Examples(BATCHES), max_epochs=epochs, **{**QUIET, **training})
     return made

@@ -45,7 +45,14 @@ def test_commands_run_at_real_size(tmp_path: Path) -> None:
     folder, adaptors, rows = tmp_path / "sd15", tmp_path / "adaptors", tmp_path / "eval"
     place = [f"teacher.path={folder}", "teacher.resolution=256", "teacher.openclip=miniature", "device=cpu"]
     point = ["teacher=sd15", *place, "adaptor=resnet", "schedule=clock2", "steps=2"]
-    tiny = ["prompts_per_epoch=1", "passes=1", "generation_batch_size=1", "epochs=1", "samples_every=0", "logger=none"]
+    tiny = [
+        "prompts_per_epoch=1",
+        "repeats_per_epoch=1",
+        "generation_batch_size=1",
+        "epochs=1",
+        "samples_every=0",
+        "logger=none",
+    ]
     few = ["prompts.count=1", "batch_size=1", "metrics=none", "metrics.latency=false"]
     commands = {
         "random_teacher": ["architecture=sd15", f"path={folder}"],

@@ -25,7 +25,7 @@ from clockwork.sampling import denoisers
 SMALL = ["teacher.resolution=16", "device=cpu"]
 HALF = ["precision=bfloat16", *SMALL]
 POINT = ["schedule=clock2", "steps=2", *HALF]
-TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "val_prompts=2", "logger=none"]
+TINY = ["epochs=1", "prompts_per_epoch=4", "repeats_per_epoch=1", "batch_size=4", "val_prompts=2", "logger=none"]
 PROMPT = "prompt=a large red circle in the center on a plain blue background"
 
 
@@ -123,8 +123,8 @@ def test_a_pipelines_images(
     ):
         place = [f"output={tmp_path}/{name}.png", f"precision={name}", *SMALL]
         run(monkeypatch, "generate", PROMPT, *adaptor, "steps=2", *place)
-        told = json.loads((tmp_path / f"{name}.json").read_text())
-        assert told[0]["adaptor_steps"] == 1
+        report = json.loads((tmp_path / f"{name}.json").read_text())
+        assert report[0]["adaptor_steps"] == 1
     assert torch.bfloat16 in dtypes
     without = [read_image(tmp_path / f"{name}.png")[:, :, :64] for name in ("bfloat16", "float32")]  # left half
     assert 25 < psnr(*without) < 70

@@ -138,12 +138,12 @@ def test_what_is_not_there(hub: dict[str, dict[str, bytes]], tmp_path: Path) -> 
 
 def test_the_card_is_read_by_the_hubs_own_reader(tmp_path: Path) -> None:
     saved(tmp_path, base_model="stable-diffusion-v1-5/stable-diffusion-v1-5", row=ROW)
-    card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
-    assert card.data.library_name == "clockwork"
-    assert card.data.base_model == "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    figures = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    model_card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
+    assert model_card.data.library_name == "clockwork"
+    assert model_card.data.base_model == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    figures = {result.metric_type: result.metric_value for result in model_card.data.eval_results}
     assert figures == {"fid_miniature": 21.5, "clip_score_miniature": 0.79, "tflops_paper": 0.0015}
-    assert "| steps | 8 |" in card.text and "200 images" in card.text
+    assert "| steps | 8 |" in model_card.text and "200 images" in model_card.text
     header = (tmp_path / "README.md").read_text().split("---")[1]
     assert yaml.safe_load(header)["model-index"]
 

@@ -23,9 +23,9 @@ from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.surgery import without_top_attention
 from clockwork.training.ddim import DDIM
-from clockwork.training.examples import Unrolled
-from clockwork.training.latents import NoisedStates, States, UnrolledStates
-from clockwork.training.noised import NoisedPairs, noised
+from clockwork.training.examples import TrajectoryExamples
+from clockwork.training.latents import NoisedLatents, NoisyLatents, UnrolledLatents
+from clockwork.training.noised import NoisedExamples, noised
 from clockwork.training.objectives.base import mean_square, predict
 from clockwork.training.objectives.features import FeatureDistillation, leaving_blocks, relative
 from clockwork.training.objectives.guidance import Guidance
@@ -48,15 +48,15 @@ def sampler(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: s
 def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher: Teacher) -> None:
     """Fed with the latents of a roll-out in the pictures' place, the pair is the unrolled example, bit for bit."""
     made = sampler(teacher, schedule="clock2")
-    unrolled = Unrolled(made)(PROMPTS, 5)
+    unrolled = TrajectoryExamples(made)(PROMPTS, 5)
     conditions = teacher.conditions([p.text for p in PROMPTS], 3.0)
     noise = teacher.noise([p.id for p in PROMPTS], 5)
     solver = make_solver("dpm++", teacher.noise_schedule)
     records = list(rollout(FullDenoiser(made.split), solver, 4, noise, *conditions, 3.0))
     entering = [noise * solver.init_noise_sigma, *(record.latents for record in records)]
     for step, rows in ((2, slice(0, 6)), (4, slice(6, 12))):
-        pair = NoisedPairs(made).pair(entering[step - 2], entering[step - 1], step, cfg_batch(*conditions))
-        for name in ("r_in", "r_out_prev", "t_emb", "text_emb", "r_out", "step", "half"):
+        pair = NoisedExamples(made).pair(entering[step - 2], entering[step - 1], step, cfg_batch(*conditions))
+        for name in ("r_in", "r_out_prev", "t_emb", "text_emb", "r_out", "step", "conditional"):
             assert torch.equal(getattr(pair, name), getattr(unrolled, name)[rows]), name
 
 
@@ -64,8 +64,8 @@ def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher:
 def test_pictures_are_noised_to_the_solvers_timesteps(teacher: Teacher, solver: str) -> None:
     """√ᾱ x + √(1 − ᾱ) ε, with ᾱ the product of 1 − β up to t; as many examples as a roll-out gives."""
     made = sampler(teacher, solver, schedule="2,4")
-    pairs = NoisedPairs(made)
-    assert len(pairs(scenes("train", 2), 0)) == len(Unrolled(made)(PROMPTS[:2], 0))
+    pairs = NoisedExamples(made)
+    assert len(pairs(scenes("train", 2), 0)) == len(TrajectoryExamples(made)(PROMPTS[:2], 0))
     c = teacher.noise_schedule
     betas = torch.linspace(c["beta_start"] ** 0.5, c["beta_end"] ** 0.5, c["num_train_timesteps"]) ** 2
     products = (1 - betas).cumprod(0)
@@ -86,8 +86,8 @@ def test_latents_of_pictures_decode_to_them(teacher: Teacher) -> None:
 # --- recover ------------------------------------------------------------------------------------------------
 
 
-def states(teacher: Teacher, **options: Any) -> States:
-    return UnrolledStates(sampler(teacher, **options))(PROMPTS, 1)
+def states(teacher: Teacher, **options: Any) -> NoisyLatents:
+    return UnrolledLatents(sampler(teacher, **options))(PROMPTS, 1)
 
 
 def test_recovering_begins_at_the_surgerys_error(teacher: Teacher) -> None:
@@ -114,11 +114,11 @@ def test_states_are_those_that_enter_the_steps(teacher: Teacher) -> None:
     asked = states(teacher)
     assert asked.timestep.tolist() == [t for t in [int(asked.timestep[i]) for i in (0, 3, 6, 9)] for _ in range(3)]
     assert torch.equal(asked.latents[:3], teacher.noise([0, 1, 2], 1)) and asked.captions[:3] == asked.captions[3:6]
-    varied = UnrolledStates(sampler(teacher), scales=(1.0, 8.0), step_counts=(2, 6))
+    varied = UnrolledLatents(sampler(teacher), scales=(1.0, 8.0), step_counts=(2, 6))
     counts = {len(varied(PROMPTS[:1], seed)) for seed in range(8)}
     scales = {float(varied(PROMPTS[:1], seed).guidance[0]) for seed in range(4)}
     assert len(counts) > 2 and counts <= set(range(2, 7)) and len(scales) == 4 and min(scales) >= 1
-    images = NoisedStates(sampler(teacher, "ddim", 4), every=2)(scenes("train", 3), 1)
+    images = NoisedLatents(sampler(teacher, "ddim", 4), step_stride=2)(scenes("train", 3), 1)
     assert len(images) == 6 and images.timestep.unique().tolist() == sorted(asked.timestep.tolist())[3::6]
 
 
@@ -128,7 +128,7 @@ def test_states_are_those_that_enter_the_steps(teacher: Teacher) -> None:
 def test_the_guidance_target_is_the_rollouts_arithmetic(teacher: Teacher) -> None:
     """A solver's step with the target leads where the roll-out's own guided step led, bit for bit."""
     made = sampler(teacher, "ddim")
-    asked = UnrolledStates(made)(PROMPTS, 1)
+    asked = UnrolledLatents(made)(PROMPTS, 1)
     module = Guidance(teacher, Guidance.init_student(teacher), 4)
     target, alone = module.target(asked)
     solver = make_solver("ddim", teacher.noise_schedule)
@@ -182,7 +182,7 @@ def test_a_step_is_diffusers_ddim(prediction: str) -> None:
 def test_one_student_step_to_the_target_is_two_of_the_teachers(prediction: str) -> None:
     """With diffusers' own scheduler on both sides: two steps of 8 with the teacher, one of 4 with the target."""
     guided = small_teacher("guided", guidance=1.0)
-    teacher = guided.having("guided", scheduler=ddim_solver(prediction, 4))
+    teacher = guided.with_components("guided", scheduler=ddim_solver(prediction, 4))
     module = Progressive(teacher, copy.deepcopy(teacher.unet), 4)
     fine, coarse = ddim_solver(prediction, 8), ddim_solver(prediction, 4)
     assert coarse.timesteps.tolist() == fine.timesteps.tolist()[::2]
@@ -235,7 +235,7 @@ def test_a_training_step_on_a_gpu_reads_nothing_back() -> None:
         with torch.device("cuda:0"):
             two_passes, one_pass = small_teacher("sd15", guidance=3.0), small_teacher("guided", guidance=3.0)
             latents, t = torch.empty(4, 4, 16, 16), torch.empty(4, dtype=torch.long)
-            asked = States(latents, t, torch.empty(4), ("a star",) * 4)
+            asked = NoisyLatents(latents, t, torch.empty(4), ("a star",) * 4)
             modules = [
                 FeatureDistillation(two_passes, small_unet("efficient"), 4),
                 Guidance(two_passes, small_unet("guided"), 4),

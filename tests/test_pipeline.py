@@ -234,12 +234,12 @@ def test_a_summary_tells_steps_and_flops(capsys: pytest.CaptureFixture[str]) -> 
         clockwork.summary(pipe)
     clockwork.enable(pipe)
     generate(pipe, steps=5)
-    told = clockwork.summary(pipe)
+    report = clockwork.summary(pipe)
     said = capsys.readouterr().out
-    assert (told.full_steps, told.adaptor_steps, told.forced_full_steps) == (3, 2, {})
+    assert (report.full_steps, report.adaptor_steps, report.forced_full_steps) == (3, 2, {})
     assert "3 full and 2 adaptor steps" in said and "GFLOPs (paper)" in said and "GFLOPs (full)" in said
     text = torch.empty(2, pipe.tokenizer.model_max_length, 16)
     split = clockwork.SplitUNet(pipe.unet)
     counted = count_flops(lambda: split(torch.empty(2, 4, 16, 16), 1, text))  # on real tensors, without a hook
-    assert told.flops_without == counted * 5
-    assert 0.3 < told.flops.full / told.flops_without.full < 0.95
+    assert report.flops_without == counted * 5
+    assert 0.3 < report.flops.full / report.flops_without.full < 0.95

@@ -45,8 +45,8 @@ def test_at_its_own_point_it_is_silent_and_the_rollout(teacher: Teacher, trained
     made = make_solver("dpm++", teacher.noise_schedule)
     *_, last = rollout(denoiser, made, 4, noise, teacher.encode(captions), teacher.encode([""]), 3.0)
     assert torch.allclose(last.latents, ours, atol=1e-4)  # the text is embedded in another batch: its last bit
-    told = clockwork.summary(pipe)
-    assert told.trained == point == told.ran and told.differences == []
+    report = clockwork.summary(pipe)
+    assert report.trained == point == report.ran and report.differences == []
 
 
 @pytest.mark.parametrize(

@@ -148,11 +148,11 @@ def test_timesteps_that_are_not_the_solvers(kind: str) -> None:
         for t in given[kind]:
             pipe.unet(torch.randn(2, 4, 16, 16), t, batch)
     assert set(reasons(pipe)) == {UNKNOWN} and "a" not in steps(pipe)
-    told = clockwork.summary(pipe)
-    assert told.forced_full_steps == {UNKNOWN: len(enabled(pipe).log.steps)}
+    report = clockwork.summary(pipe)
+    assert report.forced_full_steps == {UNKNOWN: len(enabled(pipe).log.steps)}
     for t in given[kind]:  # a second image has a log of its own
         pipe.unet(torch.randn(len(batch), 4, 16, 16), t, batch)
-    assert clockwork.summary(pipe) == told
+    assert clockwork.summary(pipe) == report
 
 
 @torch.no_grad()

@@ -99,8 +99,8 @@ def test_a_summary_in_a_thread_that_generated_nothing() -> None:
             assert steps(pipe) == expected
         generate_here(pipe, text, 1)
         worker.submit(generate_here, pipe, text, 4).result()
-        told = summarise(pipe)
-        assert (told.full_steps, told.adaptor_steps) == (1, 0)
+        report = summarise(pipe)
+        assert (report.full_steps, report.adaptor_steps) == (1, 0)
 
 
 @torch.no_grad()

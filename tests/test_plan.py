@@ -24,7 +24,14 @@ CASES: dict[str, list[str]] = {
     "guidance": ["objective=guidance", "teacher=miniature_sd", "step_counts=[2,3]"],
     "progressive": ["objective=progressive", "teacher=miniature_sd", "teacher.guidance=1", "start=4", "end=1"],
 }
-SMALL = ["prompts_per_epoch=5", "generation_batch_size=2", "passes=2", "batch_size=4", "epochs=2", "val_prompts=0"]
+SMALL = [
+    "prompts_per_epoch=5",
+    "generation_batch_size=2",
+    "repeats_per_epoch=2",
+    "batch_size=4",
+    "epochs=2",
+    "val_prompts=0",
+]
 
 
 class Taken:
@@ -32,11 +39,11 @@ class Taken:
 
     def __init__(self) -> None:
         self.plans: list[Plan] = []
-        self.unet_passes = self.steps = self.examples_bytes = 0
+        self.unet_calls = self.steps = self.examples_bytes = 0
 
     def count_pass(self, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if output.device.type != "meta":
-            self.unet_passes += len(output)
+            self.unet_calls += len(output)
 
 
 @pytest.fixture
@@ -77,11 +84,11 @@ def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -
         sum(file.stat().st_size for file in files), rel=0.1
     )
     if name == "recover":  # every tenth step looks at the untrained UNet, too, which shares the teacher's first layer
-        assert plan.unet_passes <= taken.unet_passes <= 1.3 * plan.unet_passes
+        assert plan.unet_calls <= taken.unet_calls <= 1.3 * plan.unet_calls
     elif name == "progressive":  # the second stage's teacher is the first one's student
-        assert plan.unet_passes > taken.unet_passes > plan.unet_passes / 2
+        assert plan.unet_calls > taken.unet_calls > plan.unet_calls / 2
     else:
-        assert plan.unet_passes == taken.unet_passes
+        assert plan.unet_calls == taken.unet_calls
     # What is trained is not asked for the gradient of its input; text encoders are not in the plan.
     assert 0.8 < counted.get_total_flops() / (plan.teacher_flops + plan.training_flops) < 1.25
     assert (plan.sets > 1) == (name == "adaptor")
@@ -90,7 +97,15 @@ def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -
 def test_a_command_prints_its_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    few = ["prompts_per_epoch=4", "epochs=1", "passes=1", "samples_every=0", "val_prompts=0", "logger=none", "steps=4"]
+    few = [
+        "prompts_per_epoch=4",
+        "epochs=1",
+        "repeats_per_epoch=1",
+        "samples_every=0",
+        "val_prompts=0",
+        "logger=none",
+        "steps=4",
+    ]
     run(monkeypatch, "train", *few, "batch_size=4", "+experiment=paper", "epochs=1", f"output={tmp_path}")
     lines = capsys.readouterr().out.splitlines()
     names = [line[:20].strip() for line in lines]
@@ -101,7 +116,7 @@ def test_a_command_prints_its_plan(
 def test_plans_of_stages_add_up() -> None:
     one = Plan(**{f.name: i for i, f in enumerate(fields(Plan), 1)})
     both = total([one, replace(one, examples_bytes=100, sets=1)])
-    assert (both.epochs, both.unet_passes, both.steps, both.checkpoint_bytes) == (2, 6, 8, 16)
+    assert (both.epochs, both.unet_calls, both.steps, both.checkpoint_bytes) == (2, 6, 8, 16)
     assert (both.sets, both.examples_bytes, both.result_bytes) == (2, 100, one.result_bytes)
 
 

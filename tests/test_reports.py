@@ -110,7 +110,7 @@ def write_image_files(sweep: Path, digests: list[str]) -> None:
 
 
 def test_training_keeps_figures_pictures_and_the_adaptor(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "val_prompts=2", "samples_every=1", "steps=2"]
+    quick = ["epochs=1", "prompts_per_epoch=2", "repeats_per_epoch=1", "val_prompts=2", "samples_every=1", "steps=2"]
     run(monkeypatch, "train", *quick, "logger=wandb", f"output={offline}/adaptors")
     (folder,) = offline.glob("adaptors/miniature/*")
     columns = (folder / "log" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")

@@ -16,7 +16,7 @@ from clockwork.adaptors import adaptor_hash, add_row, load_adaptor, read_config
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.teachers import Teacher, load_teacher
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 
 PROMPTS = scene_prompts("train", 4)
 
@@ -135,7 +135,7 @@ def test_points_have_folders_of_their_own(tmp_path: Path) -> None:
     assert folders[2].name == "resnet-stage1-clock2-dpm++-8-g3-64px"
 
 
-QUICK = ["prompts_per_epoch=2", "passes=1", "samples_every=0", "val_prompts=0", "logger=none", "steps=2"]
+QUICK = ["prompts_per_epoch=2", "repeats_per_epoch=1", "samples_every=0", "val_prompts=0", "logger=none", "steps=2"]
 
 
 def test_a_finished_command_leaves_the_adaptor_alone_and_more_epochs_extend_it(
@@ -188,10 +188,10 @@ def test_an_adaptor_saved_again_keeps_its_records(
 def test_the_learning_rate_of_an_extended_training_is_that_of_a_longer_one() -> None:
     """Two epochs of two along a cosine end at zero; two of four are half-way down."""
 
-    def module(epochs: int) -> Distillation:
+    def module(epochs: int) -> AdaptorDistillation:
         cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
         adaptor: Any = torch.nn.Linear(1, 1)
-        return Distillation(adaptor, optimizer=partial(torch.optim.Adam, lr=0.1), lr_scheduler=cosine)
+        return AdaptorDistillation(adaptor, optimizer=partial(torch.optim.Adam, lr=0.1), lr_scheduler=cosine)
 
     (optimizer,), (scheduler,) = module(2).configure_optimizers()
     for _ in range(2):

@@ -99,7 +99,14 @@ def test_a_mistake_is_one_sentence_and_exit_status_2(
 def test_an_adaptor_of_another_teacher_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "val_prompts=0", "samples_every=9", "logger=none"]
+    quick = [
+        "epochs=1",
+        "prompts_per_epoch=2",
+        "repeats_per_epoch=1",
+        "val_prompts=0",
+        "samples_every=9",
+        "logger=none",
+    ]
     run(monkeypatch, "train", *quick, "steps=2", f"output={tmp_path}")
     folder = next(tmp_path.rglob("adaptor"))
     points = ["prompts.count=2", "metrics=none", "metrics.latency=false", f"output={tmp_path / 'eval'}", "steps=2"]

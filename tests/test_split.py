@@ -13,9 +13,9 @@ from clockwork.unet.split import SplitUNet
 
 
 def every_cut(unet: UNet2DConditionModel) -> list[Cut]:
-    chain = Chain.of(unet)
+    chain = Chain.from_unet(unet)
     cuts = [Cut(d, u) for d in range(len(chain.down) + 1) for u in range(1, len(chain.up) + 1)]
-    return [cut for cut in cuts if cut.kept_skips(chain) <= cut.down + 1]
+    return [cut for cut in cuts if cut.num_kept_skips(chain) <= cut.down + 1]
 
 
 def residuals(unet: UNet2DConditionModel, inputs: dict[str, Any]) -> tuple[list[Tensor], Tensor]:
@@ -30,8 +30,8 @@ def residuals(unet: UNet2DConditionModel, inputs: dict[str, Any]) -> tuple[list[
 
 def telling_cuts(unet: UNet2DConditionModel) -> list[Cut]:
     """The named cuts, the lowest and the highest: every kind of layer once on either side."""
-    chain = Chain.of(unet)
-    named = [Cut.named(name, chain) for name in ("stage1", "stage1_upsampled", "stage2", "layer1", "layer3")]
+    chain = Chain.from_unet(unet)
+    named = [Cut.parse(name, chain) for name in ("stage1", "stage1_upsampled", "stage2", "layer1", "layer3")]
     return [*named, Cut(len(chain.down), len(chain.up)), Cut(len(chain.down), 1)]
 
 
@@ -80,7 +80,8 @@ def test_t2i_adapter_residuals(shape: str, with_middle: bool) -> None:
         here = [
             skip
             for layer, skip in zip(split.chain.down, skips[1:], strict=True)
-            if layer.index == i and (layer.last if getattr(block, "has_cross_attention", False) else layer.ends)
+            if layer.block_index == i
+            and (layer.is_last_resnet if getattr(block, "has_cross_attention", False) else layer.is_last_layer)
         ]
         given.append(here[0])
     given += [middle] * with_middle
@@ -131,15 +132,15 @@ def test_lora_scale_is_applied_and_undone() -> None:
 
 def test_names_count_from_the_ends() -> None:
     """SD v1.5's 11 down and 15 up layers, and the paper's cuts on it (Section 4.1)."""
-    chain = Chain.of(small_unet("sd15"))
+    chain = Chain.from_unet(small_unet("sd15"))
     assert (len(chain.down), len(chain.up)) == (11, 15)
     expected = {"stage1": (3, 4), "stage1_upsampled": (3, 3), "stage2": (6, 8), "layer1": (0, 1), "layer3": (2, 3)}
-    assert {name: Cut.named(name, chain) for name in expected} == {name: Cut(*c) for name, c in expected.items()}
-    assert Cut.named("3,4", chain) == Cut(3, 4)
-    xl = Chain.of(small_unet("sdxl"))
-    assert Cut.named("stage1", xl) == Cut(3, 4)
+    assert {name: Cut.parse(name, chain) for name in expected} == {name: Cut(*c) for name, c in expected.items()}
+    assert Cut.parse("3,4", chain) == Cut(3, 4)
+    xl = Chain.from_unet(small_unet("sdxl"))
+    assert Cut.parse("stage1", xl) == Cut(3, 4)
     with pytest.raises(ValueError, match="unknown cut 'stage3'"):
-        Cut.named("stage3", xl)
+        Cut.parse("stage3", xl)
 
 
 @pytest.mark.parametrize("cut", [Cut(0, 2), Cut(12, 1), Cut(3, 0)])

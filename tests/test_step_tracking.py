@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clockwork.pipeline.step_log import MAX_STEPS, Log
+from clockwork.pipeline.step_log import MAX_STEPS, StepLog
 from clockwork.pipeline.step_tracking import (
     CHANGED,
     DISORDER,
@@ -22,7 +22,7 @@ class Thread:
     """A thread's calls on one timesteps tensor. Features are numbers: 100 times the image plus the position."""
 
     def __init__(self, calls: int) -> None:
-        self.timesteps, self.text, self.log = torch.arange(calls), object(), Log()
+        self.timesteps, self.text, self.log = torch.arange(calls), object(), StepLog()
         self.state: LoopState | None = None
 
     def call(self, image: int, at: int, text: object = None) -> StepLocation:
@@ -136,7 +136,7 @@ def test_state_is_bounded() -> None:
 
 
 def test_a_log_is_bounded() -> None:
-    log = Log()
+    log = StepLog()
     for _ in range(MAX_STEPS + 10):
         log.add(True, None, {"sample": torch.empty(1), "timestep": 3})
     assert len(log.steps) == MAX_STEPS
@@ -144,7 +144,7 @@ def test_a_log_is_bounded() -> None:
 
 
 def test_a_log_keeps_the_form_of_every_step() -> None:
-    log = Log()
+    log = StepLog()
     residuals = [(torch.empty(1, 2),), (torch.empty(1, 3),), None, None]
     for given in residuals:
         log.add(True, None, {"sample": torch.empty(1), "timestep": 3, "down_block_additional_residuals": given})
@@ -165,7 +165,7 @@ def test_a_log_of_calls_without_a_place_is_of_one_image(kind: str) -> None:
     for _ in range(3):
         logs = []
         for t in given:
-            log = Log.of_unknown(t, log)
+            log = StepLog.of_unknown(t, log)
             logs.append(log)
         assert all(one is logs[0] for one in logs)
         logs[0].add(True, None, {"timestep": t})

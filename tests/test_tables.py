@@ -139,7 +139,7 @@ def test_table_5_is_trained_and_measured(monkeypatch: pytest.MonkeyPatch, tmp_pa
         table = Table.load("table", "5", "miniature", tuple(small))
         points = [point for point in table.spec["points"] if point["adaptor"] != "none"]
         training = [table.training(point, table.config("miniature")) for point in points]
-    quick = ["epochs=1", "prompts_per_epoch=2", "passes=1", "samples_every=1", "logger=none"]
+    quick = ["epochs=1", "prompts_per_epoch=2", "repeats_per_epoch=1", "samples_every=1", "logger=none"]
     for words in training:
         run(monkeypatch, "train", *words, *quick, f"output={tmp_path / 'adaptors'}")
     once = ["prompts.count=1", "metrics=none", "metrics.latency=false"]
@@ -255,7 +255,7 @@ def test_tables_end_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flop
     """Trains the adaptor that Table 6 lacks, measures its rows, writes the report; a second run does nothing."""
     (tmp_path / "reports").mkdir()
     shutil.copy(flops_csv, tmp_path / "reports" / "flops.csv")
-    train = 'train=["epochs=1","prompts_per_epoch=2","passes=1","samples_every=9"]'
+    train = 'train=["epochs=1","prompts_per_epoch=2","repeats_per_epoch=1","samples_every=9"]'
     folders = [f"adaptors={tmp_path / 'adaptors'}", f"rows={tmp_path / 'eval'}", f"output={tmp_path / 'reports'}"]
     words = ["tables=[6]", "figures=[]", *ONE, train, 'evaluate=["prompts.count=1","metrics=none"]', *folders]
     run(monkeypatch, "tables", *words)

@@ -77,7 +77,11 @@ def test_joined_conditions_are_one_batch() -> None:
 
 def test_a_guided_unet_takes_one_pass_and_hears_the_scale() -> None:
     teacher, plain = small_teacher("guided"), small_teacher("sd15")
-    assert (teacher.passes(4.0), plain.passes(4.0), plain.passes(1.0)) == (1, 2, 1)
+    assert (teacher.unet_calls_per_step(4.0), plain.unet_calls_per_step(4.0), plain.unet_calls_per_step(1.0)) == (
+        1,
+        2,
+        1,
+    )
     low, high = (sampler(teacher, guidance=g).latents(CAPTIONS, teacher.noise([0, 1])) for g in (2.0, 6.0))
     assert not torch.equal(low, high)
     per_caption = teacher.conditions(CAPTIONS, torch.tensor([2.0, 6.0]))[0].unet_kwargs["timestep_cond"]
@@ -184,7 +188,7 @@ def test_a_saved_teacher_is_loaded_again(form: str, tmp_path: Path) -> None:
     assert again.hash == teacher.hash and again.name == "made"
     ours, theirs = (sampler(t).latents(CAPTIONS, t.noise([0, 1])) for t in (teacher, again))
     assert torch.equal(ours, theirs)
-    other = teacher.having("other", unet=small_unet(form))
+    other = teacher.with_components("other", unet=small_unet(form))
     assert other.pipe.vae is teacher.pipe.vae and other.unet is not teacher.unet
 
 

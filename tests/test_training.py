@@ -18,9 +18,9 @@ from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
-from clockwork.training.examples import AdaptorExample, Unrolled
+from clockwork.training.examples import AdaptorExample, TrajectoryExamples
 from clockwork.training.fit import fit
-from clockwork.training.objectives.adaptor import Distillation, guided_distance
+from clockwork.training.objectives.adaptor import AdaptorDistillation, guided_distance
 from clockwork.unet.split import SplitUNet
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
@@ -38,7 +38,7 @@ def sampler(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Sampl
 
 
 def examples(made: Sampler, features: str = "teacher") -> AdaptorExample:
-    return Unrolled(made, features)(scene_prompts("train", 2), 1)
+    return TrajectoryExamples(made, features)(scene_prompts("train", 2), 1)
 
 
 def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) -> None:
@@ -81,9 +81,11 @@ def train(
     seed_everything(0, verbose=False)
     made = sampler(teacher, schedule)
     assert made.adaptor is not None
-    source, validation = Unrolled(made, features), scene_prompts("validation", 2)
-    data = OnlineDataModule(source, scene_prompts("train", 50), 4, repeats=2, batch_size=4, validation=validation)
-    module = Distillation(made.adaptor, (2, 4), guidance=3.0, guided=1.0, optimizer=ADAM, lr_scheduler=COSINE)
+    source, validation = TrajectoryExamples(made, features), scene_prompts("validation", 2)
+    data = OnlineDataModule(
+        source, scene_prompts("train", 50), 4, repeats_per_epoch=2, batch_size=4, validation=validation
+    )
+    module = AdaptorDistillation(made.adaptor, (2, 4), guidance=3.0, guided=1.0, optimizer=ADAM, lr_scheduler=COSINE)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     trainer = fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet, **options)
     assert trainer.callback_metrics["loss"] < trainer.callback_metrics["identity"]
@@ -114,7 +116,7 @@ def test_training_on_a_half_precision_teacher_resumes(tmp_path: Path) -> None:
 
 def test_a_schedule_without_adaptor_steps_cannot_be_trained_on(teacher: Teacher) -> None:
     with pytest.raises(ValueError, match="no adaptor steps"):
-        Unrolled(sampler(teacher, "full"))
+        TrajectoryExamples(sampler(teacher, "full"))
 
 
 def test_a_resumed_run_keeps_the_log_of_the_one_before(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from clockwork.training.callbacks import ProgressBar
 from clockwork.training.epoch_means import EpochMeans, Figure
 from clockwork.training.examples import AdaptorExample
 from clockwork.training.fit import fit
-from clockwork.training.objectives.adaptor import Distillation, guided_distance
+from clockwork.training.objectives.adaptor import AdaptorDistillation, guided_distance
 
 
 def test_figures_are_means_over_all_examples_of_an_epoch(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_training_step_on_a_gpu_reads_nothing_back() -> None:
         number = torch.empty(16, dtype=torch.long)
         features = [half(16, width, 32, 32) for width in (320, 640, 640)]
         examples = AdaptorExample(*features[:2], half(16, 1280), torch.empty(16, 1024), features[2], number, number)
-        made = Distillation(ResNet(FeatureDims(320, 640, 1280, 1024)), STEPS, guidance=7.5, guided=1.0)
+        made = AdaptorDistillation(ResNet(FeatureDims(320, 640, 1280, 1024)), STEPS, guidance=7.5, guided=1.0)
         optimizer, average = made.configure_optimizers(), EMAModel(made.parameters(), foreach=True)
         for _ in range(2):
             loss = made.training_step(examples)

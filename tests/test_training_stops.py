@@ -24,9 +24,9 @@ from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule
-from clockwork.training.examples import Unrolled
+from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.fit import fit
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.samples import Samples, beside_teacher
 from clockwork.unet.split import SplitUNet
 
@@ -35,7 +35,7 @@ FEW = [
     "steps=2",
     "adaptor.width=8",
     "prompts_per_epoch=4",
-    "passes=2",
+    "repeats_per_epoch=2",
     "batch_size=4",
     "val_prompts=4",
     "epochs=2",
@@ -58,7 +58,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tmp_path: Path) -> None:
-    process = start(tmp_path, "epochs=100", "passes=50", "val_prompts=0")
+    process = start(tmp_path, "epochs=100", "repeats_per_epoch=50", "val_prompts=0")
     while not list(tmp_path.rglob("last.ckpt")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -104,10 +104,10 @@ def run(teacher: Teacher, folder: Path, epochs: int) -> dict[str, torch.Tensor]:
     adaptor = ResNet(feature_dims(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
     sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
     prompts = [Prompt(i, f"a star {i}") for i in range(2)]
-    module = Distillation(adaptor, guidance=3.0, optimizer=partial(torch.optim.Adam, lr=1e-3))
+    module = AdaptorDistillation(adaptor, guidance=3.0, optimizer=partial(torch.optim.Adam, lr=1e-3))
     samples = Samples(beside_teacher(sampler), prompts, folder / "samples", every=1)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
-    data = OnlineDataModule(Unrolled(sampler), prompts, repeats=1)
+    data = OnlineDataModule(TrajectoryExamples(sampler), prompts, repeats_per_epoch=1)
     fit(module, folder, data, [samples], max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
     return adaptor.state_dict()
 

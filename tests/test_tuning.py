@@ -18,8 +18,8 @@ from clockwork.experiments.train import optimisation, train_adaptor, train_and_v
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.fit import fit
-from clockwork.training.latents import UnrolledStates
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.latents import UnrolledLatents
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.guidance import Guidance
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,7 @@ COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
 
 def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
     module = Guidance(teacher, Guidance.init_student(teacher), 2, optimizer=ADAM, lr_scheduler=COSINE)
-    data = OnlineDataModule(UnrolledStates(sampler(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
+    data = OnlineDataModule(UnrolledLatents(sampler(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -46,7 +46,7 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
     assert once["time_embedding.cond_proj.weight"].any()  # it has learnt to hear the scale
 
 
-TINY = ["epochs=1", "prompts_per_epoch=4", "passes=1", "batch_size=4", "val_prompts=2", "prompts.count=100"]
+TINY = ["epochs=1", "prompts_per_epoch=4", "repeats_per_epoch=1", "batch_size=4", "val_prompts=2", "prompts.count=100"]
 QUIET = ["samples_every=0", "logger=none", "+trainer.enable_progress_bar=false", "device=cpu"]
 
 
@@ -71,7 +71,7 @@ def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:
     train_teacher(config(tmp_path, "objective=progressive", *guided, "name=fast", "start=8", "end=2"))
     fast = load_teacher(str(made / "fast"), guidance=3.0, openclip="miniature", device="cpu")
     assert fast.unet.config.down_block_types[0] == "DownBlock2D" and fast.unet.config.time_cond_proj_dim == 256
-    assert fast.passes(3.0) == 1 and fast.noise_schedule["timestep_spacing"] == "trailing"
+    assert fast.unet_calls_per_step(3.0) == 1 and fast.noise_schedule["timestep_spacing"] == "trailing"
     on_top = ["teacher=miniature_distilled", f"teacher.path={made / 'fast'}", "steps=4"]
     train_adaptor(config(tmp_path, *on_top))
     _, point = load_adaptor(next((tmp_path / "training").rglob("adaptor")))
@@ -103,7 +103,7 @@ def test_an_ablation_composes_and_trains_a_step(name: str, tmp_path: Path) -> No
 def test_recovering_from_pictures(tmp_path: Path) -> None:
     small = ["objective=recover", "teacher=miniature_sd", "data=noised", "name=light", "step_counts=[2,2]"]
     train_teacher(config(tmp_path, *small))
-    assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").passes(3.0) == 2
+    assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").unet_calls_per_step(3.0) == 2
 
 
 # --- options -------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_optimiser_and_schedule_come_from_the_config(
 ) -> None:
     cfg = config(tmp_path, "epochs=2", "decay=true", "learning_rate=1e-2", *options)
     made, schedule = optimisation(cfg)["optimizer"], optimisation(cfg)["lr_scheduler"]
-    module = Distillation(ResNet(FeatureDims(4, 6, 8, 5), 8, 1), optimizer=made, lr_scheduler=schedule)
+    module = AdaptorDistillation(ResNet(FeatureDims(4, 6, 8, 5), 8, 1), optimizer=made, lr_scheduler=schedule)
     configured = module.configure_optimizers()
     (ours,), schedules = configured if isinstance(configured, tuple) else ([configured], [])
     assert type(ours) is optimizer and ("betas" not in str(options) or tuple(ours.defaults["betas"]) == (0.5, 0.9))

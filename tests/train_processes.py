@@ -17,9 +17,9 @@ from clockwork.experiments.train import train_adaptor, train_teacher
 from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.training.datamodule import OnlineDataModule
-from clockwork.training.examples import Unrolled
+from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.fit import fit
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.unet.split import SplitUNet
 
 # Five prompts for two processes, in generation batches of two: a step count is drawn for each.
@@ -60,8 +60,8 @@ def first_gradient(folder: Path, processes: int) -> dict[str, torch.Tensor]:
     adaptor = ResNet(feature_dims(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
     sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
     prompts = [Prompt(i, f"a star {i}") for i in range(4)]
-    data = OnlineDataModule(Unrolled(sampler), prompts, 4, 1, 8 // processes)
-    module, gradient = Distillation(adaptor, guidance=3.0, guided=1.0), Gradient()
+    data = OnlineDataModule(TrajectoryExamples(sampler), prompts, 4, 1, 8 // processes)
+    module, gradient = AdaptorDistillation(adaptor, guidance=3.0, guided=1.0), Gradient()
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": processes}
     fit(module, folder, data, (gradient,), max_epochs=1, reload_dataloaders_every_n_epochs=1, **quiet)
     return gradient.first

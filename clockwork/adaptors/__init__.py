@@ -4,13 +4,13 @@ from clockwork.adaptors.base import INPUTS, KINDS, Adaptor, FeatureDims
 from clockwork.adaptors.folder import (
     adaptor_hash,
     add_row,
-    away,
-    check_point,
     check_teacher,
     check_text_embedder,
     load_adaptor,
+    mismatch_message,
     read_config,
     save_adaptor,
+    warn_if_mismatched,
 )
 from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
@@ -30,14 +30,14 @@ __all__ = [
     "UNet",
     "adaptor_hash",
     "add_row",
-    "away",
-    "check_point",
     "check_teacher",
     "check_text_embedder",
     "fetch",
     "is_hub_name",
     "load_adaptor",
+    "mismatch_message",
     "push_to_hub",
     "read_config",
     "save_adaptor",
+    "warn_if_mismatched",
 ]

@@ -121,6 +121,6 @@ def _groups(width: int) -> int:
     return next(n for n in (32, 16, 8, 4, 2, 1) if width % n == 0)
 
 
-def match(x: Tensor, size: torch.Size) -> Tensor:
+def resize_to(x: Tensor, size: torch.Size) -> Tensor:
     """Cut or pad to an odd size that strided layers rounded away."""
     return x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size))

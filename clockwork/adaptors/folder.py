@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from clockwork.adaptors.base import KINDS, Adaptor, FeatureDims
 from clockwork.adaptors.hub import fetch
-from clockwork.adaptors.model_card import card
+from clockwork.adaptors.model_card import model_card
 from clockwork.deprecated import with_new_keys
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.atomic import atomic_write
@@ -63,7 +63,7 @@ def add_row(folder: str | Path, row: Mapping[str, Any]) -> None:
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    for name, text in (("README.md", card(config)), ("config.json", json.dumps(config, indent=2) + "\n")):
+    for name, text in (("README.md", model_card(config)), ("config.json", json.dumps(config, indent=2) + "\n")):
         with atomic_write(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
@@ -121,14 +121,14 @@ def check_text_embedder(folder: str | Path, at_hand: Mapping[str, Any] | None) -
         )
 
 
-def check_point(trained: OperatingPoint, wanted: OperatingPoint) -> None:
+def warn_if_mismatched(trained: OperatingPoint, wanted: OperatingPoint) -> None:
     """An adaptor belongs to one operating point (paper, Section 6): another one warns, another teacher refuses."""
     check_teacher(trained, wanted.teacher, wanted.teacher_hash, wanted.cut)
     if differences := wanted.differences(trained):
-        warnings.warn(away(differences), stacklevel=2)
+        warnings.warn(mismatch_message(differences), stacklevel=2)
 
 
-def away(differences: list[str]) -> str:
+def mismatch_message(differences: list[str]) -> str:
     """The warning."""
     return f"adaptor used away from the operating point it was trained for: {'; '.join(differences)}"
 

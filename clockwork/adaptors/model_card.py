@@ -18,7 +18,7 @@ METRICS = {
 }
 
 
-def card(config: Mapping[str, Any]) -> str:
+def model_card(config: Mapping[str, Any]) -> str:
     """Markdown under a YAML header; with the row's figures where the adaptor has been measured."""
     point, row = config["operating_point"], config.get("row") or {}
     measured = {name: row[name] for name in METRICS if row.get(name) is not None}

@@ -5,7 +5,7 @@ from typing import Any, final
 import torch.nn as nn
 from torch import Tensor
 
-from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, match
+from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, resize_to
 
 
 @final
@@ -40,5 +40,5 @@ class ResNet(Adaptor, kind="resnet"):
             h = h + self.text(text_emb)[:, :, None, None]
         for block in self.blocks:
             h = block(h, t_emb)
-        h = match(self.up(h), features.shape[-2:])
+        h = resize_to(self.up(h), features.shape[-2:])
         return h + r_out_prev if "r_out_prev" in self.inputs and r_out_prev is not None else h

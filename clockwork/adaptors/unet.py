@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, match
+from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, resize_to
 
 
 @final
@@ -65,6 +65,6 @@ class UNet(Adaptor, kind="unet"):
             size, skip = levels.pop()
             for block in blocks:
                 h = block(torch.cat([h, skip], dim=1), time)
-            h = match(double(h), size)
-        h = match(self.out(F.silu(h)), features.shape[-2:])
+            h = resize_to(double(h), size)
+        h = resize_to(self.out(F.silu(h)), features.shape[-2:])
         return h + r_out_prev if "r_out_prev" in self.inputs and r_out_prev is not None else h

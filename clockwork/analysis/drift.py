@@ -45,7 +45,7 @@ def drift(
     Args:
         sampler: The teacher, solver, steps and guidance. Its schedule should be `full`.
         prompts: The prompts to generate.
-        cuts: Names of the cuts (see `Cut.named`).
+        cuts: Names of the cuts (see `Cut.parse`).
         seed: Seed of the initial noise.
         batch: Prompts per batch.
 
@@ -56,11 +56,11 @@ def drift(
         UserError: If a cut is unknown or does not fit the UNet.
     """
     chain = sampler.split.chain
-    modules = {name: entrance(chain, Cut.named(name, chain)) for name in cuts}
+    modules = {name: r_out_module(chain, Cut.parse(name, chain)) for name in cuts}
     return [entry for group in chunks(prompts, batch) for entry in _batch_drift(sampler, group, modules, seed)]
 
 
-def entrance(chain: Chain, cut: Cut) -> nn.Module:
+def r_out_module(chain: Chain, cut: Cut) -> nn.Module:
     """Finds the module whose output is `r_out`: the last module before the first kept up layer.
 
     Args:
@@ -73,7 +73,7 @@ def entrance(chain: Chain, cut: Cut) -> nn.Module:
     Raises:
         UserError: If the cut does not fit the chain, or no module of the low-res path precedes the kept up layers.
     """
-    cut.check(chain)
+    cut.validate(chain)
     position = len(chain.up) - cut.up
     if position == 0:
         if chain.middle is None:
@@ -97,7 +97,7 @@ def _batch_drift(
         for record in sampler.rollout([p.text for p in prompts], sampler.teacher.noise(ids, seed)):
             for name, r_out in current.items():
                 if record.step > 1:
-                    relative, cosine = (_mean_per_prompt(x, len(ids)) for x in changes(r_out, previous[name]))
+                    relative, cosine = (_mean_per_prompt(x, len(ids)) for x in feature_change(r_out, previous[name]))
                     for prompt, l2, similarity in zip(ids, relative, cosine, strict=True):
                         yield Drift(name, record.step, prompt, l2, similarity)
             previous = dict(current)
@@ -112,7 +112,7 @@ def _store_output(outputs: dict[str, Tensor], name: str) -> Callable[..., None]:
     return hook
 
 
-def changes(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+def feature_change(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
     """Compares features with those of another step.
 
     Args:

@@ -17,7 +17,7 @@ from clockwork.sampling.sampler import Sampler
 from clockwork.teachers import Condition
 
 # The axes over which mu and sigma are computed, which the paper does not specify: per example or per channel.
-OVER = {"example": (1, 2, 3), "channel": (2, 3)}
+STATISTICS_AXES = {"example": (1, 2, 3), "channel": (2, 3)}
 
 
 def layers(unet: UNet2DConditionModel, which: str) -> dict[str, nn.Module]:
@@ -63,13 +63,13 @@ def perturb(f: Tensor, alpha: float, noise: Tensor, over: str = "example") -> Te
     Returns:
         The perturbed features, of the same shape.
     """
-    mu = f.mean(OVER[over], keepdim=True)
-    sigma = f.std(OVER[over], correction=0, keepdim=True)
+    mu = f.mean(STATISTICS_AXES[over], keepdim=True)
+    sigma = f.std(STATISTICS_AXES[over], correction=0, keepdim=True)
     return mu + alpha**0.5 * (f - mu) + (1 - alpha) ** 0.5 * sigma * noise
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class PerturbedDenoiser:
     """A denoiser that wraps another one and perturbs the output of one layer after the first steps.
 
     Attributes:
@@ -152,12 +152,12 @@ class Perturbation:
         """
         if not 0 <= alpha <= 1:
             raise UserError(f"alpha {alpha} is out of range: use a value from 0 (all noise) to 1 (unperturbed)")
-        if over not in OVER:
-            raise UserError(f"unknown value over={over}: use over={' or over='.join(OVER)}")
-        if not from_steps or not 0 <= min(from_steps) <= max(from_steps) < sampler.calls:
+        if over not in STATISTICS_AXES:
+            raise UserError(f"unknown value over={over}: use over={' or over='.join(STATISTICS_AXES)}")
+        if not from_steps or not 0 <= min(from_steps) <= max(from_steps) < sampler.num_unet_calls:
             raise UserError(
-                f"from_steps {list(from_steps)} does not fit {sampler.calls} steps: "
-                f"use one or more values from 0 to {sampler.calls - 1}"
+                f"from_steps {list(from_steps)} does not fit {sampler.num_unet_calls} steps: "
+                f"use one or more values from 0 to {sampler.num_unet_calls - 1}"
             )
         modules = layers(sampler.split.unet, which)
         return [cls(name, module, k, alpha, over, seed) for name, module in modules.items() for k in from_steps]
@@ -167,7 +167,7 @@ class Perturbation:
         """Name of the cell, for example `up1-from5`."""
         return f"{self.layer}-from{self.from_step}"
 
-    def around(self, denoiser: Denoiser, ids: Sequence[int]) -> Perturbed:
+    def around(self, denoiser: Denoiser, ids: Sequence[int]) -> PerturbedDenoiser:
         """Wraps a denoiser in this perturbation.
 
         Args:
@@ -177,7 +177,7 @@ class Perturbation:
         Returns:
             The perturbed denoiser.
         """
-        return Perturbed(denoiser, self.module, self.alpha, self.from_step, ids, self.seed, self.over)
+        return PerturbedDenoiser(denoiser, self.module, self.alpha, self.from_step, ids, self.seed, self.over)
 
     def effects(
         self, prompts: Sequence[Prompt], disturbed: Iterable[Tensor], untouched: Iterable[Tensor]

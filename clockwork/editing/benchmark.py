@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from clockwork.editing.source_image import read_picture
+from clockwork.editing.source_image import read_source_image
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.fingerprint import digest
 from clockwork.sampling.sampler import Sampler
@@ -24,12 +24,12 @@ from clockwork.unet.split import SplitUNet
 
 
 @dataclass(frozen=True)
-class Pair:
+class EditPair:
     """One edit to make. The pairs of an image are consecutive in a benchmark.
 
     Attributes:
         id: Identifier, which is also the name of the edited image's file.
-        picture_id: Identifier of the source image.
+        image_id: Identifier of the source image.
         source: Description of the source image.
         target: Description of the edited image.
         picture: Returns the source image, 8-bit, `3 × height × width`.
@@ -37,14 +37,14 @@ class Pair:
     """
 
     id: str
-    picture_id: str
+    image_id: str
     source: str
     target: str
     picture: Callable[[], Tensor]
     right: Callable[[], Tensor] | None = None
 
 
-def pairs_hash(pairs: Sequence[Pair]) -> str:
+def pairs_hash(pairs: Sequence[EditPair]) -> str:
     """Hashes the prompts and source images. It reads every image, so that errors occur before any work.
 
     Args:
@@ -53,12 +53,12 @@ def pairs_hash(pairs: Sequence[Pair]) -> str:
     Returns:
         A digest.
     """
-    by_image = {pair.picture_id: pair for pair in pairs}
+    by_image = {pair.image_id: pair for pair in pairs}
     hashes = {name: hashlib.sha256(pair.picture().numpy().tobytes()).hexdigest() for name, pair in by_image.items()}
-    return digest([(pair.id, pair.source, pair.target, hashes[pair.picture_id]) for pair in pairs])
+    return digest([(pair.id, pair.source, pair.target, hashes[pair.image_id]) for pair in pairs])
 
 
-def ti2i(teacher: Teacher, file: str, images: str, source_prompt: str | None = None) -> list[Pair]:
+def read_ti2i(teacher: Teacher, file: str, images: str, source_prompt: str | None = None) -> list[EditPair]:
     """Reads a benchmark in the YAML format of ImageNet-R-TI2I and Wild-TI2I.
 
     The file is a list of entries with `target_prompts` and these optional keys:
@@ -107,7 +107,7 @@ def _read_entries(file: Path, images: Path) -> list[Any]:
     return entries
 
 
-def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_prompt: str | None) -> list[Pair]:
+def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_prompt: str | None) -> list[EditPair]:
     """Creates the pairs of an entry."""
     if not isinstance(entry, dict):
         raise UserError("the entry is not a mapping: use a mapping with target_prompts")
@@ -130,8 +130,8 @@ def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_promp
                 "the entry has no source_prompt, and it cannot be derived from the file's name: "
                 "add one or set benchmark.source_prompt"
             )
-        picture = cache(partial(read_picture, file, teacher.resolution))  # reads and prints its notice once
-    return [Pair(f"{number}-{i}", number, source, target, picture) for i, target in enumerate(targets, 1)]
+        picture = cache(partial(read_source_image, file, teacher.resolution))  # reads and prints its notice once
+    return [EditPair(f"{number}-{i}", number, source, target, picture) for i, target in enumerate(targets, 1)]
 
 
 def _image_file(images: Path, entry: Mapping[str, Any]) -> Path:

@@ -27,11 +27,11 @@ def edit_flops(editor: "Editor", edits: int = 1) -> Flops:
     inversion = step_flops(editor.inversion)
     same_adaptor = editor.inversion.adaptor is editor.generation.adaptor
     generation = inversion if same_adaptor else step_flops(editor.generation)
-    schedule, calls = editor.generation.schedule, editor.generation.calls
-    cost = _first_steps(inversion, editor.inversion.schedule, editor.inversion.calls)
-    cost += _first_steps(generation, schedule, calls) * editor.passes
+    schedule, calls = editor.generation.schedule, editor.generation.num_unet_calls
+    cost = _first_steps(inversion, editor.inversion.schedule, editor.inversion.num_unet_calls)
+    cost += _first_steps(generation, schedule, calls) * editor.unet_calls_per_step
     if not editor.replay:
-        source_steps = calls if editor.source_to_the_end else editor.injection.steps
+        source_steps = calls if editor.keep_source else editor.injection.steps
         return cost + _first_steps(generation, schedule, source_steps)
     recorded = _first_steps(generation, schedule, editor.injection.steps)
     return cost + Flops(*(count // edits for count in asdict(recorded).values()))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from clockwork.editing.cost import edit_flops
 from clockwork.editing.injection import Features, Injection, recording
 from clockwork.editing.inversion import condition, inverse_solver, invert, timesteps
-from clockwork.editing.plug_and_play import PlugAndPlay, Replay, Source
+from clockwork.editing.plug_and_play import PlugAndPlay, ReplayDenoiser, SourceDenoiser
 from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
 from clockwork.sampling.denoisers import Denoiser
@@ -34,7 +34,7 @@ class Editor:
         negative: Negative prompt of the generation.
         tau_f: Share of the steps on which a convolution's output is injected (Table 7).
         tau_a: Share of the steps on which queries and keys of self-attention are injected (Table 7).
-        source_to_the_end: If False, the source leaves the batch after the last step with injection.
+        keep_source: If False, the source leaves the batch after the last step with injection.
         replay: If True, the source's features are recorded in one pass and injected into all edits of the image.
     """
 
@@ -43,7 +43,7 @@ class Editor:
     negative: str = ""
     tau_f: float = 0.8
     tau_a: float = 0.5
-    source_to_the_end: bool = True
+    keep_source: bool = True
     replay: bool = False
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Editor:
     @cached_property
     def injection(self) -> Injection:
         """The modules whose features are injected."""
-        return Injection.of(self.generation.split.chain, self.generation.calls, self.tau_f, self.tau_a)
+        return Injection.from_chain(self.generation.split.chain, self.generation.num_unet_calls, self.tau_f, self.tau_a)
 
     def invert(self, image: Tensor, source: str) -> dict[int, Tensor]:
         """Inverts an image.
@@ -107,7 +107,9 @@ class Editor:
         """
         features: list[Features] = []
         with recording(self.injection.modules(1)) as outputs:
-            steps = self._rollout(Source(self.generation.denoiser, latents), latents, condition(self.generation, ""))
+            steps = self._rollout(
+                SourceDenoiser(self.generation.denoiser, latents), latents, condition(self.generation, "")
+            )
             for record in islice(steps, self.injection.steps):
                 modules = self.injection.modules(record.step)
                 features.append({module: outputs[module] for module in modules if module in outputs})
@@ -128,13 +130,15 @@ class Editor:
         inner = self.generation.denoiser
         denoiser: Denoiser
         if self.replay:
-            denoiser = Replay(inner, self.injection, self.record(latents) if features is None else features)
+            denoiser = ReplayDenoiser(inner, self.injection, self.record(latents) if features is None else features)
         else:
             empty = condition(self.generation, "")
-            denoiser = PlugAndPlay(inner, self.injection, latents, empty, self.source_to_the_end)
-        negative = condition(self.generation, self.negative) if self.passes == 2 else None
+            denoiser = PlugAndPlay(inner, self.injection, latents, empty, self.keep_source)
+        negative = condition(self.generation, self.negative) if self.unet_calls_per_step == 2 else None
         steps = self._rollout(denoiser, latents, condition(self.generation, target), negative)
-        last = deque(tqdm(steps, "generation", self.generation.calls, leave=False, unit="step"), maxlen=1).pop()
+        last = deque(
+            tqdm(steps, "generation", self.generation.num_unet_calls, leave=False, unit="step"), maxlen=1
+        ).pop()
         return self.generation.teacher.decode(last.latents)[0]
 
     def _rollout(
@@ -150,9 +154,9 @@ class Editor:
         return latents[self.visited[0]].to(self.generation.teacher.device)
 
     @property
-    def passes(self) -> int:
+    def unet_calls_per_step(self) -> int:
         """UNet passes per generation step without the source's: 2 with classifier-free guidance, else 1."""
-        return self.generation.teacher.passes(self.generation.guidance)
+        return self.generation.teacher.unet_calls_per_step(self.generation.guidance)
 
     @property
     def clock(self) -> str:
@@ -200,7 +204,7 @@ class Editor:
     @property
     def _settings(self) -> dict[str, Any]:
         """The settings that are no part of a sampler."""
-        return {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
+        return {name: getattr(self, name) for name in ("negative", "tau_f", "tau_a", "keep_source", "replay")}
 
     def flops(self, edits: int = 1) -> Flops:
         """Counts the FLOPs of one edit, from the steps that run and the batch of each (see `editing.cost`).
@@ -218,7 +222,7 @@ def _columns(phase: str, sampler: Sampler) -> dict[str, Any]:
     """Returns the columns of one phase."""
     return {
         f"{phase}_steps": sampler.steps,
-        f"{phase}_full_steps": sampler.schedule.full_steps(sampler.calls),
+        f"{phase}_full_steps": sampler.schedule.full_steps(sampler.num_unet_calls),
         f"{phase}_schedule": str(sampler.schedule),
         f"{phase}_adaptor": sampler.adaptor_name,
         f"{phase}_adaptor_hash": sampler.adaptor_hash,

@@ -29,7 +29,7 @@ class Injection:
     attention_steps: int
 
     @classmethod
-    def of(cls, chain: Chain, steps: int, tau_f: float = 0.8, tau_a: float = 0.5) -> "Injection":
+    def from_chain(cls, chain: Chain, steps: int, tau_f: float = 0.8, tau_a: float = 0.5) -> "Injection":
         """Selects the layers that the authors of Plug-and-Play use, by their position among the layers with attention.
 
         Args:
@@ -47,7 +47,7 @@ class Injection:
         """
         if not (0 <= tau_f <= 1 and 0 <= tau_a <= 1):
             raise UserError(f"tau_f {tau_f} and tau_a {tau_a} are shares of the steps: use values from 0 to 1")
-        positions = places(chain)
+        positions = injected_layers(chain)
         attentions = [block.attn1 for i in positions for block in chain.up[i].attention.transformer_blocks]
         if any(attention.fused_projections for attention in attentions):
             raise UserError(
@@ -74,7 +74,7 @@ class Injection:
         return convolution + (self.attention if step <= self.attention_steps else ())
 
 
-def places(chain: Chain) -> tuple[int, ...]:
+def injected_layers(chain: Chain) -> tuple[int, ...]:
     """Finds the layers whose self-attention is injected. The convolution is that of the first of them.
 
     Args:

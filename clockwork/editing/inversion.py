@@ -33,7 +33,7 @@ def invert(sampler: Sampler, latent: Tensor, prompt: str, keep: Collection[int] 
         The latents by timestep, in the order of increasing noise, `1 × channels × height × width` each.
     """
     steps = rollout(sampler.denoiser, inverse_solver(sampler), sampler.steps, latent, condition(sampler, prompt))
-    records = tqdm(steps, "inversion", sampler.calls, leave=False, unit="step")
+    records = tqdm(steps, "inversion", sampler.num_unet_calls, leave=False, unit="step")
     return {int(r.timestep): r.latents for r in records if keep is None or int(r.timestep) in keep}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clockwork.data.image_io import read_image, write_image
-from clockwork.editing.benchmark import Pair, pairs_hash
+from clockwork.editing.benchmark import EditPair, pairs_hash
 from clockwork.editing.edit import Editor
 from clockwork.editing.inversion import LatentsOnDisk, save_latents
 from clockwork.editing.rows import Row
@@ -51,7 +51,7 @@ class Measurement:
     for every row that makes the same ones."""
 
     benchmark: str
-    pairs: Sequence[Pair]
+    pairs: Sequence[EditPair]
     metrics: Metrics
     folder: Path
     latents: Path | None = None
@@ -81,10 +81,10 @@ class Measurement:
         """One PNG a pair, and one a reconstruction; those already there are kept."""
         folder.mkdir(parents=True, exist_ok=True)
         with tqdm(total=len(self.pairs), desc=f"{self.benchmark}, {editor.label}", unit="edit") as bar:
-            for picture_id, group in groupby(self.pairs, lambda pair: pair.picture_id):
+            for image_id, group in groupby(self.pairs, lambda pair: pair.image_id):
                 pairs = list(group)
                 missing = [pair for pair in pairs if not (folder / f"{pair.id}.png").is_file()]
-                again = folder / f"{picture_id}-reconstruction.png"
+                again = folder / f"{image_id}-reconstruction.png"
                 lacking = self.metrics.reconstruction and not again.is_file()
                 if missing or lacking:
                     latents = self._inverted(editor, pairs[0])
@@ -95,7 +95,7 @@ class Measurement:
                         write_image(again, editor.reconstruct(latents, pairs[0].source))
                 bar.update(len(pairs))
 
-    def _inverted(self, editor: Editor, pair: Pair) -> Mapping[int, Tensor]:
+    def _inverted(self, editor: Editor, pair: EditPair) -> Mapping[int, Tensor]:
         if self.latents is None:
             return editor.invert(pair.picture(), pair.source)
         sampler = editor.inversion
@@ -112,7 +112,7 @@ class Measurement:
         read = ((read_image(folder / name.format(pair)), getattr(pair, theirs)()) for pair in self.pairs)
         return psnr_and_ssim((ours[None], right[None]) for ours, right in read)[0]
 
-    def _edited(self, folder: Path) -> Iterator[tuple[Pair, Tensor]]:
+    def _edited(self, folder: Path) -> Iterator[tuple[EditPair, Tensor]]:
         for pair in self.pairs:
             yield pair, read_image(folder / f"{pair.id}.png")[None]
 
@@ -134,7 +134,7 @@ class Measurement:
         if all(pair.right is not None for pair in self.pairs):
             unedited = psnr_and_ssim((p.picture()[None], p.right()[None]) for p in self.pairs if p.right)[0]
         if self.metrics.reconstruction:
-            again = self._psnr(folder, "{0.picture_id}-reconstruction.png", "picture")
+            again = self._psnr(folder, "{0.image_id}-reconstruction.png", "picture")
             sources = (pair.picture()[None] for pair in self.pairs)
             autoencoder = psnr_and_ssim((teacher.decode(teacher.encode_images(p)), p) for p in sources)[0]
         return {
@@ -145,7 +145,7 @@ class Measurement:
         }
 
     def _row(self, editor: Editor, folder: Path) -> Row:
-        flops = editor.flops(len(self.pairs) // len({pair.picture_id for pair in self.pairs}))
+        flops = editor.flops(len(self.pairs) // len({pair.image_id for pair in self.pairs}))
         return Row(
             digest=self.digest(editor),
             benchmark=self.benchmark,

@@ -27,7 +27,7 @@ class PlugAndPlay:
         injection: The modules to inject.
         source: The source's latents by timestep, `1 × channels × height × width` each.
         empty: Condition of the empty prompt.
-        source_to_the_end: If False, the source leaves the batch after the last step with injection, which does not
+        keep_source: If False, the source leaves the batch after the last step with injection, which does not
             change the other examples.
     """
 
@@ -35,13 +35,13 @@ class PlugAndPlay:
     injection: Injection
     source: Mapping[int, Tensor]
     empty: Condition
-    source_to_the_end: bool = True
+    keep_source: bool = True
 
     def __call__(
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
     ) -> Denoised:
         """Denoises one step; arguments and result are those of `Denoiser`, but `r_out` includes the source."""
-        if step > self.injection.steps and not self.source_to_the_end:
+        if step > self.injection.steps and not self.keep_source:
             without_source = None if r_out_prev is None else r_out_prev[-len(sample) :]
             return self.denoiser(sample, t, condition, step, without_source)
         batch = torch.cat([self.source[int(t)].to(sample), sample])
@@ -51,7 +51,7 @@ class PlugAndPlay:
 
 
 @dataclass(frozen=True)
-class Replay:
+class ReplayDenoiser:
     """A saving that the authors name: features recorded in one pass over the source are injected into all of its edits.
 
     On SD v1.5 at 512 × 512 in half precision the features take 26 MB per step with injected attention, and 0.7 MB per
@@ -76,8 +76,8 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A denoiser that denoises the source's latents instead of the loop's; the features for `Replay` are recorded so.
+class SourceDenoiser:
+    """A denoiser of the source's latents instead of the loop's, to record the features for `ReplayDenoiser`.
 
     Attributes:
         denoiser: The wrapped denoiser.

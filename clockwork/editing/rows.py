@@ -29,7 +29,7 @@ class Row:
     negative: str
     tau_f: float
     tau_a: float
-    source_to_the_end: bool
+    keep_source: bool
     replay: bool
     clip_score: float | None  # of the target prompt
     dino_distance: float | None  # self-similarity distance to the source

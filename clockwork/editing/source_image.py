@@ -8,7 +8,7 @@ from clockwork.data.image_io import read_image, squared
 from clockwork.errors import UserError
 
 
-def read_picture(file: Path, side: int, resize: bool = True) -> Tensor:
+def read_source_image(file: Path, side: int, resize: bool = True) -> Tensor:
     """Reads an image at the teacher's resolution.
 
     Args:

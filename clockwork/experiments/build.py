@@ -12,11 +12,11 @@ from clockwork.adaptors import (
     Adaptor,
     Identity,
     adaptor_hash,
-    check_point,
     check_text_embedder,
     fetch,
     is_hub_name,
     load_adaptor,
+    warn_if_mismatched,
 )
 from clockwork.editing.edit import Editor
 from clockwork.errors import MissingFileError, UserError
@@ -79,7 +79,7 @@ def build_sampler(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, An
     label = adaptor.kind if from_elsewhere else name
     sampler = make_sampler(cfg, teacher, adaptor.to(teacher.device, teacher.unet.dtype), label)
     sampler = replace(sampler, trained_hash=trained_hash)
-    check_point(trained, sampler.point)
+    warn_if_mismatched(trained, sampler.point)
     return sampler if is_hub_name(name) else replace(sampler, folder=folder)
 
 
@@ -119,8 +119,8 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, An
     looked_for = inversion.point
     inversion = replace(inversion, solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
     if inversion.adaptor_name not in ("none", "identity"):
-        check_point(looked_for, inversion.point)  # warns
-    settings = {name: cfg[name] for name in ("negative", "tau_f", "tau_a", "source_to_the_end", "replay")}
+        warn_if_mismatched(looked_for, inversion.point)  # warns
+    settings = {name: cfg[name] for name in ("negative", "tau_f", "tau_a", "keep_source", "replay")}
     return Editor(inversion, generation, **settings)
 
 

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from clockwork.deprecated import with_new_config_keys
 from clockwork.errors import UserError
 from clockwork.experiments import configs
 
@@ -61,7 +62,7 @@ def command(
 
     def wrap(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         def run() -> None:
-            words = [quoted(argument) for argument in sys.argv[1:]]
+            words = [quoted(argument) for argument in with_new_config_keys(sys.argv[1:])]
             if word and words and re.fullmatch(r"\w+", words[0]):
                 words[0] = f"{word}={words[0]}"
             _quiet_libraries()

@@ -23,7 +23,7 @@ from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule, check_items
 from clockwork.training.fit import check_options, fit
-from clockwork.training.objectives.adaptor import Distillation
+from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.progressive import halvings
 from clockwork.training.plan import Plan, adaptor_plan, total, unet_plan
 from clockwork.training.samples import Samples, beside_teacher
@@ -47,9 +47,9 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
         return None
     report_truncation(teacher, items)
     _print_plan(adaptor_plan(sampler, data, **_sizes(cfg)))
-    guidance = cfg.guidance if teacher.passes(cfg.guidance) == 2 else 1.0
-    steps = sampler.schedule.adaptor_steps(sampler.calls)
-    module = Distillation(adaptor, steps, guidance, cfg.guided, **optimisation(cfg))
+    guidance = cfg.guidance if teacher.unet_calls_per_step(cfg.guidance) == 2 else 1.0
+    steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
+    module = AdaptorDistillation(adaptor, steps, guidance, cfg.guided, **optimisation(cfg))
     trainer = _fit(cfg, module, output, data, beside_teacher(sampler), items, "val/guided_relative_l2")
     if trainer.is_global_zero:
         about = {
@@ -87,13 +87,13 @@ def train_teacher(cfg: DictConfig) -> Trainer | None:
         stride = objective.func.step_stride
         sampler = _full(cfg, teacher, steps * stride)
         return sampler, _data(
-            cfg, instantiate(cfg.data.states)(sampler, scales, cfg.step_counts, stride), items, held_out
+            cfg, instantiate(cfg.data.latents)(sampler, scales, cfg.step_counts, stride), items, held_out
         )
 
-    trained = _full(cfg, teacher.having(name, unet=untrained), stages[-1])
+    trained = _full(cfg, teacher.with_components(name, unet=untrained), stages[-1])
     _print_plan(*[unet_plan(*examples(n), objective.func, trained, guided, **_sizes(cfg)) for n in stages])
     for steps in stages:
-        student = teacher.having(name, unet=untrained)
+        student = teacher.with_components(name, unet=untrained)
         module = objective(teacher, untrained, steps, guided=guided, **optimisation(cfg))
         sampler, data = examples(steps)
         samplers = {f"before, {sampler.steps} steps": sampler, f"trained, {steps} steps": _full(cfg, student, steps)}
@@ -161,7 +161,7 @@ def _data(
         source,
         items,
         per_epoch=cfg.prompts_per_epoch,
-        repeats=cfg.passes,
+        repeats_per_epoch=cfg.repeats_per_epoch,
         batch_size=cfg.batch_size,
         generation_batch_size=cfg.generation_batch_size,
         seed=cfg.seed,

@@ -73,7 +73,7 @@ def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, calls: int, g
     return (full * whole + adaptor * (calls - whole)) * (2 if guided else 1)
 
 
-def pass_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapping[str, Any]) -> tuple[Flops, Flops]:
+def full_and_adaptor_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapping[str, Any]) -> tuple[Flops, Flops]:
     """Of one full and one adaptor pass of a live UNet with these arguments."""
     parts = part_flops(SplitUNet(on_meta(split.unet), split.cut), shapes(call))
     return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
@@ -82,7 +82,7 @@ def pass_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapping[str, Any
 def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
     """Of one full and one adaptor step at batch 1, without guidance's second pass."""
     tokens = sampler.teacher.pipe.tokenizer.model_max_length
-    return pass_flops(
+    return full_and_adaptor_flops(
         sampler.split, sampler.adaptor, meta_call(sampler.split.unet, sampler.teacher.latent_shape, tokens)
     )
 
@@ -90,7 +90,10 @@ def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
 def image_flops(sampler: Sampler) -> Flops:
     """Of one image at a sampler's operating point."""
     return rollout_flops(
-        *step_flops(sampler), sampler.schedule, sampler.calls, sampler.teacher.passes(sampler.guidance) == 2
+        *step_flops(sampler),
+        sampler.schedule,
+        sampler.num_unet_calls,
+        sampler.teacher.unet_calls_per_step(sampler.guidance) == 2,
     )
 
 

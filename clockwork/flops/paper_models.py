@@ -10,7 +10,7 @@ from clockwork.adaptors import Adaptor, FeatureDims
 from clockwork.flops.cost import PartFlops, part_flops, rollout_flops
 from clockwork.flops.counter import Flops, count_by_module
 from clockwork.sampling.sampler import dims_of_features, meta_call
-from clockwork.sampling.solvers import timesteps
+from clockwork.sampling.solvers import num_unet_calls
 from clockwork.schedule import Schedule
 from clockwork.teachers.architectures import meta_unet
 from clockwork.unet.split import SplitUNet
@@ -54,7 +54,9 @@ class RealSize:
             parts = self._parts(architecture, cut)
             return self.adaptors[name](dims_of_features(parts.r_in, parts.r_out, parts.t_emb, TEXT_WIDTH))
 
-    def passes(self, architecture: str, cut: str = "stage1", adaptor: str = "none") -> tuple[Flops, Flops]:
+    def full_and_adaptor_flops(
+        self, architecture: str, cut: str = "stage1", adaptor: str = "none"
+    ) -> tuple[Flops, Flops]:
         """One full and one adaptor pass at batch 1."""
         return self._parts(architecture, cut).full_pass, self._adaptor_pass(architecture, cut, adaptor)
 
@@ -68,10 +70,10 @@ class RealSize:
 
     def image(self, point: RealPoint) -> Flops:
         """All passes of one image."""
-        passes = self.passes(point.architecture, point.cut, point.adaptor)
+        passes = self.full_and_adaptor_flops(point.architecture, point.cut, point.adaptor)
         schedule = Schedule() if point.adaptor == "none" else Schedule.parse(point.schedule)
         guided = point.guided and point.architecture not in ONE_PASS
-        return rollout_flops(*passes, schedule, timesteps(point.solver, {}, point.steps), guided)
+        return rollout_flops(*passes, schedule, num_unet_calls(point.solver, {}, point.steps), guided)
 
     def parameters(self, architecture: str) -> int:
         return _parameters(self._unet(architecture))

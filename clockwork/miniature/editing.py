@@ -5,12 +5,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from clockwork.editing.benchmark import Pair
+from clockwork.editing.benchmark import EditPair
 from clockwork.miniature import scenes
 from clockwork.teachers import Teacher
 
 
-def scene_pairs(teacher: Teacher, count: int, split: str = "test") -> list[Pair]:
+def scene_pairs(teacher: Teacher, count: int, split: str = "test") -> list[EditPair]:
     """Creates the benchmark: "a red circle …" becomes "a blue circle …".
 
     Args:
@@ -28,7 +28,7 @@ def scene_pairs(teacher: Teacher, count: int, split: str = "test") -> list[Pair]
         unused = [colour for colour in scenes.COLOURS if colour not in used]
         edited = scene.recoloured(unused[index % len(unused)])
         name = f"{split}-{index}"
-        pairs.append(Pair(name, name, scene.caption, edited.caption, partial(_draw, scene), partial(_draw, edited)))
+        pairs.append(EditPair(name, name, scene.caption, edited.caption, partial(_draw, scene), partial(_draw, edited)))
     return pairs
 
 

@@ -20,7 +20,7 @@ def frozen_copy(adaptor: Adaptor) -> Adaptor:
     return _copy(adaptor, lambda weight: weight.clone())
 
 
-def placed(adaptor: Adaptor, device: torch.device, dtype: torch.dtype) -> Adaptor:
+def copy_to(adaptor: Adaptor, device: torch.device, dtype: torch.dtype) -> Adaptor:
     """The same weights on a device and in a precision, shared where they are so already.
 
     `Module.to` would change the adaptor itself: another thread may run it, and precision that a cast loses would not

@@ -14,7 +14,9 @@ from clockwork.teachers import Teacher
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedImages:
+    """One prompt and seed, generated without Clockwork and with it."""
+
     prompt: str
     seed: int
     pictures: Tensor  # 2 × 3 × height × width, 8 bits: without, with
@@ -22,13 +24,13 @@ class Pair:
     seconds_with: float
     summary: Summary
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the pictures, as plain data."""
         values = {name: getattr(self, name) for name in ("prompt", "seed", "seconds_without", "seconds_with")}
         return {**values, **asdict(self.summary)}
 
 
-def compare(teacher: Teacher, prompt: str, seed: int, call: Mapping[str, Any]) -> Pair:
+def compare(teacher: Teacher, prompt: str, seed: int, call: Mapping[str, Any]) -> ComparedImages:
     """Generates an image by the teacher's pipeline twice, without Clockwork and with it.
 
     Args:
@@ -46,7 +48,7 @@ def compare(teacher: Teacher, prompt: str, seed: int, call: Mapping[str, Any]) -
     clocked, seconds_with = _timed(teacher.pipe, prompt, seed, call)
     # Not by the pipeline: SDXL's autoencoder is in float32 beside a UNet in float16, and it casts nothing between them.
     pictures = teacher.decode(torch.cat([without, clocked]))
-    return Pair(prompt, seed, pictures, seconds_without, seconds_with, summarise(teacher.pipe))
+    return ComparedImages(prompt, seed, pictures, seconds_without, seconds_with, summarise(teacher.pipe))
 
 
 def _timed(pipe: Any, prompt: str, seed: int, call: Mapping[str, Any]) -> tuple[Tensor, float]:

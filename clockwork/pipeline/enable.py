@@ -16,7 +16,7 @@ from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
-from clockwork.pipeline.hook import ClockHook, hook_of
+from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.schedule import Schedule
@@ -47,7 +47,7 @@ def enable(
     Raises:
         UserError: The UNet cannot be split, the cut does not fit it, or the adaptor is another teacher's.
     """
-    unet = unet_of(pipe)
+    unet = get_unet(pipe)
     config: dict[str, Any] = {}
     trained: OperatingPoint | None = None
     if isinstance(adaptor, (str, Path)):
@@ -69,8 +69,8 @@ def enable(
 
 def disable(pipe: Any) -> None:
     """The pipeline as it was, bit for bit; nothing to do where Clockwork is not enabled."""
-    unet, encoder = unet_of(pipe), _text_encoder(pipe)[0]
-    hook = hook_of(unet)
+    unet, encoder = get_unet(pipe), _text_encoder(pipe)[0]
+    hook = get_hook(unet)
     detach(unet)
     if hook is not None and hook.prompts is not None and encoder is not None:
         detach(encoder, hook.prompts.name)
@@ -88,22 +88,22 @@ def disabled(pipe: Any) -> Iterator[None]:
 
 
 def _attach(hook: ClockHook) -> None:
-    attach(unet_of(hook.pipe), hook)
+    attach(get_unet(hook.pipe), hook)
     encoder = _text_encoder(hook.pipe)[0]
     if hook.prompts is not None and encoder is not None:
         attach(encoder, hook.prompts, hook.prompts.name)
 
 
 def enabled(pipe: Any) -> ClockHook:
-    hook = hook_of(unet_of(pipe))
+    hook = get_hook(get_unet(pipe))
     if hook is None:
         raise UserError("Clockwork is not enabled on this pipeline: call clockwork.enable(pipe) first")
     return hook
 
 
-def unet_of(pipe: Any) -> UNet2DConditionModel:
+def get_unet(pipe: Any) -> UNet2DConditionModel:
     """The pipeline's UNet, itself where it was compiled."""
-    unet = _itself(getattr(pipe, "unet", None))
+    unet = _unwrap_compiled(getattr(pipe, "unet", None))
     if unet is None:
         raise UserError(f"{type(pipe).__name__} has no UNet: Clockwork is for pipelines around a UNet2DConditionModel")
     if type(unet).forward is not UNet2DConditionModel.forward:
@@ -114,14 +114,14 @@ def unet_of(pipe: Any) -> UNet2DConditionModel:
     return cast(UNet2DConditionModel, unet)
 
 
-def _itself(module: Any) -> Any:
+def _unwrap_compiled(module: Any) -> Any:
     return module._orig_mod if is_compiled_module(module) else module
 
 
 def _text_encoder(pipe: Any) -> tuple[nn.Module | None, Any]:
     """The first text encoder and its tokenizer: SDXL's refiner has only the second."""
     for number in ("", "_2"):
-        encoder = _itself(getattr(pipe, f"text_encoder{number}", None))
+        encoder = _unwrap_compiled(getattr(pipe, f"text_encoder{number}", None))
         if encoder is not None:
             return encoder, getattr(pipe, f"tokenizer{number}")
     return None, None

@@ -13,13 +13,13 @@ from diffusers.hooks import ModelHook
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
-from clockwork.adaptors import Identity, away
+from clockwork.adaptors import Identity, mismatch_message
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
-from clockwork.pipeline.adaptor_copy import placed
+from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import NAME, refuse_hooks_on_blocks
 from clockwork.pipeline.prompt_lookup import PromptHook
-from clockwork.pipeline.step_log import Log
+from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import UNKNOWN, LoopState, StepLocation, TextEmbedding, UNetCall, position
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, FullDenoiser
 from clockwork.sampling.solvers import solver_name
@@ -33,8 +33,8 @@ class _ThreadState(threading.local):
     """What a thread's UNet calls left."""
 
     loop: LoopState | None = None
-    log: Log | None = None  # of the last step
-    unknown: Log | None = None  # of the last step without a known place
+    log: StepLog | None = None  # of the last step
+    unknown: StepLog | None = None  # of the last step without a known place
 
 
 class ClockHook(ModelHook):
@@ -64,7 +64,7 @@ class ClockHook(ModelHook):
             None,
             clocked,
         )  # one attribute: other threads see both or neither
-        self._thread, self._last_log, self._warned = _ThreadState(), Log(), set[str]()
+        self._thread, self._last_log, self._warned = _ThreadState(), StepLog(), set[str]()
 
     @property
     def clocked(self) -> ClockworkDenoiser:
@@ -72,7 +72,7 @@ class ClockHook(ModelHook):
         return self._placed[1]
 
     @property
-    def log(self) -> Log:
+    def log(self) -> StepLog:
         """Of the image that had this thread's last step; in a thread without any, of the last step in all threads."""
         return self._thread.log or self._last_log
 
@@ -89,7 +89,7 @@ class ClockHook(ModelHook):
 
     @torch.compiler.disable(reason="Clockwork: use pipe.unet.compile_repeated_blocks(), not a graph of the whole UNet")
     def new_forward(self, _: nn.Module, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        hook = hook_of(module)
+        hook = get_hook(module)
         assert hook is not None
         call = FORWARD.bind(module, *args, **kwargs).arguments
         del call["self"]
@@ -101,7 +101,7 @@ class ClockHook(ModelHook):
         """The UNet's output. `call`: the arguments of `UNet2DConditionModel.forward` by name."""
         here, thread = self._locate(call), self._thread
         if here is None:
-            thread.unknown = Log.of_unknown(call["timestep"], thread.unknown)
+            thread.unknown = StepLog.of_unknown(call["timestep"], thread.unknown)
             location = StepLocation(0, 1, forced_full_reason=UNKNOWN)
             return self._step(call, location, thread.unknown)[0].output
         location = StepLocation.of(here, thread.loop)
@@ -117,18 +117,18 @@ class ClockHook(ModelHook):
             return None
         return UNetCall(timesteps, place, call["encoder_hidden_states"], (sample.shape, sample.dtype, sample.device))
 
-    def _begin(self, here: UNetCall) -> Log:
+    def _begin(self, here: UNetCall) -> StepLog:
         """An image's first step: refuses a schedule that is too long, and warns where the adaptor is not at home."""
         refuse_hooks_on_blocks(self.clocked.split.unet)
         calls = len(here.timesteps) - here.position
         self.clocked.schedule.adaptor_steps(calls)
         ran = self._point(here, calls)
         differences = [] if self.trained is None else ran.differences(self.trained)
-        warning = away(differences)
+        warning = mismatch_message(differences)
         if differences and warning not in self._warned:
             self._warned.add(warning)
             warnings.warn(warning, stacklevel=2)
-        return Log(ran, differences)
+        return StepLog(ran, differences)
 
     def _point(self, here: UNetCall, calls: int) -> OperatingPoint:
         solver, shape = self.pipe.scheduler, here.form[0]
@@ -143,7 +143,9 @@ class ClockHook(ModelHook):
             resolution=max(shape[-2:]) * getattr(self.pipe, "vae_scale_factor", 1),
         )
 
-    def _step(self, call: dict[str, Any], location: StepLocation, log: Log) -> tuple[Denoised, TextEmbedding | None]:
+    def _step(
+        self, call: dict[str, Any], location: StepLocation, log: StepLog
+    ) -> tuple[Denoised, TextEmbedding | None]:
         """Runs and logs a step; returns with it the text that the image's later steps can use."""
         arguments = dict(call)
         sample, t, tokens = (arguments.pop(name) for name in ("sample", "timestep", "encoder_hidden_states"))
@@ -166,7 +168,7 @@ class ClockHook(ModelHook):
         where = sample.device, sample.dtype
         known, clocked = self._placed
         if known != where:
-            clocked = replace(self._as_given, adaptor=placed(self._as_given.adaptor, *where))
+            clocked = replace(self._as_given, adaptor=copy_to(self._as_given.adaptor, *where))
             self._placed = where, clocked
         return clocked
 
@@ -180,7 +182,7 @@ class ClockHook(ModelHook):
             )
 
 
-def hook_of(module: nn.Module) -> ClockHook | None:
+def get_hook(module: nn.Module) -> ClockHook | None:
     registry = getattr(module, "_diffusers_hook", None)
     found = None if registry is None else registry.get_hook(NAME)
     return found if isinstance(found, ClockHook) else None

@@ -23,7 +23,7 @@ class LoggedStep:
 
 
 @dataclass
-class Log:
+class StepLog:
     """The steps of one image.
 
     Where calls have no known place in the solver's timesteps, an image begins with a new timesteps tensor, and again
@@ -46,7 +46,7 @@ class Log:
         self.steps.append(LoggedStep(full, forced_full_reason, on_meta, form))
 
     @classmethod
-    def of_unknown(cls, timestep: Any, before: "Log | None") -> "Log":
+    def of_unknown(cls, timestep: Any, before: "StepLog | None") -> "StepLog":
         """The log of a call without a known place: that of the calls before, or a new image's."""
         source: tuple[Any, Any] = (None, timestep)
         if isinstance(timestep, Tensor):

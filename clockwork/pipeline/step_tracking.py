@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clockwork.pipeline.step_log import Log
+from clockwork.pipeline.step_log import StepLog
 
 UNKNOWN = "its place in the solver's timesteps is not known"
 DISORDER = "the calls do not follow the timesteps one by one"
@@ -59,7 +59,7 @@ class LoopState:
     call: UNetCall
     first_position: int  # of the image: with strength 0.5 it is not 0
     r_out: Tensor | None
-    log: Log
+    log: StepLog
     text: TextEmbedding | None = None  # once a step needed it
     unfinished: tuple[int, ...] = ()  # the last positions of other images on these timesteps
     uninterrupted: bool = True  # no other image had a step since this one began
@@ -119,7 +119,7 @@ class StepLocation:
             **known,
         )
 
-    def after(self, call: UNetCall, r_out: Tensor, text: TextEmbedding | None, log: Log) -> LoopState:
+    def after(self, call: UNetCall, r_out: Tensor, text: TextEmbedding | None, log: StepLog) -> LoopState:
         """The loop's state once the step is done; the last step's features are not kept."""
         last = call.position == len(call.timesteps) - 1
         kept = None if last else r_out.detach()

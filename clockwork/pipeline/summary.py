@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from clockwork.flops.cost import pass_flops
+from clockwork.flops.cost import full_and_adaptor_flops
 from clockwork.flops.counter import Flops
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled
@@ -39,9 +39,9 @@ class Summary:
                 saved = 1 - with_it / without
                 lines.append(f"GFLOPs ({name}): {with_it / 1e9:.6g}, without {without / 1e9:.6g} ({-saved:+.1%})")
         if self.trained is not None:
-            lines.append(f"adaptor trained for: {_told(self.trained)}")
+            lines.append(f"adaptor trained for: {_describe(self.trained)}")
         if self.ran is not None:
-            lines.append(f"ran: {_told(self.ran)}")
+            lines.append(f"ran: {_describe(self.ran)}")
         if self.trained is not None and self.ran is not None:
             lines.append(f"differs: {'; '.join(self.differences) or 'in nothing'}")
         return "\n".join(lines)
@@ -59,9 +59,9 @@ def summary(pipe: Any) -> Summary:
     Raises:
         UserError: Clockwork is not enabled on it.
     """
-    told = summarise(pipe)
-    print(told)
-    return told
+    report = summarise(pipe)
+    print(report)
+    return report
 
 
 def summarise(pipe: Any) -> Summary:
@@ -73,7 +73,7 @@ def summarise(pipe: Any) -> Summary:
     costs: dict[Hashable, tuple[Flops, Flops]] = {}
     for step in steps:
         if step.form not in costs:
-            costs[step.form] = pass_flops(clocked.split, clocked.adaptor, step.call)
+            costs[step.form] = full_and_adaptor_flops(clocked.split, clocked.adaptor, step.call)
         full, adaptor = costs[step.form]
         spent, without = spent + (full if step.full else adaptor), without + full
     return Summary(
@@ -91,7 +91,7 @@ def summarise(pipe: Any) -> Summary:
     )
 
 
-def _told(point: OperatingPoint) -> str:
+def _describe(point: OperatingPoint) -> str:
     return (
         f"{point.teacher}, schedule {point.schedule}, {point.solver}, {point.steps} steps, "
         f"guidance {point.guidance:g}, {point.resolution} pixels"

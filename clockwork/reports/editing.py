@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 class _Pair(Protocol):
-    """The attributes of `editing.benchmark.Pair` that are read here."""
+    """The attributes of `editing.benchmark.EditPair` that are read here."""
 
     @property
     def id(self) -> str: ...

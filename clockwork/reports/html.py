@@ -22,7 +22,7 @@ SIDE = 256  # maximum width and height of an image in the report, in pixels
 
 
 @dataclass(frozen=True)
-class Pair:
+class EditPair:
     """An image of an operating point, and the teacher's for the same prompt and seed, as data URLs.
 
     Attributes:
@@ -48,7 +48,7 @@ class Line:
     row: Row
     name: str
     cells: list[tuple[str, Any]]
-    pairs: list[Pair]
+    pairs: list[EditPair]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _prompts(rows: Sequence[Row], folder: Path) -> list[tuple[int, str]]:
     return [(number, f"prompt {number}") for number in ids]
 
 
-def _pairs(row: Row, folder: Path, prompts: Sequence[tuple[int, str]]) -> list[Pair]:
+def _pairs(row: Row, folder: Path, prompts: Sequence[tuple[int, str]]) -> list[EditPair]:
     """Reads a row's images of the prompts, each with the teacher's if there is one and the row is not the teacher's."""
     images, teacher_images = image_folder(folder, row), image_folder(folder, row, "teacher_")
     pairs = []
@@ -175,7 +175,7 @@ def _pairs(row: Row, folder: Path, prompts: Sequence[tuple[int, str]]) -> list[P
         image, reference = images / f"{number}.png", teacher_images / f"{number}.png"
         if image.is_file():
             has_reference = reference.is_file() and image != reference
-            pairs.append(Pair(_data_url(image), _data_url(reference) if has_reference else None))
+            pairs.append(EditPair(_data_url(image), _data_url(reference) if has_reference else None))
     return pairs
 
 

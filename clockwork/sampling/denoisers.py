@@ -10,7 +10,7 @@ from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
-from clockwork.unet.inputs import Embedded
+from clockwork.unet.inputs import EmbeddedInputs
 from clockwork.unet.split import SplitUNet
 
 __getattr__ = renamed(__name__)
@@ -119,7 +119,7 @@ def estimate(
     return estimated.to(r_in.dtype)
 
 
-def _embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> Embedded:
+def _embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> EmbeddedInputs:
     """The UNet call's embeddings, in the UNet's own precision whatever the sampling loop's."""
     dtype = split.dtype
     if sample.dtype != dtype:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Stepped:
+class SolverOutput:
     """The sample after a step, in the form of diffusers' scheduler outputs."""
 
     prev_sample: Tensor
@@ -40,10 +40,10 @@ class RectifiedFlow(SchedulerMixin, ConfigMixin):
 
     def step(
         self, velocity: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True
-    ) -> Stepped | tuple[Tensor]:
+    ) -> SolverOutput | tuple[Tensor]:
         """Moves the sample by one step along the predicted velocity."""
         after = sample + 1.0 / self.num_inference_steps * velocity
-        return Stepped(after) if return_dict else (after,)
+        return SolverOutput(after) if return_dict else (after,)
 
     def add_noise(self, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Interpolates linearly between data and noise.

@@ -16,7 +16,7 @@ from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
-from clockwork.sampling.solvers import make_solver, solver_settings, timesteps
+from clockwork.sampling.solvers import make_solver, num_unet_calls, solver_settings
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher
 from clockwork.unet.chain import Cut
@@ -41,15 +41,15 @@ class Sampler:
     trained_hash: str | None = None  # of the adaptor's weights before they were cast to the teacher's precision
 
     def __post_init__(self) -> None:
-        self.schedule.adaptor_steps(self.calls)  # refuses a schedule longer than the steps
+        self.schedule.adaptor_steps(self.num_unet_calls)  # refuses a schedule longer than the steps
         if self.adaptor is None and self.schedule != Schedule():
             raise UserError(f"schedule {self.schedule} has adaptor steps: name an adaptor, or say schedule=full")
         _ = self.denoiser  # refuses an adaptor that the schedule is not for
 
     @property
-    def calls(self) -> int:
+    def num_unet_calls(self) -> int:
         """Denoiser calls: the steps, and one more for PNDM."""
-        return timesteps(self.solver, self.teacher.noise_schedule, self.steps)
+        return num_unet_calls(self.solver, self.teacher.noise_schedule, self.steps)
 
     @property
     def point(self) -> OperatingPoint:

@@ -5,6 +5,7 @@ from typing import Any
 
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin
 
+from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.sampling.rectified_flow import RectifiedFlow
 
@@ -16,6 +17,8 @@ SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "ddim_inverse": (DDIMInverseScheduler, {"clip_sample": False}),  # from an image's latent to noise, for editing
     "flow": (RectifiedFlow, {}),
 }
+
+__getattr__ = renamed(__name__)
 
 
 def make_solver(name: str, noise_schedule: Mapping[str, Any]) -> SchedulerMixin:
@@ -40,7 +43,7 @@ def make_solver(name: str, noise_schedule: Mapping[str, Any]) -> SchedulerMixin:
     return kind.from_config(noise_schedule, **options)
 
 
-def timesteps(name: str, noise_schedule: Mapping[str, Any], steps: int) -> int:
+def num_unet_calls(name: str, noise_schedule: Mapping[str, Any], steps: int) -> int:
     """The number of UNet calls that `steps` solver steps take: PNDM makes one more than it has steps."""
     solver = make_solver(name, noise_schedule)
     solver.set_timesteps(steps)

@@ -14,7 +14,7 @@ from clockwork.teachers.shipped import shipped_models, shipped_text_embedder
 from clockwork.teachers.teacher import Pipeline, Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
 
-MADE = Path("outputs/teachers")  # where training leaves them
+TRAINED_TEACHERS = Path("outputs/teachers")  # where training leaves them
 
 
 def load_teacher(
@@ -66,7 +66,9 @@ def find_folder(path: str) -> Path | None:
     """The folder of a teacher that is on this machine; None for a name on the hub."""
     if Path(path).name == path:  # a bare name, not a path
         shipped = shipped_models(path)
-        for folder in (MADE / path,) if shipped is None else (shipped.teachers[path], MADE / path):
+        for folder in (
+            (TRAINED_TEACHERS / path,) if shipped is None else (shipped.teachers[path], TRAINED_TEACHERS / path)
+        ):
             if (folder / "model_index.json").is_file():
                 return folder
     return Path(path) if Path(path).exists() else None

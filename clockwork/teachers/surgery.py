@@ -29,7 +29,7 @@ def without_top_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
         )
     lighter = _shaped(unet, down_block_types=["DownBlock2D", *down[1:]], up_block_types=[*up[:-1], "UpBlock2D"])
     taken = ("down_blocks.0.attentions.", f"up_blocks.{len(up) - 1}.attentions.")
-    _begin_with(lighter, {k: w for k, w in unet.state_dict().items() if not k.startswith(taken)})
+    _assign_weights(lighter, {k: w for k, w in unet.state_dict().items() if not k.startswith(taken)})
     return lighter
 
 
@@ -54,17 +54,17 @@ def with_guidance_input(unet: UNet2DConditionModel, width: int = 256) -> UNet2DC
     conditioned = _shaped(unet, time_cond_proj_dim=width)
     new = conditioned.time_embedding.cond_proj.weight
     zeros = torch.zeros(new.shape, device=unet.device, dtype=unet.dtype)
-    _begin_with(conditioned, {**unet.state_dict(), "time_embedding.cond_proj.weight": zeros})
+    _assign_weights(conditioned, {**unet.state_dict(), "time_embedding.cond_proj.weight": zeros})
     return conditioned
 
 
-def _shaped(unet: UNet2DConditionModel, **changes: Any) -> UNet2DConditionModel:
+def _shaped(unet: UNet2DConditionModel, **feature_change: Any) -> UNet2DConditionModel:
     config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
     with torch.device("meta"):
-        return type(unet).from_config({**config, **changes})
+        return type(unet).from_config({**config, **feature_change})
 
 
-def _begin_with(unet: UNet2DConditionModel, weights: dict[str, Any]) -> None:
+def _assign_weights(unet: UNet2DConditionModel, weights: dict[str, Any]) -> None:
     """Assigns all weights by name; none may be missing, left over or of another shape."""
     wanted = unet.state_dict()
     assert weights.keys() == wanted.keys(), sorted(weights.keys() ^ wanted.keys())

@@ -169,9 +169,9 @@ class Teacher:
             with self.device:  # where diffusers' frequencies are made, too
                 embedding = self.pipe.get_guidance_scale_embedding(scale - 1, width).to(self.unet.dtype)
             return replace(condition, unet_kwargs={**condition.unet_kwargs, "timestep_cond": embedding}), None
-        return condition, self.empty(with_text_emb) if self.passes(guidance) == 2 else None
+        return condition, self.empty(with_text_emb) if self.unet_calls_per_step(guidance) == 2 else None
 
-    def passes(self, guidance: float | Tensor) -> int:
+    def unet_calls_per_step(self, guidance: float | Tensor) -> int:
         """The number of UNet passes per step: two with guidance, unless the UNet is conditioned on the scale."""
         one = self.unet.config.time_cond_proj_dim or (not isinstance(guidance, Tensor) and guidance == 1)
         return 1 if one else 2
@@ -230,7 +230,7 @@ class Teacher:
         ]
         return torch.stack([torch.randn(self.latent_shape, generator=g) for g in numbers]).to(self.device)
 
-    def having(self, name: str, **parts: Any) -> "Teacher":
+    def with_components(self, name: str, **parts: Any) -> "Teacher":
         """Returns a teacher with some parts of the pipeline replaced, such as `unet` or `scheduler`.
 
         Args:

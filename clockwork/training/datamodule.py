@@ -37,10 +37,10 @@ class GenerationBatch:
 class OnlineDataModule(LightningDataModule):
     """Fresh examples every epoch, made of a random part of the items and kept in bounded memory.
 
-    Generation costs far more than a training step, so an epoch sees its examples `repeats` times. They depend on the
-    seed and the epoch alone, so that a resumed run sees what an uninterrupted one would have. Where an epoch's examples
-    are larger than `max_gb`, the epoch is several rounds of generation and training, equal but for one generation
-    batch.
+    Generation costs far more than a training step, so an epoch sees its examples `repeats_per_epoch` times. They depend
+    on the seed and the epoch alone, so that a resumed run sees what an uninterrupted one would have. Where an epoch's
+    examples are larger than `max_gb`, the epoch is several rounds of generation and training, equal but for one
+    generation batch.
 
     With several processes each generates and trains on its share. All have equally many items: the first of an epoch
     are used twice where their number is not a multiple of the processes'.
@@ -49,7 +49,7 @@ class OnlineDataModule(LightningDataModule):
         source: Makes the examples.
         items: Prompts or captioned images.
         per_epoch: Items of one epoch, over all processes.
-        repeats: How often an epoch sees its examples.
+        repeats_per_epoch: How often an epoch sees its examples.
         batch_size: Examples of a training batch, per process.
         generation_batch_size: Items that the teacher works on at once, per process.
         seed: The run's.
@@ -64,7 +64,7 @@ class OnlineDataModule(LightningDataModule):
         source: ExampleSource,
         items: Sequence[Any],
         per_epoch: int = 256,
-        repeats: int = 6,
+        repeats_per_epoch: int = 6,
         batch_size: int = 16,
         generation_batch_size: int = 64,
         seed: int = 0,
@@ -75,7 +75,7 @@ class OnlineDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.items, self.seed, self.validation = source, items, seed, validation
-        self.per_epoch, self.repeats = min(per_epoch, len(items)), repeats
+        self.per_epoch, self.repeats_per_epoch = min(per_epoch, len(items)), repeats_per_epoch
         self.batch_size, self.generation_batch_size = batch_size, generation_batch_size
         self.max_gb, self.group_size = max_gb, source.group_size if grouped else 1
         self.store = ExampleStore(place, self.group_size)
@@ -128,7 +128,9 @@ class OnlineDataModule(LightningDataModule):
         for batches in self.rounds(epoch, rank, ranks):
             blocks = [batch.items for batch in batches for _ in range(batch.work.examples // self.group_size)]
             items = [item for block in blocks for item in block]
-            places = list(shuffled(torch.arange(len(items))[None], self.repeats, self.groups_per_batch, order))
+            places = list(
+                shuffled(torch.arange(len(items))[None], self.repeats_per_epoch, self.groups_per_batch, order)
+            )
             if number < len(places):
                 return [items[place] for place in places[number].tolist()]
             number -= len(places)
@@ -137,7 +139,7 @@ class OnlineDataModule(LightningDataModule):
     def num_steps(self, batches: Sequence[GenerationBatch]) -> int:
         """Training batches of one round."""
         groups = sum(batch.examples for batch in batches) // self.group_size
-        return self.repeats * -(-groups // self.groups_per_batch)
+        return self.repeats_per_epoch * -(-groups // self.groups_per_batch)
 
     @property
     def groups_per_batch(self) -> int:
@@ -168,7 +170,7 @@ class Epoch:
             data.store.clear(largest)
             bar = tqdm(batches, f"epoch {self.epoch}: the teacher's examples", leave=False, disable=self.rank > 0)
             generate(data.source, bar, data.noise_seed(self.epoch), data.store)
-            groups = shuffled(data.store.groups, data.repeats, data.groups_per_batch, order)
+            groups = shuffled(data.store.groups, data.repeats_per_epoch, data.groups_per_batch, order)
             yield from data.store.batches(list(groups))
 
 
@@ -194,16 +196,16 @@ def generate(source: ExampleSource, batches: Iterable[GenerationBatch], seed: in
             store.append(part)
 
 
-def shuffled(groups: Tensor, repeats: int, groups_per_batch: int, order: torch.Generator) -> Iterator[Tensor]:
+def shuffled(groups: Tensor, repeats_per_epoch: int, groups_per_batch: int, order: torch.Generator) -> Iterator[Tensor]:
     """Batches of examples' places: all groups in a new order, several times.
 
     Args:
         groups: Places of examples that belong together, `group size × groups`.
-        repeats: How often every group comes.
+        repeats_per_epoch: How often every group comes.
         groups_per_batch: Groups of a batch; the last batch of a repeat may have fewer.
         order: Draws the orders.
     """
-    for _ in range(repeats):
+    for _ in range(repeats_per_epoch):
         for chosen in torch.randperm(groups.shape[1], generator=order).split(groups_per_batch):
             yield groups[:, chosen].flatten()
 

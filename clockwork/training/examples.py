@@ -42,11 +42,11 @@ class AdaptorSource(ExampleSource):
     """
 
     def __init__(self, sampler: Sampler) -> None:
-        if not sampler.schedule.adaptor_steps(sampler.calls):
+        if not sampler.schedule.adaptor_steps(sampler.num_unet_calls):
             raise UserError(f"schedule {sampler.schedule} has no adaptor steps to train on: use schedule=clock2")
         self.sampler = sampler
-        self.adaptor_steps = sampler.schedule.adaptor_steps(sampler.calls)
-        self.group_size = sampler.teacher.passes(sampler.guidance)
+        self.adaptor_steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
+        self.group_size = sampler.teacher.unet_calls_per_step(sampler.guidance)
         self.reads_text = sampler.adaptor is None or "text_emb" in sampler.adaptor.inputs
 
     @cached_property
@@ -72,7 +72,7 @@ def feature_shapes(sampler: Sampler) -> tuple[tuple[torch.Size, torch.Size, torc
     return (high.r_in.shape[1:], r_out, r_out), e.t_emb.shape[1:]
 
 
-class Unrolled(AdaptorSource):
+class TrajectoryExamples(AdaptorSource):
     """Examples of captions: `data=trajectories`.
 
     Args:
@@ -89,7 +89,7 @@ class Unrolled(AdaptorSource):
         self.own = sampler.adaptor if features == "own" else None
 
     def work(self, seed: int, batch_id: int) -> Work:
-        return Work(self.group_size * len(self.adaptor_steps), self.group_size * self.sampler.calls)
+        return Work(self.group_size * len(self.adaptor_steps), self.group_size * self.sampler.num_unet_calls)
 
     def parts(self, items: Sequence[Prompt], seed: int, batch_id: int) -> Iterator[AdaptorExample]:
         return unroll(self.sampler, items, seed, self.own, self.reads_text)

@@ -15,7 +15,7 @@ from clockwork.training.examples import AdaptorExample, AdaptorSource, text_emb_
 from clockwork.training.source import Work
 
 
-class NoisedPairs(AdaptorSource):
+class NoisedExamples(AdaptorSource):
     """Examples of images: `data=noised`. One per image and adaptor step, both halves of guidance: as many as a
     roll-out gives, so that the two compare like for like."""
 

@@ -24,7 +24,7 @@ class Plan:
 
     epochs: int
     sets: int  # of examples, of the epoch that has most: more than one where they do not fit at once
-    unet_passes: int  # the teacher's; each of guidance's two is one
+    unet_calls: int  # the teacher's; each of guidance's two is one
     steps: int  # of the optimiser
     teacher_flops: int
     training_flops: int  # forward and backward of what is trained
@@ -34,7 +34,7 @@ class Plan:
 
     def __str__(self) -> str:
         rows = [
-            ("teacher passes", f"{self.unet_passes:,}", f"{self.unet_passes // self.epochs:,} per epoch"),
+            ("teacher passes", f"{self.unet_calls:,}", f"{self.unet_calls // self.epochs:,} per epoch"),
             ("optimiser steps", f"{self.steps:,}", f"{self.steps // self.epochs:,} per epoch"),
             ("teacher FLOPs", with_prefix(self.teacher_flops, "FLOPs"), ""),
             ("training FLOPs", with_prefix(self.training_flops, "FLOPs"), "forward and backward"),
@@ -45,11 +45,11 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """Of one training example, and of what is trained."""
 
-    teacher_pass_flops: int  # of one pass at batch 1
-    loss_passes: int  # the teacher's, each time the example is seen
+    teacher_call_flops: int  # of one pass at batch 1
+    unet_calls_per_loss: int  # the teacher's, each time the example is seen
     flops: int  # forward and backward of what is trained
     weights_bytes: int  # of what is trained
     result_bytes: int
@@ -68,7 +68,7 @@ def adaptor_plan(sampler: Sampler, data: OnlineDataModule, epochs: int, ranks: i
     assert sampler.adaptor is not None
     full, _ = step_flops(sampler)
     weights = weights_bytes(sampler.adaptor)
-    cost = Cost(full.full, 0, (1 + BACKWARD) * adaptor_flops(sampler, sampler.adaptor), weights, weights)
+    cost = TrainingCost(full.full, 0, (1 + BACKWARD) * adaptor_flops(sampler, sampler.adaptor), weights, weights)
     return plan(data, cost, epochs, ranks, ema)
 
 
@@ -93,30 +93,30 @@ def unet_plan(
         epochs, ranks, ema: As in `adaptor_plan`.
     """
     frozen, trained = (step_flops(which)[0].full for which in (sampler, student))
-    teacher_passes, student_passes = objective.passes_per_example(sampler.teacher, guided)
+    teacher_passes, student_passes = objective.unet_calls_per_example(sampler.teacher, guided)
     weights = weights_bytes(student.teacher.unet)
     modules = student.teacher.pipe.components.values()
     result = sum(weights_bytes(module) for module in modules if isinstance(module, nn.Module))
-    cost = Cost(frozen, teacher_passes, (1 + BACKWARD) * student_passes * trained, weights, result)
+    cost = TrainingCost(frozen, teacher_passes, (1 + BACKWARD) * student_passes * trained, weights, result)
     return plan(data, cost, epochs, ranks, ema)
 
 
-def plan(data: OnlineDataModule, cost: Cost, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
+def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
     """The plan of `epochs` epochs. A checkpoint holds the weights, Adam's two moments and the average; there are two
     where training is validated."""
     rounds = [data.rounds(epoch, 0, ranks) for epoch in range(epochs)]
     sets = [part for epoch in rounds for part in epoch]
     examples = [sum(batch.examples for batch in part) for part in sets]
-    seen = ranks * data.repeats * sum(examples)
-    generated = ranks * sum(len(batch.items) * batch.work.unet_passes for part in sets for batch in part)
-    passes = generated + cost.loss_passes * seen
+    seen = ranks * data.repeats_per_epoch * sum(examples)
+    generated = ranks * sum(len(batch.items) * batch.work.unet_calls for part in sets for batch in part)
+    passes = generated + cost.unet_calls_per_loss * seen
     checkpoints = 2 if data.validation else 1
     return Plan(
         epochs=epochs,
         sets=max(map(len, rounds)),
-        unet_passes=passes,
+        unet_calls=passes,
         steps=sum(map(data.num_steps, sets)),
-        teacher_flops=passes * cost.teacher_pass_flops,
+        teacher_flops=passes * cost.teacher_call_flops,
         training_flops=seen * cost.flops,
         examples_bytes=max(examples) * data.source.example_bytes(),
         checkpoint_bytes=checkpoints * (4 if ema else 3) * cost.weights_bytes,

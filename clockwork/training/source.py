@@ -13,7 +13,7 @@ class Work:
     """What one prompt or image gives and costs."""
 
     examples: int
-    unet_passes: int  # each of guidance's two is one
+    unet_calls: int  # each of guidance's two is one
 
 
 class ExampleSource(ABC):

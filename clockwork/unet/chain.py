@@ -29,21 +29,21 @@ class Layer:
 
     Attributes:
         block: The diffusers block that the layer belongs to.
-        index: The block's index in `unet.down_blocks` or `unet.up_blocks`.
+        block_index: The block's index in `unet.down_blocks` or `unet.up_blocks`.
         resnet: The resnet, or None if the layer is a sampler.
         attention: The transformer that follows the resnet, if any.
         sampler: The down- or upsampler, or None if the layer is a resnet.
-        last: Whether this is the last resnet of its block.
-        ends: Whether this is the last layer of its block.
+        is_last_resnet: Whether this is the last resnet of its block.
+        is_last_layer: Whether this is the last layer of its block.
     """
 
     block: Any
-    index: int
+    block_index: int
     resnet: Any = None
     attention: Any = None
     resampler: Any = None
-    last: bool = False
-    ends: bool = False
+    is_last_resnet: bool = False
+    is_last_layer: bool = False
 
 
 def _layers(blocks: Any, attribute_name: str) -> list[Layer]:
@@ -54,8 +54,10 @@ def _layers(blocks: Any, attribute_name: str) -> list[Layer]:
         resamplers = getattr(block, attribute_name) or []
         for i, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True), 1):
             last = i == len(block.resnets)
-            layers.append(Layer(block, index, resnet, attention, last=last, ends=last and not len(resamplers)))
-        layers.extend(Layer(block, index, resampler=resampler, ends=True) for resampler in resamplers)
+            layers.append(
+                Layer(block, index, resnet, attention, is_last_resnet=last, is_last_layer=last and not len(resamplers))
+            )
+        layers.extend(Layer(block, index, resampler=resampler, is_last_layer=True) for resampler in resamplers)
     return layers
 
 
@@ -74,7 +76,7 @@ class Chain:
     up: tuple[Layer, ...]
 
     @classmethod
-    def of(cls, unet: UNet2DConditionModel) -> "Chain":
+    def from_unet(cls, unet: UNet2DConditionModel) -> "Chain":
         """Flattens a UNet into a chain that refers to the UNet's own modules.
 
         Args:
@@ -109,7 +111,7 @@ class Cut:
     up: int
 
     @classmethod
-    def named(cls, name: str, chain: Chain) -> "Cut":
+    def parse(cls, name: str, chain: Chain) -> "Cut":
         """Resolves the name of a cut for a given chain.
 
         Names count from the ends of the chain, so the same name works on every UNet:
@@ -125,7 +127,7 @@ class Cut:
             chain: The chain of the UNet to split.
 
         Returns:
-            The cut. Its numbers are not validated; see `check`.
+            The cut. Its numbers are not validated; see `validate`.
 
         Raises:
             UserError: If the name is unknown or this UNet has too few levels for it.
@@ -135,9 +137,9 @@ class Cut:
         if layer := re.fullmatch(r"layer([1-9]\d*)", name):
             return cls(int(layer[1]) - 1, int(layer[1]))
         if stage := re.fullmatch(r"stage([1-9]\d*)(_upsampled)?", name):
-            levels, last_block = int(stage[1]), chain.up[-1].index
-            down = sum(layer.index < levels for layer in chain.down)
-            up = sum(layer.index > last_block - levels for layer in chain.up)
+            levels, last_block = int(stage[1]), chain.up[-1].block_index
+            down = sum(layer.block_index < levels for layer in chain.down)
+            up = sum(layer.block_index > last_block - levels for layer in chain.up)
             if levels <= last_block:
                 return cls(down, up + (stage[2] is None))
         raise UserError(
@@ -145,7 +147,7 @@ class Cut:
             "or two numbers such as 3,4"
         )
 
-    def check(self, chain: Chain) -> None:
+    def validate(self, chain: Chain) -> None:
         """Checks that the cut fits a chain.
 
         Args:
@@ -160,13 +162,13 @@ class Cut:
                 f"{self} does not fit a UNet with {len(chain.down)} down and {len(chain.up)} up layers: "
                 f"choose down from 0 to {len(chain.down)} and up from 1 to {len(chain.up)}"
             )
-        if self.kept_skips(chain) > self.down + 1:
+        if self.num_kept_skips(chain) > self.down + 1:
             raise UserError(
-                f"{self} keeps {self.kept_skips(chain)} up layers that read a skip connection, but only "
+                f"{self} keeps {self.num_kept_skips(chain)} up layers that read a skip connection, but only "
                 f"{self.down + 1} skip connections: raise down or lower up"
             )
 
-    def kept_skips(self, chain: Chain) -> int:
+    def num_kept_skips(self, chain: Chain) -> int:
         """Counts the skip connections that the kept up layers read.
 
         Args:

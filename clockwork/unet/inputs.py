@@ -10,35 +10,35 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedInputs:
     """The inputs of one UNet call after embedding: what every layer of the chain reads.
 
     Attributes:
         sample: The input of `conv_in`, `batch × channels × height × width`.
         t_emb: The UNet's time embedding with class and added conditions, after its activation, `batch × width`.
-        text: Text features for cross-attention, `batch × tokens × width`; with an image prompt (IP-Adapter) a tuple
-            of them and the image's features.
-        attention: Further keyword arguments of attention: masks and `cross_attention_kwargs`.
+        encoder_hidden_states: Text features for cross-attention, `batch × tokens × width`; with an image prompt
+            (IP-Adapter) a tuple of them and the image's features.
+        attention_kwargs: Further keyword arguments of attention: masks and `cross_attention_kwargs`.
         lora_scale: The `scale` of `cross_attention_kwargs`, which is applied to LoRA layers.
-        controlnet: ControlNet's residuals, one per skip connection.
-        controlnet_middle: ControlNet's residual of the middle block.
-        t2i: T2I-Adapter's residuals, one per down block and optionally one for the middle block.
-        forced_sizes: Whether upsamplers need the size of the next skip connection, because a side of the sample is
-            not a multiple of the UNet's total downsampling factor.
+        controlnet_residuals: ControlNet's residuals, one per skip connection.
+        controlnet_mid_residual: ControlNet's residual of the middle block.
+        t2i_residuals: T2I-Adapter's residuals, one per down block and optionally one for the middle block.
+        force_upsample_size: Whether upsamplers need the size of the next skip connection, because a side of the
+            sample is not a multiple of the UNet's total downsampling factor.
     """
 
     sample: Tensor
     t_emb: Tensor
-    text: Any
-    attention: dict[str, Any]
+    encoder_hidden_states: Any
+    attention_kwargs: dict[str, Any]
     lora_scale: float = 1.0
-    controlnet: tuple[Tensor, ...] = ()
-    controlnet_middle: Tensor | None = None
-    t2i: tuple[Tensor, ...] = ()
-    forced_sizes: bool = False
+    controlnet_residuals: tuple[Tensor, ...] = ()
+    controlnet_mid_residual: Tensor | None = None
+    t2i_residuals: tuple[Tensor, ...] = ()
+    force_upsample_size: bool = False
 
 
-def embed_inputs(unet: UNet2DConditionModel, arguments: Mapping[str, Any]) -> Embedded:
+def embed_inputs(unet: UNet2DConditionModel, arguments: Mapping[str, Any]) -> EmbeddedInputs:
     """Embeds the arguments of a UNet call.
 
     Args:
@@ -62,7 +62,7 @@ def embed_inputs(unet: UNet2DConditionModel, arguments: Mapping[str, Any]) -> Em
     text = unet.process_encoder_hidden_states(encoder_hidden_states=text, added_cond_kwargs=added)
     attention, lora_scale = _attention(unet, arguments, sample.dtype)
     t_emb = t_emb if unet.time_embed_act is None else unet.time_embed_act(t_emb)
-    return Embedded(sample, t_emb, text, attention, lora_scale, *_residuals(arguments), forced_sizes)
+    return EmbeddedInputs(sample, t_emb, text, attention, lora_scale, *_residuals(arguments), forced_sizes)
 
 
 def _time_embedding(unet: UNet2DConditionModel, sample: Tensor, arguments: Mapping[str, Any]) -> Tensor:

@@ -13,11 +13,11 @@ from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor
 
 from clockwork.unet.chain import Chain, Cut, Layer
-from clockwork.unet.inputs import Embedded, embed_inputs
+from clockwork.unet.inputs import EmbeddedInputs, embed_inputs
 
 
 @dataclass(frozen=True)
-class HighIn:
+class HighResFeatures:
     """The output of the kept down layers.
 
     Attributes:
@@ -42,16 +42,16 @@ class SplitUNet:
 
     Args:
         unet: The UNet to split.
-        cut: A cut, or the name of one (see `Cut.named`).
+        cut: A cut, or the name of one (see `Cut.parse`).
 
     Raises:
         UserError: If the UNet has unknown blocks, or the cut is unknown or does not fit.
     """
 
     def __init__(self, unet: UNet2DConditionModel, cut: Cut | str = "stage1") -> None:
-        self.unet, self.chain = unet, Chain.of(unet)
-        self.cut = Cut.named(cut, self.chain) if isinstance(cut, str) else cut
-        self.cut.check(self.chain)
+        self.unet, self.chain = unet, Chain.from_unet(unet)
+        self.cut = Cut.parse(cut, self.chain) if isinstance(cut, str) else cut
+        self.cut.validate(self.chain)
         self._signature = inspect.signature(type(unet).forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -75,7 +75,7 @@ class SplitUNet:
         dtype: torch.dtype = self.unet.conv_in.weight.dtype
         return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else self.unet.dtype
 
-    def embed(self, *args: Any, **kwargs: Any) -> Embedded:
+    def embed(self, *args: Any, **kwargs: Any) -> EmbeddedInputs:
         """Embeds the inputs of a UNet call.
 
         Args:
@@ -89,7 +89,7 @@ class SplitUNet:
         call.apply_defaults()
         return embed_inputs(self.unet, call.arguments)
 
-    def high_in(self, embedded: Embedded) -> HighIn:
+    def high_in(self, embedded: EmbeddedInputs) -> HighResFeatures:
         """Runs `conv_in` and the kept down layers.
 
         Args:
@@ -102,7 +102,7 @@ class SplitUNet:
             sample = self.unet.conv_in(embedded.sample)
             return self._down(sample, (sample,), self.chain.down[: self.cut.down], embedded)
 
-    def low(self, high: HighIn, embedded: Embedded) -> Tensor:
+    def low(self, high: HighResFeatures, embedded: EmbeddedInputs) -> Tensor:
         """Runs the low-res path: the remaining down layers, the middle block, and the up layers before the cut.
 
         Args:
@@ -117,7 +117,7 @@ class SplitUNet:
             sample = self._middle(low.r_in, embedded)
             return self._up(sample, low.skips, self.chain.up[: len(self.chain.up) - self.cut.up], embedded)
 
-    def high_out(self, r_out: Tensor, high: HighIn, embedded: Embedded) -> Tensor:
+    def high_out(self, r_out: Tensor, high: HighResFeatures, embedded: EmbeddedInputs) -> Tensor:
         """Runs the kept up layers and the output convolution.
 
         Args:
@@ -130,53 +130,60 @@ class SplitUNet:
         """
         with self._scaled_lora(embedded):
             kept = self.chain.up[len(self.chain.up) - self.cut.up :]
-            sample = self._up(r_out, high.skips[: self.cut.kept_skips(self.chain)], kept, embedded)
+            sample = self._up(r_out, high.skips[: self.cut.num_kept_skips(self.chain)], kept, embedded)
             if self.unet.conv_norm_out:
                 sample = self.unet.conv_act(self.unet.conv_norm_out(sample))
             return self.unet.conv_out(sample)
 
-    def _down(self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: Embedded) -> HighIn:
+    def _down(
+        self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: EmbeddedInputs
+    ) -> HighResFeatures:
         """Runs down layers, and appends the output of each to the skip connections."""
         for layer in layers:
             sample = layer.resampler(sample) if layer.resnet is None else _resnet(layer, sample, embedded)
             # T2I-Adapter's residual is added before the downsampler if the block has attention, else after it.
             has_attention = getattr(layer.block, "has_cross_attention", False)
-            adds_residual = layer.last if has_attention else layer.ends
-            if adds_residual and layer.index < len(embedded.t2i):
-                sample = sample + embedded.t2i[layer.index]
+            adds_residual = layer.is_last_resnet if has_attention else layer.is_last_layer
+            if adds_residual and layer.block_index < len(embedded.t2i_residuals):
+                sample = sample + embedded.t2i_residuals[layer.block_index]
             skips += (sample,)
-        return HighIn(sample, skips)
+        return HighResFeatures(sample, skips)
 
-    def _middle(self, sample: Tensor, embedded: Embedded) -> Tensor:
+    def _middle(self, sample: Tensor, embedded: EmbeddedInputs) -> Tensor:
         """Runs the middle block, if there is one, and adds the residuals of T2I-Adapter and ControlNet."""
         if self.chain.middle is not None:
             sample = self.chain.middle(
-                sample, embedded.t_emb, encoder_hidden_states=embedded.text, **embedded.attention
+                sample,
+                embedded.t_emb,
+                encoder_hidden_states=embedded.encoder_hidden_states,
+                **embedded.attention_kwargs,
             )
-            residual = embedded.t2i[len(self.unet.down_blocks) :]
+            residual = embedded.t2i_residuals[len(self.unet.down_blocks) :]
             if residual and residual[0].shape == sample.shape:  # T2I-Adapter-XL
                 sample = sample + residual[0]
-        if embedded.controlnet_middle is not None:
-            sample = sample + embedded.controlnet_middle
+        if embedded.controlnet_mid_residual is not None:
+            sample = sample + embedded.controlnet_mid_residual
         return sample
 
-    def _up(self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: Embedded) -> Tensor:
+    def _up(
+        self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: EmbeddedInputs
+    ) -> Tensor:
         """Runs up layers; each resnet consumes the last skip connection that is left."""
         skips_left = list(enumerate(skips))
         for layer in layers:
             if layer.resnet is None:
-                size = skips_left[-1][1].shape[2:] if embedded.forced_sizes else None
+                size = skips_left[-1][1].shape[2:] if embedded.force_upsample_size else None
                 sample = layer.resampler(sample, size)
                 continue
             i, skip = skips_left.pop()
-            if embedded.controlnet:
-                skip = skip + embedded.controlnet[i]
+            if embedded.controlnet_residuals:
+                skip = skip + embedded.controlnet_residuals[i]
             sample, skip = _freeu(layer.block, sample, skip)
             sample = _resnet(layer, torch.cat([sample, skip], dim=1), embedded)
         return sample
 
     @contextmanager
-    def _scaled_lora(self, embedded: Embedded) -> Iterator[None]:
+    def _scaled_lora(self, embedded: EmbeddedInputs) -> Iterator[None]:
         """Applies LoRA's scale within the context, as `UNet2DConditionModel.forward` does during a call."""
         if not USE_PEFT_BACKEND or embedded.lora_scale == 1.0:
             yield
@@ -188,13 +195,13 @@ class SplitUNet:
             unscale_lora_layers(self.unet, embedded.lora_scale)
 
 
-def _resnet(layer: Layer, sample: Tensor, embedded: Embedded) -> Tensor:
+def _resnet(layer: Layer, sample: Tensor, embedded: EmbeddedInputs) -> Tensor:
     """Runs a layer's resnet, and its attention if it has one."""
     sample = layer.resnet(sample, embedded.t_emb)
     if layer.attention is None:
         return sample
     attended: Tensor = layer.attention(
-        sample, encoder_hidden_states=embedded.text, return_dict=False, **embedded.attention
+        sample, encoder_hidden_states=embedded.encoder_hidden_states, return_dict=False, **embedded.attention_kwargs
     )[0]
     return attended
 

@@ -83,7 +83,7 @@ def _point(figure: str, spec: Spec, columns: Sequence[str], sizes: RealSize) -> 
     clocked = point.adaptor != "none"
     if "tflops" in columns:
         yield from _lines(figure, row, "tflops", sizes.image(point))
-    full, adaptor = sizes.passes(point.architecture, point.cut, point.adaptor)
+    full, adaptor = sizes.full_and_adaptor_flops(point.architecture, point.cut, point.adaptor)
     single_pass = adaptor if clocked else full
     if "gflops" in columns:
         yield from _lines(figure, row, "gflops", single_pass)
@@ -99,7 +99,7 @@ def _point(figure: str, spec: Spec, columns: Sequence[str], sizes: RealSize) -> 
 def _editing(figure: str, spec: Spec, sizes: RealSize) -> Iterator[Line]:
     """Yields Figures 6 and 15 as the edits run, and for Figure 6 also equations 4 to 6 in every reading."""
     for point in spec["points"]:
-        full, adaptor = sizes.passes("sd15", adaptor=point["adaptor"])
+        full, adaptor = sizes.full_and_adaptor_flops("sd15", adaptor=point["adaptor"])
         clock = Schedule.parse(point["schedule"]).period if point["adaptor"] != "none" else 1
         for steps in spec["inversion_steps"]:
             row = f"{point['row']}, {steps} inversion steps"
@@ -132,9 +132,13 @@ def _passes(sizes: RealSize) -> Iterator[Line]:
     for architecture in ("sd15", "efficient", "distilled", "bk_sdm_base", "bk_sdm_small", "bk_sdm_tiny"):
         cuts = SD15_CUTS if architecture == "sd15" else ("stage1",)
         is_papers = architecture in ("sd15", "efficient", "distilled")  # a model that the paper runs with Clockwork
-        passes = {"full pass": sizes.passes(architecture, "stage1", "identity" if is_papers else "none")[0]}
+        passes = {
+            "full pass": sizes.full_and_adaptor_flops(architecture, "stage1", "identity" if is_papers else "none")[0]
+        }
         if is_papers:
-            passes |= {f"identity pass, {cut}": sizes.passes(architecture, cut, "identity")[1] for cut in cuts}
+            passes |= {
+                f"identity pass, {cut}": sizes.full_and_adaptor_flops(architecture, cut, "identity")[1] for cut in cuts
+            }
         for name, flops in passes.items():
             for convention_name in ("macs", "paper", "full"):
                 ours = getattr(flops, convention_name)

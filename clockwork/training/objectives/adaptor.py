@@ -15,7 +15,7 @@ from clockwork.training.objectives.base import Objective
 
 
 @final
-class Distillation(Objective):
+class AdaptorDistillation(Objective):
     """Trains an adaptor; the loss is computed in float32 whatever the precision of the teacher and of training.
 
     Guidance runs every step twice and pushes the two apart: `e₋ + guidance × (e₊ − e₋)` of their errors reaches the

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from clockwork.teachers import Condition, Teacher
 from clockwork.training.epoch_means import EpochMeans, Figure
-from clockwork.training.latents import States
+from clockwork.training.latents import NoisyLatents
 
 MakeOptimizer: TypeAlias = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
 MakeScheduler: TypeAlias = Callable[[Optimizer], LRScheduler]
@@ -100,7 +100,7 @@ class UNetDistillation(Objective):
         training: `Objective`'s.
     """
 
-    step_stride = 1  # which steps of the teacher's roll-outs are trained on: `latents.Visits.every`
+    step_stride = 1  # which steps of the teacher's roll-outs are trained on: `latents.LatentSource.step_stride`
 
     def __init__(
         self, teacher: Teacher, unet: UNet2DConditionModel, steps: int, guided: bool = True, **training: Any
@@ -121,23 +121,23 @@ class UNetDistillation(Objective):
 
     @classmethod
     @abstractmethod
-    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+    def unet_calls_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
         """The passes that the loss of one example takes: the teacher's, and of the UNet in training."""
 
     @abstractmethod
-    def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
+    def losses(self, states: NoisyLatents, untrained: bool) -> tuple[Tensor, Tensor | None]:
         """The loss in float32, and with `untrained` what it was for the UNet that training began with."""
 
-    def training_step(self, states: States, number: int) -> Tensor:
+    def training_step(self, states: NoisyLatents, number: int) -> Tensor:
         loss, untrained = self.losses(states, untrained=number % 10 == 0)
         self.means.add(_figures(states, loss, untrained))
         return loss
 
-    def validation_step(self, states: States) -> None:
+    def validation_step(self, states: NoisyLatents) -> None:
         self.validation_means.add(_figures(states, *self.losses(states, untrained=True)))
 
 
-def _figures(states: States, loss: Tensor, untrained: Tensor | None) -> dict[str, Figure]:
+def _figures(states: NoisyLatents, loss: Tensor, untrained: Tensor | None) -> dict[str, Figure]:
     """The loss, and the loss that training began with: it earns the difference."""
     losses = {"loss": loss} if untrained is None else {"loss": loss, "untrained": untrained}
     return {name: Figure(value.expand(len(states))) for name, value in losses.items()}

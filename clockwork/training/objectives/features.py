@@ -12,7 +12,7 @@ from torch import Tensor
 from clockwork.sampling.guidance import cfg_batch
 from clockwork.teachers import Teacher
 from clockwork.teachers.surgery import without_top_attention
-from clockwork.training.latents import States
+from clockwork.training.latents import NoisyLatents
 from clockwork.training.objectives.base import UNetDistillation, frozen, mean_square, predict
 
 
@@ -40,11 +40,11 @@ class FeatureDistillation(UNetDistillation):
         return copy.deepcopy(without_top_attention(teacher.unet)).float()
 
     @classmethod
-    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+    def unet_calls_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
         passes = 2 if guided and teacher.unet.config.time_cond_proj_dim is None else 1
         return passes, passes
 
-    def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
+    def losses(self, states: NoisyLatents, untrained: bool) -> tuple[Tensor, Tensor | None]:
         scale = states.guidance if self.guided else 1.0
         with frozen(states.latents.device), leaving_blocks(self.teacher.unet) as theirs:
             condition = cfg_batch(*self.teacher.conditions(list(states.captions), scale, with_text_emb=False))

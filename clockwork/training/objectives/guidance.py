@@ -11,7 +11,7 @@ from clockwork.errors import UserError
 from clockwork.sampling.guidance import apply_guidance, cfg_batch
 from clockwork.teachers import Teacher
 from clockwork.teachers.surgery import with_guidance_input
-from clockwork.training.latents import States
+from clockwork.training.latents import NoisyLatents
 from clockwork.training.objectives.base import UNetDistillation, frozen, mean_square, predict
 
 
@@ -21,7 +21,7 @@ class Guidance(UNetDistillation):
 
     def __init__(self, teacher: Teacher, unet: UNet2DConditionModel, steps: int, **training: Any) -> None:
         super().__init__(teacher, unet, steps, **training)
-        self.student = teacher.having(teacher.name, unet=unet)  # says what a pass is given
+        self.student = teacher.with_components(teacher.name, unet=unet)  # says what a pass is given
         self.unet.train().requires_grad_(True)
 
     @classmethod
@@ -35,17 +35,17 @@ class Guidance(UNetDistillation):
         return copy.deepcopy(with_guidance_input(teacher.unet)).float()
 
     @classmethod
-    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+    def unet_calls_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
         return 2, 1
 
-    def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
+    def losses(self, states: NoisyLatents, untrained: bool) -> tuple[Tensor, Tensor | None]:
         with frozen(states.latents.device):
             target, without = self.target(states)
             condition, _ = self.student.conditions(list(states.captions), states.guidance, with_text_emb=False)
         loss = mean_square(predict(self.unet, states.latents, states.timestep, condition), target)
         return loss, mean_square(without, target)  # it began as the teacher's one pass with the prompt
 
-    def target(self, states: States) -> tuple[Tensor, Tensor]:
+    def target(self, states: NoisyLatents) -> tuple[Tensor, Tensor]:
         """The roll-out's own guidance of two passes, each with its scale; and the pass with the prompt alone."""
         both = cfg_batch(*self.teacher.conditions(list(states.captions), states.guidance, with_text_emb=False))
         latents, t = (torch.cat([x, x]) for x in (states.latents, states.timestep))

@@ -9,7 +9,7 @@ from torch import Tensor
 from clockwork.errors import UserError
 from clockwork.teachers import Condition, Teacher
 from clockwork.training.ddim import DDIM
-from clockwork.training.latents import States
+from clockwork.training.latents import NoisyLatents
 from clockwork.training.objectives.base import UNetDistillation, frozen, predict
 
 
@@ -29,24 +29,24 @@ class Progressive(UNetDistillation):
     def check_teacher(cls, teacher: Teacher) -> Teacher:
         """On timesteps that begin at pure noise ("trailing"), as few steps must, and as halving them needs: every
         second one of 2N is one of N."""
-        if teacher.passes(teacher.guidance) != 1:
+        if teacher.unet_calls_per_step(teacher.guidance) != 1:
             raise UserError(
                 f"teacher {teacher.name} takes two passes a step: run objective=guidance first, or say "
                 "teacher.guidance=1 to distil it without guidance"
             )
         DDIM(teacher.noise_schedule)
         scheduler = DDIMScheduler.from_config(teacher.noise_schedule, timestep_spacing="trailing", clip_sample=False)
-        return teacher.having(teacher.name, scheduler=scheduler)
+        return teacher.with_components(teacher.name, scheduler=scheduler)
 
     @classmethod
     def init_student(cls, teacher: Teacher) -> UNet2DConditionModel:
         return copy.deepcopy(teacher.unet).float()
 
     @classmethod
-    def passes_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
+    def unet_calls_per_example(cls, teacher: Teacher, guided: bool) -> tuple[int, int]:
         return 2, 1
 
-    def losses(self, states: States, untrained: bool) -> tuple[Tensor, Tensor | None]:
+    def losses(self, states: NoisyLatents, untrained: bool) -> tuple[Tensor, Tensor | None]:
         z, t = states.latents.float(), states.timestep.long()
         with frozen(z.device):
             condition, _ = self.teacher.conditions(list(states.captions), states.guidance, with_text_emb=False)
