@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.adaptors import POINT, SMALL
 from torch import Tensor, nn
 
 from clockwork.adaptors import (
@@ -24,8 +25,6 @@ from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 
 SD15 = FeatureDims(r_in=320, r_out=640, t_emb=1280, text_emb=1024)
-SMALL = FeatureDims(r_in=8, r_out=12, t_emb=16, text_emb=10)
-POINT = OperatingPoint("miniature", "abc", "2,3", "clock2", "dpm++", 8, 3.0, 32)
 
 
 def features(size: tuple[int, int] = (9, 7)) -> tuple[Tensor, Tensor, Tensor, Tensor]:

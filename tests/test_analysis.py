@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_unet
-from test_scripts import run
+from helpers.commands import run
+from helpers.models import small_unet
 from torch import Tensor
 
 from clockwork.analysis.drift import drift, feature_change

@@ -14,7 +14,7 @@ import test_pipeline_text
 import test_pipeline_threads
 import test_split
 import test_step_tracking
-from pipelines import KINDS
+from helpers.pipelines import KINDS
 
 ROOT = Path(__file__).parent.parent
 MODULES = (

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import ROOT, answers_in_one_sentence, run
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from test_scripts import ROOT, answers_in_one_sentence, run
 
 from clockwork.experiments.configs import compose_config
 

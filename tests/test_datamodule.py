@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import small_teacher
+from helpers.models import small_teacher
 from torch import Tensor
 
 from clockwork.adaptors import ResNet

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import ROOT, run
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
-from test_scripts import ROOT, run
 
 import clockwork
 from clockwork.adaptors import KINDS

@@ -1,43 +1,30 @@
 """Inversion and Plug-and-Play against their own mathematics, the authors' map, and a plain way of computing them."""
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from conftest import small_inputs, small_unet
 from diffusers import UNet2DConditionModel
+from helpers.editing import PICTURE, SOURCE, editor
+from helpers.models import small_inputs, small_unet
 from torch import Tensor, nn
 
 from clockwork.adaptors import FeatureDims, Identity
-from clockwork.editing.edit import Editor
 from clockwork.editing.injection import Injection, injected_layers, injecting, recording
 from clockwork.editing.inversion import invert
 from clockwork.editing.plug_and_play import PlugAndPlay
 from clockwork.flops.cost import step_flops
 from clockwork.flops.counter import count_flops
 from clockwork.flops.editing import editing
-from clockwork.miniature import scenes
 from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher
 from clockwork.unet.split import SplitUNet
 
-SOURCE = scenes.scene("test", 0)
 TARGET = SOURCE.recoloured("cyan").caption
-PICTURE = torch.from_numpy(scenes.draw(SOURCE)).permute(2, 0, 1)
-
-
-def editor(teacher: Teacher, inversion: int = 8, generation: int = 4, clock: str = "full", **settings: Any) -> Editor:
-    split = SplitUNet(teacher.unet)
-    adaptor = None if clock == "full" else Identity(feature_dims(teacher, "stage1"))
-    name = "none" if adaptor is None else "identity"
-    sampler = Sampler(teacher, split, Schedule.parse(clock), "ddim", generation, 3.0, adaptor, name)
-    return Editor(replace(sampler, solver="ddim_inverse", steps=inversion, guidance=1.0), sampler, **settings)
 
 
 def test_injected_layers_are_the_authors() -> None:

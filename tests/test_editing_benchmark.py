@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from helpers.editing import editor
 from PIL import Image
-from test_editing import editor
 from timm.models import save_for_hf
 
 from clockwork.data.image_io import read_image, squared, write_image

@@ -1,60 +1,19 @@
 """The training loop: figures, averaged weights, the weights that are kept, stops; on random features, in a second."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningDataModule, Trainer, seed_everything
+from helpers.training_loop import BATCHES, QUIET, VALIDATED, Examples, batch, module, run
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from clockwork.adaptors import FeatureDims, ResNet
 from clockwork.errors import UserError
 from clockwork.training.callbacks import StopWhenNotFinite
-from clockwork.training.examples import AdaptorExample
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
-
-QUIET = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
-SGD = partial(torch.optim.SGD, lr=0.05)
-STEPS = (2, 4)
-
-
-def batch(seed: int, pairs: int = 4) -> AdaptorExample:
-    """Negative halves, then the prompts'; of steps 2 and 4 in turn."""
-    rng = torch.Generator().manual_seed(seed)
-
-    def random(*size: int) -> Tensor:
-        return torch.randn(2 * pairs, *size, generator=rng)
-
-    r_in, before = random(4, 6, 6), random(6, 6, 6)
-    step, half = torch.tensor(STEPS).repeat(pairs), torch.arange(2).repeat_interleave(pairs)
-    return AdaptorExample(r_in, before, random(8), random(5), before + 0.3 * r_in.mean(1, keepdim=True), step, half)
-
-
-class Examples(LightningDataModule):
-    def __init__(self, batches: Sequence[AdaptorExample]) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader([batch(100), batch(101, pairs=2)], batch_size=None)
-
-
-def module(**options: Any) -> AdaptorDistillation:
-    seed_everything(0, verbose=False)
-    adaptor = ResNet(FeatureDims(4, 6, 8, 5), 8, 1)
-    return AdaptorDistillation(adaptor, STEPS, **{"guidance": 3.0, "guided": 1.0, "optimizer": SGD, **options})
-
-
-BATCHES = [batch(seed) for seed in range(3)] + [batch(3, pairs=1)]  # the last is smaller
-VALIDATED: dict[str, Any] = {"monitor": "val/guided_relative_l2"}
 
 
 def weights(trained: AdaptorDistillation) -> dict[str, Tensor]:
@@ -63,12 +22,6 @@ def weights(trained: AdaptorDistillation) -> dict[str, Tensor]:
 
 def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def run(folder: Path, epochs: int = 2, options: dict[str, Any] | None = None, **training: Any) -> AdaptorDistillation:
-    made = module(**(options or {}))
-    fit(made, folder, Examples(BATCHES), max_epochs=epochs, **{**QUIET, **training})
-    return made
 
 
 @pytest.mark.parametrize("interval", [1, 50])

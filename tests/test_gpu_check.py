@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_scripts import run
+from helpers.commands import run
 
 from clockwork.experiments.gpu_check import Stage, StageResult, run_stage, write_report
 

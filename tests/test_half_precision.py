@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.commands import run
 from PIL import Image
 from safetensors import safe_open
-from test_scripts import run
 from torch import Tensor
 from torch.nn.functional import mse_loss
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from browser import CHROMIUM, opened
+from helpers.browser import CHROMIUM, opened
 
 from clockwork.data.image_io import write_image
 from clockwork.reports.adaptors import trained

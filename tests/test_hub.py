@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from test_adaptors import POINT, SMALL
+from helpers.adaptors import POINT, SMALL
 
 import clockwork
 from clockwork.adaptors import ResNet, add_row, read_config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from test_editing import PICTURE, SOURCE, editor
+from helpers.editing import PICTURE, SOURCE, editor
 from torch import Tensor
 
 from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, save_latents, timesteps

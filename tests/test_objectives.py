@@ -7,19 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import small_teacher, small_unet
 from diffusers import DDIMScheduler
+from helpers.models import small_teacher, small_unet
+from helpers.objectives import PROMPTS, sampler
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from clockwork.adaptors import ResNet
 from clockwork.miniature.prompts import scene_images as scenes
-from clockwork.miniature.prompts import scene_prompts
 from clockwork.sampling.denoisers import FullDenoiser
 from clockwork.sampling.guidance import cfg_batch
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.sampling.solvers import make_solver
-from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.surgery import without_top_attention
 from clockwork.training.ddim import DDIM
@@ -30,16 +27,8 @@ from clockwork.training.objectives.base import mean_square, predict
 from clockwork.training.objectives.features import FeatureDistillation, leaving_blocks, relative
 from clockwork.training.objectives.guidance import Guidance
 from clockwork.training.objectives.progressive import Progressive, halvings
-from clockwork.unet.split import SplitUNet
 
 ROOT = Path(__file__).parent.parent
-PROMPTS = scene_prompts("train", 3)
-
-
-def sampler(teacher: Teacher, solver: str = "dpm++", steps: int = 4, schedule: str = "full") -> Sampler:
-    adaptor = None if schedule == "full" else ResNet(feature_dims(teacher, "stage1"), 16, 1)
-    made = SplitUNet(teacher.unet)
-    return Sampler(teacher, made, Schedule.parse(schedule), solver, steps, teacher.guidance, adaptor, "resnet")
 
 
 # --- noised pictures ----------------------------------------------------------------------------------------

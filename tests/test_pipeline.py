@@ -4,18 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines import KINDS, PROMPT, generate, make
+from helpers.pipelines import KINDS, PROMPT, counts, generate, make
 from torch import Tensor
 
 import clockwork
 from clockwork.flops.counter import count_flops
 from clockwork.pipeline.enable import enabled
-
-
-def counts(pipe: Any) -> tuple[int, int]:
-    """Full and adaptor steps of the last call."""
-    steps = enabled(pipe).log.steps
-    return sum(s.full for s in steps), sum(not s.full for s in steps)
 
 
 def without_and_with(pipe: Any, **arguments: Any) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines import GIVEN, generate, miniature_pipeline, random_adaptor
-from test_pipeline import counts
-from test_pipeline_state import reasons, steps
+from helpers.pipelines import GIVEN, counts, generate, miniature_pipeline, random_adaptor, reasons, steps
 
 import clockwork
 from clockwork.adaptors import ResNet

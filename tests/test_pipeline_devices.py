@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
-from pipelines import solver
-from test_pipeline_state import reasons, steps
+from helpers.pipelines import reasons, solver, steps
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import clockwork

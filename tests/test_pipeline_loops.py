@@ -5,27 +5,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from pipelines import make, solver
-from test_pipeline_state import StoppedError, fresh, reasons, steps
+from helpers.pipelines import StoppedError, fresh, loop, make, reasons, solver, steps, texts
 from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled
 from clockwork.pipeline.step_tracking import DISORDER, UNKNOWN
-
-
-def loop(pipe: Any, seed: int, timesteps: Any, text: Tensor, batch: int = 1, barrier: Any = None) -> Any:
-    """A loop of one's own over the UNet, with latents per step; steps wait for those of other threads at `barrier`."""
-    latents = torch.randn(batch, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
-    for t in timesteps:
-        if barrier is not None:
-            barrier.wait()
-        latents = latents - 0.1 * pipe.unet(latents, t, text, return_dict=False)[0]
-        yield latents
-
-
-def texts(count: int) -> list[Tensor]:
-    return [torch.randn(1, 7, 16, generator=torch.Generator().manual_seed(40 + i)) for i in range(count)]
 
 
 def all_of(loops: list[Any]) -> list[Tensor]:

@@ -9,9 +9,7 @@ import accelerate
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
-from pipelines import generate, make, picture, solver
-from test_pipeline import counts
-from test_pipeline_state import fresh, reasons, steps
+from helpers.pipelines import counts, fresh, generate, make, picture, reasons, solver, steps
 from torch import Tensor
 
 import clockwork

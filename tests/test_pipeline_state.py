@@ -6,31 +6,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from pipelines import generate, make, solver
+from helpers.pipelines import StoppedError, fresh, generate, make, reasons, solver, steps
 from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled
 from clockwork.pipeline.step_tracking import CHANGED, UNKNOWN
-
-
-def fresh(name: str = "StableDiffusionPipeline", given_solver: Any = None) -> tuple[Any, dict[str, Any]]:
-    pipe, arguments = make(name, given_solver)
-    clockwork.enable(pipe)
-    return pipe, arguments
-
-
-def steps(pipe: Any) -> str:
-    """The last call's steps: F for full, a for adaptor."""
-    return "".join("F" if step.full else "a" for step in enabled(pipe).log.steps)
-
-
-def reasons(pipe: Any) -> list[str]:
-    return [step.forced_full_reason for step in enabled(pipe).log.steps if step.forced_full_reason]
-
-
-class StoppedError(Exception):
-    pass
 
 
 def stop_after(step: int, **arguments: Any) -> Callable[[Any], None]:

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines import GIVEN, PROMPT, generate, make, miniature_pipeline, random_adaptor
-from test_pipeline import counts
-from test_pipeline_state import reasons, steps
+from helpers.pipelines import GIVEN, PROMPT, counts, generate, make, miniature_pipeline, random_adaptor, reasons, steps
 
 import clockwork
 from clockwork.adaptors import ResNet

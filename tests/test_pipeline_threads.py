@@ -6,9 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from pipelines import generate
-from test_pipeline_loops import loop, texts
-from test_pipeline_state import fresh, steps
+from helpers.pipelines import fresh, generate, loop, steps, texts
 from torch import Tensor
 
 from clockwork.pipeline.enable import enabled

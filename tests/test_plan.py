@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_scripts import run
-from test_tuning import config
+from helpers.commands import config, run
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import wandb
-from test_scripts import run
+from helpers.commands import run
 from wandb.proto import wandb_internal_pb2
 
 from clockwork.data.image_io import write_image

@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from conftest import SHAPES
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from helpers.models import SHAPES
 from torch import Tensor
 
 from clockwork.adaptors import FeatureDims, Identity

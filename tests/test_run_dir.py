@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.commands import config, run
 from omegaconf import DictConfig
-from test_scripts import run
-from test_tuning import config
 
 from clockwork.adaptors import adaptor_hash, add_row, load_adaptor, read_config
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained

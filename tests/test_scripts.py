@@ -1,29 +1,18 @@
 """The commands: every config composes, mistakes are answered in one sentence, the rules of the house hold."""
 
 import ast
-import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.commands import ROOT, answers_in_one_sentence, run
 from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from clockwork.evaluation.rows import image_folder, read_rows
 from clockwork.experiments.configs import compose_config
 from clockwork.miniature.prompts import scene_prompts
-
-ROOT = Path(__file__).parent.parent
-
-
-def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [f"scripts/{script}.py", *arguments])
-    GlobalHydra.instance().clear()
-    importlib.import_module(script).main()
-
 
 PLAIN = ["prompts=miniature", "metrics=none"]
 MISTAKES = {
@@ -77,13 +66,6 @@ MISTAKES = {
     ),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
-
-
-def answers_in_one_sentence(status: object, capsys: pytest.CaptureFixture[str], expected: str, output: Path) -> None:
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert status == 2
-    assert len(said) == 1 and expected in said[0]
-    assert not list(output.iterdir())  # nothing half-written
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import small_inputs, small_unet
 from diffusers import UNet2DConditionModel
+from helpers.models import small_inputs, small_unet
 from torch import Tensor
 
 from clockwork.unet.chain import Chain, Cut

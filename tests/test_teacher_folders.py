@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from helpers.commands import answers_in_one_sentence, run
 from safetensors.torch import load_file, save_file
-from test_scripts import answers_in_one_sentence, run
 
 from clockwork.miniature import WEIGHTS
 from clockwork.teachers import load_teacher

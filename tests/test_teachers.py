@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_inputs, small_teacher, small_unet
+from helpers.models import small_inputs, small_teacher, small_unet
 from torch import Tensor
 
 from clockwork.adaptors import Identity

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_tuning import ROOT
-from train_processes import OBJECTIVES, first_gradient
+from helpers.commands import ROOT
+from helpers.train_processes import OBJECTIVES, first_gradient
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [*torchrun, str(ROOT / "tests" / "train_processes.py"), str(folder)]
+    command = [*torchrun, str(ROOT / "tests" / "helpers" / "train_processes.py"), str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     return folder

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
+from helpers.training_loop import BATCHES, QUIET, STEPS, VALIDATED, Examples, module, run
 from pytorch_lightning import Callback, Trainer
-from test_fit import BATCHES, QUIET, STEPS, VALIDATED, Examples, module, run
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode

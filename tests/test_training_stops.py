@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_teacher
+from helpers.models import small_teacher
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
 from safetensors.torch import load_file

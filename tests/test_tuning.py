@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_teacher
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from helpers.commands import config
+from helpers.models import small_teacher
+from helpers.objectives import PROMPTS, sampler
 from safetensors.torch import load_file
-from test_objectives import PROMPTS, sampler
 from torch import Tensor
 
 from clockwork.adaptors import FeatureDims, ResNet, load_adaptor
-from clockwork.experiments.configs import teacher_overrides
 from clockwork.experiments.train import optimisation, train_adaptor, train_and_validation_items, train_teacher
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
@@ -22,7 +20,6 @@ from clockwork.training.latents import UnrolledLatents
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.guidance import Guidance
 
-ROOT = Path(__file__).parent.parent
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
 
@@ -44,21 +41,6 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
     resumed = tune(small, tmp_path / "stopped", 2)
     assert all(torch.equal(weight, resumed[name]) for name, weight in once.items())
     assert once["time_embedding.cond_proj.weight"].any()  # it has learnt to hear the scale
-
-
-TINY = ["epochs=1", "prompts_per_epoch=4", "repeats_per_epoch=1", "batch_size=4", "val_prompts=2", "prompts.count=100"]
-QUIET = ["samples_every=0", "logger=none", "+trainer.enable_progress_bar=false", "device=cpu"]
-
-
-def config(folder: Path, *overrides: str) -> DictConfig:
-    places = [f"output={folder}/training", f"teachers={folder}/teachers"]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        words = [*TINY, *QUIET, *places, *overrides]
-        composed = compose("train", [*teacher_overrides("train", words), *words], return_hydra_config=True)
-    from hydra.core.hydra_config import HydraConfig
-
-    HydraConfig.instance().set_config(composed)
-    return composed
 
 
 def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:

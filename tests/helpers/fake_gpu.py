@@ -9,7 +9,7 @@ reads one from `cuda:0` waits for the GPU: `host_reads` lists these. Reading any
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -134,7 +134,7 @@ def _real(func: Any, args: Any, kwargs: Any) -> Any:
 def _keep(output: Any, values: Any) -> Any:
     for fake, value in zip(tree_leaves(output), tree_leaves(values), strict=True):
         if isinstance(fake, Tensor) and value.numel() <= LARGEST:
-            fake.host_value = value
+            fake.__dict__["host_value"] = value
     return output
 
 
@@ -169,8 +169,8 @@ def _with_new_parameters(self: nn.Module, fn: Any, recurse: bool = True) -> nn.M
         return moved[id(x)]
 
     for module in self.modules() if recurse else [self]:
-        for own in (module._parameters, module._buffers):
-            own.update({name: applied(x) for name, x in own.items() if x is not None})
+        for tensors in (module._parameters, module._buffers):
+            cast(dict[str, Any], tensors).update({name: applied(x) for name, x in tensors.items() if x is not None})
     return self
 
 

@@ -5,11 +5,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
-from conftest import small_teacher
+from helpers.commands import config
+from helpers.models import small_teacher
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from test_tuning import config
 
 from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt
@@ -38,7 +39,9 @@ def train(folder: Path, rank: int) -> None:
     for name, options in OBJECTIVES.items():
         seed_everything(0, verbose=False)
         cfg = config(folder / name, *FEW, "trainer.devices=2", "+trainer.strategy=ddp", *options)
-        steps[name] = (train_adaptor if name == "adaptor" else train_teacher)(cfg).global_step
+        trainer = (train_adaptor if name == "adaptor" else train_teacher)(cfg)
+        assert trainer is not None
+        steps[name] = trainer.global_step
     (folder / f"steps{rank}.json").write_text(json.dumps(steps))
 
 
@@ -62,7 +65,7 @@ def first_gradient(folder: Path, processes: int) -> dict[str, torch.Tensor]:
     prompts = [Prompt(i, f"a star {i}") for i in range(4)]
     data = OnlineDataModule(TrajectoryExamples(sampler), prompts, 4, 1, 8 // processes)
     module, gradient = AdaptorDistillation(adaptor, guidance=3.0, guided=1.0), Gradient()
-    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": processes}
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": processes}
     fit(module, folder, data, (gradient,), max_epochs=1, reload_dataloaders_every_n_epochs=1, **quiet)
     return gradient.first
 

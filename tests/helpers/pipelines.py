@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import SHAPES
 from diffusers import (
     AutoencoderKL,
     ControlNetModel,
@@ -25,6 +24,7 @@ from diffusers import (
     T2IAdapter,
     UNet2DConditionModel,
 )
+from helpers.models import SHAPES
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -32,6 +32,7 @@ import clockwork
 from clockwork.adaptors import ResNet
 from clockwork.miniature import WEIGHTS
 from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.enable import enabled
 from clockwork.sampling.sampler import feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Teacher
@@ -174,3 +175,42 @@ def random_adaptor(teacher: Teacher, folder: Path) -> Path:
     assert teacher.text_embedder is not None
     clockwork.save_adaptor(folder, adaptor, point, openclip=teacher.text_embedder.config)
     return folder
+
+
+def counts(pipe: Any) -> tuple[int, int]:
+    """Full and adaptor steps of the last call."""
+    steps = enabled(pipe).log.steps
+    return sum(s.full for s in steps), sum(not s.full for s in steps)
+
+
+def fresh(name: str = "StableDiffusionPipeline", given_solver: Any = None) -> tuple[Any, dict[str, Any]]:
+    pipe, arguments = make(name, given_solver)
+    clockwork.enable(pipe)
+    return pipe, arguments
+
+
+def steps(pipe: Any) -> str:
+    """The last call's steps: F for full, a for adaptor."""
+    return "".join("F" if step.full else "a" for step in enabled(pipe).log.steps)
+
+
+def reasons(pipe: Any) -> list[str]:
+    return [step.forced_full_reason for step in enabled(pipe).log.steps if step.forced_full_reason]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def loop(pipe: Any, seed: int, timesteps: Any, text: Tensor, batch: int = 1, barrier: Any = None) -> Any:
+    """A loop of one's own over the UNet, with latents per step; steps wait for those of other threads at `barrier`."""
+    latents = torch.randn(batch, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+    for t in timesteps:
+        if barrier is not None:
+            barrier.wait()
+        latents = latents - 0.1 * pipe.unet(latents, t, text, return_dict=False)[0]
+        yield latents
+
+
+def texts(count: int) -> list[Tensor]:
+    return [torch.randn(1, 7, 16, generator=torch.Generator().manual_seed(40 + i)) for i in range(count)]

@@ -1,0 +1,25 @@
+"""An editor around a teacher, and a scene to edit."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from clockwork.adaptors import Identity
+from clockwork.editing.edit import Editor
+from clockwork.miniature import scenes
+from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher
+from clockwork.unet.split import SplitUNet
+
+SOURCE = scenes.scene("test", 0)
+PICTURE = torch.from_numpy(scenes.draw(SOURCE)).permute(2, 0, 1)
+
+
+def editor(teacher: Teacher, inversion: int = 8, generation: int = 4, clock: str = "full", **settings: Any) -> Editor:
+    split = SplitUNet(teacher.unet)
+    adaptor = None if clock == "full" else Identity(feature_dims(teacher, "stage1"))
+    name = "none" if adaptor is None else "identity"
+    sampler = Sampler(teacher, split, Schedule.parse(clock), "ddim", generation, 3.0, adaptor, name)
+    return Editor(replace(sampler, solver="ddim_inverse", steps=inversion, guidance=1.0), sampler, **settings)
