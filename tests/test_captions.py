@@ -56,7 +56,7 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("caption\n")
     (tmp_path / "bad.jsonl").write_text('{"caption": "fine"}\n{broken\n')
     (tmp_path / "other.json").write_text("[]")
-    for name, said in {"empty.csv": "no captions", "bad.jsonl": "line 2", "other.json": "no COCO"}.items():
+    for name, said in {"empty.csv": "no captions", "bad.jsonl": "line 2", "other.json": "not a COCO"}.items():
         with pytest.raises(ValueError, match=said):
             captions(tmp_path / name)
     with pytest.raises(ValueError, match=r"holds 4 captions.*prompts\.count"):

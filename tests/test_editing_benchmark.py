@@ -122,7 +122,7 @@ def test_pictures_of_another_size(folder: Path, capsys: pytest.CaptureFixture[st
         read_source_image(folder / "fits.png", 32, resize=False), read_source_image(folder / "fits.png", 32)
     )
     (folder / "broken.jpg").write_bytes(file.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"broken.jpg is no image that can be read"):
+    with pytest.raises(ValueError, match=r"broken.jpg is not an image that can be read"):
         read_source_image(folder / "broken.jpg", 32)
 
 

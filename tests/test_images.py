@@ -60,8 +60,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fewer than 4"):
         folder(path, 4)
     (path / "1.png").write_bytes((path / "1.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"1\.png is no image that can be read"):
+    with pytest.raises(ValueError, match=r"1\.png is not an image that can be read"):
         folder(path)
     (path / "1.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no picture at .*1\.png"):
+    with pytest.raises(FileNotFoundError, match=r"no image at .*1\.png"):
         folder(path)

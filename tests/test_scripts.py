@@ -46,7 +46,7 @@ MISTAKES = {
     "no picture to edit": ("edit", ["source=a", "target=b"], "no image: say image="),
     "no prompt to edit by": ("edit", ["image=README.md", "source=a"], "no target"),
     "no such picture": ("edit", ["image=nowhere.png", "source=a", "target=b"], "no picture at nowhere.png"),
-    "a picture that can't be read": ("edit", ["image=README.md", "source=a", "target=b"], "no image that can be read"),
+    "a picture that can't be read": ("edit", ["image=README.md", "source=a", "target=b"], "not an image that can"),
     "a picture refused": (
         "edit",
         ["image=docs/grid.png", "source=a", "target=b", "resize=false"],

@@ -1,4 +1,4 @@
-"""Caption files, read line by line: text, csv, tsv, jsonl, parquet, and COCO's own json."""
+"""Readers of caption files: text, csv, tsv, jsonl and parquet, row by row, and COCO's json."""
 
 import csv
 import json
@@ -9,66 +9,103 @@ from typing import Any
 
 from clockwork.errors import MissingFileError, UserError
 
-COLUMNS = ("caption", "prompt", "text", "TEXT")  # where captions are looked for, unless a column is named
+COLUMNS = ("caption", "prompt", "text", "TEXT")  # in which captions are looked for by default
 
 
 def read_captions(path: Path, column: str | None = None) -> Iterator[str]:
-    """The captions of a file in its order, one at a time; empty ones are passed over.
+    """Reads captions one at a time, in the order of the file.
 
-    `.txt`: one a line; `.csv`, `.tsv`, `.jsonl`, `.parquet`: a column by name; `.json`: COCO's annotations, of each
-    image, by its id, the caption of the lowest id.
+    Args:
+        path: The file. `.csv`, `.tsv`, `.jsonl` and `.parquet` files are tables; a `.json` file holds COCO's
+            annotations, of which the caption with the lowest id of each image is used, ordered by image id. Any other
+            file has one caption per line.
+        column: Column of the captions in a table; the first of `COLUMNS` that exists by default.
+
+    Yields:
+        The captions that are not empty, with white space and line breaks replaced by single spaces.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: The file has no captions, no such column, or a row that cannot be read.
     """
     if not path.is_file():
-        raise MissingFileError(f"no caption file at {path}: give prompts.path=<a file of captions>")
+        raise MissingFileError(f"no caption file at {path}: pass prompts.path=<a file of captions>")
     name = None
     for row in read_rows(path):
         name = name or caption_column(path, list(row), column)
         if name not in row:
             raise UserError(f"{path} has a row without {name!r}: {str(row)[:80]}")
-        if caption := " ".join(str(row[name] or "").split()):  # some hold newlines
+        if caption := " ".join(str(row[name] or "").split()):  # captions may contain line breaks
             yield caption
     if name is None:
-        raise UserError(f"{path} holds no captions: write one a line")
+        raise UserError(f"{path} holds no captions: write one per line")
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a table by the file's ending; of a text, its lines as captions."""
-    kinds = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _coco}
-    return kinds.get(path.suffix, _lines)(path)
+    """Reads the rows of a table.
+
+    Args:
+        path: A file; its suffix determines the format, as in `read_captions`.
+
+    Returns:
+        One dictionary per row, by column. The lines of a text file are rows with the column `caption`.
+
+    Raises:
+        UserError: A line of the file is not valid.
+    """
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".json": _coco}
+    return readers.get(path.suffix, _lines)(path)
 
 
-def caption_column(path: Path, there: list[str], column: str | None) -> str:
+def caption_column(path: Path, available: list[str], column: str | None) -> str:
+    """Chooses the column of a table that holds the captions.
+
+    Args:
+        path: File of the table, for the error message.
+        available: Columns of the table.
+        column: Name of the column, or None for the first of `COLUMNS` that exists.
+
+    Returns:
+        Name of the column.
+
+    Raises:
+        UserError: The table has no such column.
+    """
     for name in (column,) if column else COLUMNS:
-        if name in there:
+        if name in available:
             return name
-    wanted = repr(column) if column else "caption, prompt or text"
-    raise UserError(f"{path} has no column {wanted}, only {', '.join(map(str, there))}: say prompts.column=…")
+    expected = repr(column) if column else "caption, prompt or text"
+    raise UserError(f"{path} has no column {expected}, only {', '.join(map(str, available))}: pass prompts.column=…")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Reads a text file with one caption per line."""
     with path.open(encoding="utf-8") as lines:
         yield from ({"caption": line} for line in lines if line.strip())
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    """Reads a csv or tsv file with a header."""
     with path.open(encoding="utf-8", newline="") as stream:
         yield from csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Reads a file with one JSON object per line."""
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise UserError(f"{path}, line {number} is no JSON: {error}") from error
+                    raise UserError(f"{path}, line {number} is not JSON: {error}") from error
                 if not isinstance(row, dict):
-                    raise UserError(f'{path}, line {number} is no JSON object: write {{"caption": …}} a line')
+                    raise UserError(f'{path}, line {number} is not a JSON object: write {{"caption": …}} on each line')
                 yield row
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Reads a parquet file batch by batch."""
     import pyarrow.parquet as parquet
 
     for batch in parquet.ParquetFile(path).iter_batches():
@@ -76,9 +113,10 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _coco(path: Path) -> Iterator[dict[str, Any]]:
+    """Reads COCO's annotations: for each image, ordered by its id, the annotation with the lowest id."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or "annotations" not in content:
-        raise UserError(f"{path} is no COCO caption file: it has no annotations")
+        raise UserError(f"{path} is not a COCO caption file: use one, or a txt, csv, tsv, jsonl or parquet file")
     ordered = sorted(content["annotations"], key=lambda a: (a["image_id"], a["id"]))
-    for _, of_image in groupby(ordered, key=lambda a: a["image_id"]):
-        yield next(of_image)
+    for _, annotations in groupby(ordered, key=lambda a: a["image_id"]):
+        yield next(annotations)

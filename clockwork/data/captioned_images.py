@@ -1,4 +1,4 @@
-"""Captioned images: what objectives that need images are trained on."""
+"""Images with captions, from a folder: the training data of `data=noised`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import Prompt
 from clockwork.errors import MissingFileError, UserError
 
-FILE_COLUMNS = ("file_name", "file", "image", "path")  # where file names are looked for
+FILE_COLUMNS = ("file_name", "file", "image", "path")  # in which file names are looked for
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True)
 class CaptionedImage(Prompt, ABC):
-    """An image with its caption, which is `text`."""
+    """An image whose caption is the prompt's text."""
 
     @property
     @abstractmethod
     def source(self) -> str:
-        """Name of what the image comes from, for fingerprints of a data set."""
+        """Name of the image's origin, for fingerprints of a data set."""
 
     @abstractmethod
     def read(self) -> Tensor:
@@ -66,55 +66,71 @@ def pixels(images: Sequence[CaptionedImage], side: int) -> Tensor:
 
 
 def folder(path: str | Path, count: int | None = None, column: str | None = None) -> list[ImageFile]:
-    """The images of a folder with their captions, from its `metadata.csv` (tsv, jsonl, parquet) with the columns
-    file_name and caption, or from a text file beside each image: `cat.jpg`, `cat.txt`.
+    """Lists the images of a folder with their captions.
 
-    Every file is opened here, so that a broken one is named before training begins.
+    The captions come from the folder's `metadata.csv` (or `.tsv`, `.jsonl`, `.parquet`) with the columns `file_name`
+    and `caption`, or from a text file beside each image: `cat.jpg`, `cat.txt`. Every image is opened once, so that a
+    broken file is reported before training begins.
+
+    Args:
+        path: The folder.
+        count: Number of images, from the first; all of them by default.
+        column: Column of the captions in the table; see `caption_column`.
+
+    Returns:
+        The images, with ids from 0.
+
+    Raises:
+        MissingFileError: The folder, or an image that its table names, does not exist.
+        UserError: An image cannot be read or has no caption, or there are fewer images than `count`.
     """
     path = Path(path)
-    pictures = image_files(path)
+    files = image_files(path)
     table = next((path / name for name in TABLES if (path / name).is_file()), None)
-    named = _beside(pictures) if table is None else _table(table, column)
-    if count is not None and count > len(named):
-        raise UserError(f"{path} holds {len(named)} captioned pictures, fewer than {count}: lower images.count")
-    images = [ImageFile(i, text, file) for i, (file, text) in enumerate(named[:count])]
+    captioned = _captions_beside(files) if table is None else _captions_in_table(table, column)
+    if count is not None and count > len(captioned):
+        raise UserError(f"{path} holds {len(captioned)} captioned images, fewer than {count}: lower images.count")
+    images = [ImageFile(i, text, file) for i, (file, text) in enumerate(captioned[:count])]
     for image in images:
         _check(image.file)
     return images
 
 
-def _table(table: Path, column: str | None) -> list[tuple[Path, str]]:
-    named: list[tuple[Path, str]] = []
-    files = text = ""
+def _captions_in_table(table: Path, column: str | None) -> list[tuple[Path, str]]:
+    """Reads image files and their captions from a folder's table."""
+    captioned: list[tuple[Path, str]] = []
+    file_column = text_column = ""
     for row in read_rows(table):
-        if not named:
-            files = next((name for name in FILE_COLUMNS if name in row), "")
-            text = caption_column(table, list(row), column)
-            if not files:
-                raise UserError(f"{table} has no column file_name, only {', '.join(row)}: name the pictures in one")
-        if not row.get(files) or not row.get(text):
-            raise UserError(f"{table} has a row without {files} or {text}: {str(row)[:80]}")
-        named.append((table.parent / str(row[files]), " ".join(str(row[text]).split())))
-    if not named:
-        raise UserError(f"{table} names no pictures: write one a row, with the columns file_name and caption")
-    return named
+        if not captioned:
+            file_column = next((name for name in FILE_COLUMNS if name in row), "")
+            text_column = caption_column(table, list(row), column)
+            if not file_column:
+                raise UserError(f"{table} has no column file_name, only {', '.join(row)}: add one with the image files")
+        if not row.get(file_column) or not row.get(text_column):
+            raise UserError(f"{table} has a row without {file_column} or {text_column}: {str(row)[:80]}")
+        captioned.append((table.parent / str(row[file_column]), " ".join(str(row[text_column]).split())))
+    if not captioned:
+        raise UserError(f"{table} has no images: write one per row, with the columns file_name and caption")
+    return captioned
 
 
-def _beside(pictures: list[Path]) -> list[tuple[Path, str]]:
-    for picture in pictures:
-        if not picture.with_suffix(".txt").is_file():
+def _captions_beside(files: list[Path]) -> list[tuple[Path, str]]:
+    """Reads each image's caption from the text file of the same name."""
+    for file in files:
+        if not file.with_suffix(".txt").is_file():
             raise UserError(
-                f"{picture} has no caption: write {picture.with_suffix('.txt').name} beside it, or a metadata.csv "
+                f"{file} has no caption: write {file.with_suffix('.txt').name} beside it, or a metadata.csv "
                 "with the columns file_name and caption"
             )
-    return [(picture, " ".join(picture.with_suffix(".txt").read_text().split())) for picture in pictures]
+    return [(file, " ".join(file.with_suffix(".txt").read_text().split())) for file in files]
 
 
 def _check(file: Path) -> None:
+    """Raises an error unless a file is an image that PIL can read."""
     if not file.is_file():
-        raise MissingFileError(f"no picture at {file}: its folder's metadata names it")
+        raise MissingFileError(f"no image at {file}, which its folder's metadata names: add it or remove its row")
     try:
         with Image.open(file) as image:
             image.verify()
     except (OSError, SyntaxError) as error:
-        raise UserError(f"{file} is no image that can be read: remove or replace it") from error
+        raise UserError(f"{file} is not an image that can be read: remove or replace it") from error

@@ -1,4 +1,4 @@
-"""Pictures in and out of files, and side by side."""
+"""Reading, resizing and writing of 8-bit images, and grids of images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,32 +13,68 @@ from clockwork.io.atomic import atomic_write
 
 
 def read_image(file: Path) -> Tensor:
-    """8 bits, `3 × height × width`."""
+    """Reads an image file.
+
+    Args:
+        file: A file in any format that PIL reads.
+
+    Returns:
+        8-bit RGB image, `3 × height × width`.
+
+    Raises:
+        UserError: The file is not an image that can be read.
+    """
     try:
         with Image.open(file) as image:
             return _tensor(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # PIL calls a broken PNG the latter
-        raise UserError(f"{file} is no image that can be read: remove or replace it") from error
+    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
+        raise UserError(f"{file} is not an image that can be read: remove or replace it") from error
 
 
 def image_files(folder: Path) -> list[Path]:
-    """A folder's pictures by name, those in folders below it too."""
+    """Lists the image files in a folder and its subfolders, ordered by name.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The png, jpg and webp files.
+
+    Raises:
+        MissingFileError: There is no such folder.
+        UserError: The folder has no images.
+    """
     if not folder.is_dir():
-        raise MissingFileError(f"no image folder at {folder}: give one of png, jpg or webp files")
-    found = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
-    if not found:
-        raise UserError(f"{folder} holds no pictures: give a folder of png, jpg or webp files")
-    return found
+        raise MissingFileError(f"no image folder at {folder}: pass a folder of png, jpg or webp files")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    if not files:
+        raise UserError(f"{folder} holds no images: pass a folder of png, jpg or webp files")
+    return files
 
 
 def images_at_once(side: int, most: int) -> int:
-    """How many images of `side` pixels a network takes at once: `most`, or fewer where they are large, as many pixels
-    as 8 images of 512 × 512. Bounds memory at every resolution."""
+    """Chooses a batch size that bounds memory at every resolution: at most the pixels of 8 images of 512 × 512.
+
+    Args:
+        side: Width and height of the images in pixels.
+        most: Largest batch size.
+
+    Returns:
+        The batch size, at least 1.
+    """
     return max(1, min(most, 8 * 512**2 // side**2))
 
 
 def squared(image: Tensor, side: int) -> Tensor:
-    """8 bits, `3 × side × side`: the middle square, resized bicubically as PIL does."""
+    """Crops an image to its central square and resizes it with PIL's bicubic filter.
+
+    Args:
+        image: 8-bit image, `3 × height × width`.
+        side: Width and height of the result in pixels.
+
+    Returns:
+        8-bit image, `3 × side × side`. A square of that size is not resized.
+    """
     short = min(image.shape[-2:])
     top, left = ((n - short) // 2 for n in image.shape[-2:])
     middle = image[:, top : top + short, left : left + short]
@@ -46,14 +82,25 @@ def squared(image: Tensor, side: int) -> Tensor:
 
 
 def write_image(file: Path, image: Tensor) -> None:
-    """A PNG, whole or not at all."""
+    """Writes a PNG file atomically.
+
+    Args:
+        file: The file to write.
+        image: 8-bit image, `3 × height × width`.
+    """
     with atomic_write(file) as partial:
         _pil(image).save(partial, format="PNG")
 
 
 def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Sequence[str] = ()) -> None:
-    """One row of pictures a label, each `count × 3 × height × width`, drawn `side` pixels wide or larger; `columns`
-    are headings."""
+    """Writes a PNG file with one labelled row of images per entry.
+
+    Args:
+        file: The file to write.
+        rows: 8-bit images by label, `count × 3 × height × width` each; all have the same height and width.
+        side: Smaller images are enlarged by a whole factor to about this width, in pixels.
+        columns: Headings of the columns.
+    """
     count = max(len(images) for images in rows.values())
     height, width = next(iter(rows.values())).shape[-2:]
     scale = max(1, round(side / width))
@@ -66,20 +113,32 @@ def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Seq
     for r, (label, images) in enumerate(rows.items()):
         text.text((6, top + r * cell[1] + cell[1] // 2 - 6), label, fill="black")
         for c, image in enumerate(images):
-            picture = _pil(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            sheet.paste(picture, (margin + c * cell[0], top + r * cell[1] + gap // 2))
+            enlarged = _pil(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            sheet.paste(enlarged, (margin + c * cell[0], top + r * cell[1] + gap // 2))
     with atomic_write(file) as partial:
         sheet.save(partial, format="PNG")
 
 
 def read_images(files: Sequence[Path]) -> Tensor:
-    """`count × 3 × height × width`; all of one size."""
+    """Reads image files of equal size.
+
+    Args:
+        files: The files.
+
+    Returns:
+        8-bit RGB images, `count × 3 × height × width`.
+
+    Raises:
+        UserError: A file is not an image that can be read.
+    """
     return torch.stack([read_image(file) for file in files])
 
 
 def _pil(image: Tensor) -> Image.Image:
+    """Converts an 8-bit tensor, `3 × height × width`, to a PIL image."""
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
 def _tensor(image: Image.Image) -> Tensor:
+    """Converts an RGB image of PIL to an 8-bit tensor, `3 × height × width`."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Prompts: an id and a text each. The id also seeds the prompt's noise."""
+"""Prompts with ids, and prompts from caption files. A prompt's id also seeds its noise."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +16,39 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Prompt:
+    """A text with an id.
+
+    Attributes:
+        id: Number that is unique in a list of prompts. It seeds the prompt's noise.
+        text: The text.
+    """
+
     id: int
     text: str
 
 
 def prompts_hash(prompts: Iterable[Prompt]) -> str:
+    """Computes the fingerprint of prompts, which depends on ids, texts and order.
+
+    Args:
+        prompts: The prompts.
+
+    Returns:
+        Twelve hexadecimal digits.
+    """
     return digest([(prompt.id, prompt.text) for prompt in prompts])
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Cuts a sequence into consecutive parts.
+
+    Args:
+        items: The sequence.
+        size: Length of each part; the last may be shorter.
+
+    Yields:
+        The parts, in order.
+    """
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
@@ -32,23 +56,35 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 def captions(
     path: str | Path, count: int | None = None, column: str | None = None, sample: int | None = None
 ) -> list[Prompt]:
-    """The captions of a file (`captions.read_captions`): the first `count`, or with `sample` as a seed, a random
-    `count` of them in the file's order, in one pass that never holds the whole file. A prompt's id is its place."""
-    found: Iterable[tuple[int, str]] = enumerate(read_captions(Path(path), column))
+    """Reads prompts from a caption file, in one pass and without holding the whole file in memory.
+
+    Args:
+        path: A file that `read_captions` reads.
+        count: Number of captions; all of them by default.
+        column: Column of the captions; see `read_captions`.
+        sample: Seed with which `count` captions are chosen at random; by default the first `count` are used.
+
+    Returns:
+        The prompts in the order of the file. A prompt's id is the position of its caption in the file, from 0.
+
+    Raises:
+        UserError: The file has no captions or fewer than `count`, or cannot be read (`read_captions`).
+    """
+    numbered: Iterable[tuple[int, str]] = enumerate(read_captions(Path(path), column))
     if count is not None:
-        found = _sampled(found, count, random.Random(sample)) if sample is not None else islice(found, count)
-    prompts = [Prompt(i, text) for i, text in sorted(found)]
+        numbered = _sampled(numbered, count, random.Random(sample)) if sample is not None else islice(numbered, count)
+    prompts = [Prompt(i, text) for i, text in sorted(numbered)]
     if count is not None and count > len(prompts):
         raise UserError(f"{path} holds {len(prompts)} captions, fewer than the {count} asked for: lower prompts.count")
     return prompts
 
 
 def _sampled(items: Iterable[tuple[int, str]], count: int, rng: random.Random) -> list[tuple[int, str]]:
-    """Reservoir sampling (Vitter 1985, algorithm R): every item equally likely, in one pass."""
-    kept: list[tuple[int, str]] = []
-    for seen, item in enumerate(items):
-        if seen < count:
-            kept.append(item)
-        elif (place := rng.randrange(seen + 1)) < count:
-            kept[place] = item
-    return kept
+    """Chooses `count` items, each equally likely, in one pass (reservoir sampling; Vitter 1985, algorithm R)."""
+    reservoir: list[tuple[int, str]] = []
+    for index, item in enumerate(items):
+        if index < count:
+            reservoir.append(item)
+        elif (slot := rng.randrange(index + 1)) < count:
+            reservoir[slot] = item
+    return reservoir

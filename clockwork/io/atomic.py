@@ -1,4 +1,7 @@
-"""Atomic writes: a file or folder is complete or it is not there, whoever is killed and however many write at once."""
+"""Atomic writes of files and folders: a reader sees either the complete new version or the previous one.
+
+This holds when a writer is killed, and when several processes or threads write the same path at once.
+"""
 
 import errno
 import os
@@ -11,16 +14,22 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-_HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:32]  # of several machines on one file system
+_HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:32]  # several machines may share a file system
 
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Gives a path beside `file` to write to. What was written there replaces `file` when the block ends; it is removed
-    when the block fails or is interrupted, and `file` stays as it was. Makes the folder of `file`.
+    """Context manager that replaces a file when its block ends without an error.
 
-    Flushed to disk before it takes its place, so that a power cut leaves no empty file. Each writer has a path of its
-    own: of several at once the last one's file stays.
+    If the block fails or is interrupted, the temporary file is removed and `file` stays as it was. The data is flushed
+    to disk before the rename, so that a power cut leaves no empty file. Every writer has its own temporary path; if
+    several write at once, the file of the last one stays.
+
+    Args:
+        file: The file to write. Its folder is created if necessary.
+
+    Yields:
+        A temporary path in the same folder, to which the block writes.
     """
     with _temporary(file) as partial:
         yield partial
@@ -31,7 +40,14 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """The same for a folder, which the block makes at the path given. The folder that it replaces is removed last."""
+    """Context manager that replaces a folder when its block ends without an error, as `atomic_write` does for a file.
+
+    Args:
+        folder: The folder to write. The previous folder is removed after the new one is in place.
+
+    Yields:
+        A temporary path in the same parent folder, at which the block creates the new folder.
+    """
     with _temporary(folder) as partial:
         yield partial
         for path in (*partial.rglob("*"), partial):
@@ -42,21 +58,25 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
+    """Yields a unique path beside `target`, and removes whatever is left there when the block ends."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target.parent.resolve())
     partial = _unique(target, "partial")
     try:
         yield partial
-    finally:  # gone by now if it took the target's place
+    finally:  # no longer exists if it was renamed to the target
         _remove(partial)
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Folders cannot be exchanged in one step: the old one is moved aside, and back if the new one cannot be placed."""
+    """Renames `new` to `target`.
+
+    Folders cannot be exchanged in one step: the old one is moved aside first, and moved back if the rename fails.
+    """
     while True:
         old = _unique(target, "replaced")
         try:
-            with suppress(FileNotFoundError):  # nothing there, or another writer has just moved it aside
+            with suppress(FileNotFoundError):  # no old folder, or another writer has just moved it aside
                 target.rename(old)
             new.rename(target)
             return
@@ -65,24 +85,26 @@ def _replace_folder(new: Path, target: Path) -> None:
                 if old.exists() and not target.exists():
                     old.rename(target)
                 raise
-            # Another writer has placed its folder meanwhile: replace that one.
+            # Another writer has placed its folder in the meantime: replace that one.
         finally:
             _remove(old)
 
 
 def _unique(target: Path, kind: str) -> Path:
-    """A name in the same folder that tells whose it is: this machine's, this process's."""
+    """Returns a unique path beside `target` whose name contains this machine and process."""
     return target.with_name(f"{target.name}.{_HOST}-{os.getpid()}-{uuid4().hex[:12]}.{kind}")
 
 
 @cache
 def _remove_leftovers(folder: Path) -> None:
-    """Once per folder: what processes of this machine that run no more have left, and nobody else's. A folder that was
-    moved aside by a process killed before it placed the new one is moved back."""
+    """Removes temporary files of processes of this machine that no longer run, once per folder.
+
+    A folder that was moved aside by a process that was killed before it placed the new one is moved back.
+    """
     pattern = re.compile(rf"(?P<target>.+)\.{re.escape(_HOST)}-(?P<process>\d+)-[0-9a-f]{{12}}\.(partial|replaced)")
     for leftover in folder.iterdir():
         match = pattern.fullmatch(leftover.name)
-        if match is None or _runs(int(match["process"])):
+        if match is None or _is_running(int(match["process"])):
             continue
         target = folder / match["target"]
         if leftover.suffix == ".replaced" and not target.exists():
@@ -92,17 +114,19 @@ def _remove_leftovers(folder: Path) -> None:
             _remove(leftover)
 
 
-def _runs(process: int) -> bool:
+def _is_running(pid: int) -> bool:
+    """Tests whether a process of this machine is running."""
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         return True
     return True
 
 
 def _remove(path: Path) -> None:
+    """Removes a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -110,6 +134,7 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
+    """Waits until a file or a folder's entries are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

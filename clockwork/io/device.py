@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision: chosen once, for the teacher, the adaptor and the trainer alike."""
+"""Choice of the device and the precision, shared by the teacher, the adaptor and the Lightning trainer."""
 
 import os
 from typing import Any
@@ -11,17 +11,17 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device that a run uses.
+    """Chooses the device that a run uses.
 
     Args:
-        name: `auto` (a CUDA GPU, else Apple's MPS, else the CPU), or a torch device such as `cpu`, `cuda`, `cuda:1`,
-            `mps`. Under torchrun or DDP each process gets the GPU of its local rank.
+        name: `auto` (a CUDA GPU if there is one, else Apple's MPS, else the CPU), or a torch device such as `cpu`,
+            `cuda`, `cuda:1`, `mps`. Under torchrun or DDP, `auto` and `cuda` choose the GPU of the local rank.
 
     Returns:
-        The device, with an index on CUDA.
+        The device. CUDA devices have an index.
 
     Raises:
-        UserError: torch has no such device here.
+        UserError: torch does not know the device, or this machine does not have it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -40,31 +40,36 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def _require(available: bool, name: str, found: str) -> None:
+def _require(available: bool, name: str, devices: str) -> None:
+    """Raises a UserError that names the devices that torch finds, unless the device is available."""
     if not available:
-        raise UserError(f"device={name}, but torch finds {found} here: use device=cpu or device=auto")
+        raise UserError(f"device={name}, but torch finds {devices} on this machine: use device=cpu or device=auto")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The teacher's precision on a device.
+    """Chooses the teacher's precision.
 
     Args:
         name: `auto` (float16 on a CUDA GPU, else float32), `float32`, `bfloat16` or `float16`.
-        device: As `choose_device` gives it.
+        device: Device of the teacher.
+
+    Returns:
+        The precision.
 
     Raises:
-        UserError: The name is unknown, or the device does not compute in that precision.
+        UserError: The name is not known, or the device does not support the precision.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in PRECISIONS:
         raise UserError(f"precision={name} is not known: use auto, {', '.join(PRECISIONS)}")
-    if not _computes(PRECISIONS[name], device):
+    if not _is_supported(PRECISIONS[name], device):
         raise UserError(f"precision={name} is not supported on {device}: use precision=auto or float32")
     return PRECISIONS[name]
 
 
-def _computes(dtype: torch.dtype, device: torch.device) -> bool:
+def _is_supported(dtype: torch.dtype, device: torch.device) -> bool:
+    """Tests whether a device computes convolutions in a precision."""
     if device.type == "cuda" and dtype == torch.bfloat16:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
@@ -76,11 +81,14 @@ def _computes(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def lightning_device(device: torch.device, devices: int = 1) -> dict[str, Any]:
-    """Lightning's `accelerator` and `devices` for the device that the teacher is on.
+    """Returns Lightning's `accelerator` and `devices` options for the device that the teacher is on.
 
     Args:
-        device: The teacher's.
-        devices: How many; with more than one, each process takes its own (DDP).
+        device: Device of the teacher.
+        devices: Number of devices. With more than one, each process uses its own (DDP).
+
+    Returns:
+        The two options, as keyword arguments of `Trainer`.
     """
     if device.type == "cuda":
         return {"accelerator": "cuda", "devices": [device.index or 0] if devices == 1 else devices}

@@ -1,4 +1,4 @@
-"""Several processes on one evaluation, as `torchrun` starts them; without it, one."""
+"""Work shared by several processes, as `torchrun` starts them. Every function also works in a single process."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,17 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 
-# A collective waits this long for the slowest process, then fails. No process works alone for longer: images are
-# generated in rounds, every process measures its share.
+# A collective waits this long for the slowest process, then fails. No process works alone for longer, because images
+# are generated in rounds and every process measures its share.
 TIMEOUT = timedelta(minutes=30)
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Joins the processes that torchrun has started, if it has, for as long as the block runs."""
+    """Context manager that joins the process group that torchrun has started, and leaves it when its block ends.
+
+    Does nothing without torchrun, or if the process group exists already.
+    """
     if "RANK" not in os.environ or dist.is_initialized():
         yield
         return
@@ -31,28 +34,43 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number; 0 is the main process, which writes rows and reports."""
+    """Returns the rank of this process; 0 is the main process, which writes rows and reports."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
-    """This process's part of `items`: every item is in one process's part; some may have none."""
+    """Returns this process's part of a sequence.
+
+    Args:
+        items: The same sequence on every process.
+
+    Returns:
+        Every `world_size()`-th item, from the item with this process's rank. The part is empty if there are fewer items
+        than processes.
+    """
     return items[rank() :: world_size()]
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Waits until every process has called this function."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def sum_over_processes(part: Tensor) -> Tensor:
-    """The sum of every process's `part`, on the CPU: the same on all of them. All have to call it."""
+    """Adds up a tensor over all processes. Every process has to call this function.
+
+    Args:
+        part: This process's summand, of the same shape on every process.
+
+    Returns:
+        The sum, on the CPU; the same on every process.
+    """
     total = part.detach().cpu().clone()
     if dist.is_initialized():
         dist.all_reduce(total)
@@ -60,7 +78,14 @@ def sum_over_processes(part: Tensor) -> Tensor:
 
 
 def from_main_process(values: Sequence[bool]) -> list[bool]:
-    """The main process's `values`, as many on every process: what all of them decide by. All have to call it."""
+    """Sends the main process's values to all processes. Every process has to call this function.
+
+    Args:
+        values: As many values on every process; only those of the main process are used.
+
+    Returns:
+        The values of the main process.
+    """
     flags = torch.tensor(values, dtype=torch.uint8)
     if dist.is_initialized():
         dist.broadcast(flags, 0)

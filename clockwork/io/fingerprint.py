@@ -1,4 +1,4 @@
-"""Fingerprints: of weights, by which adaptors know their teacher and rows their adaptor, and of plain data."""
+"""Fingerprints of weights and of plain data: adaptors record that of their teacher, rows that of their adaptor."""
 
 import hashlib
 import json
@@ -9,8 +9,17 @@ from torch import nn
 
 
 def weights_hash(module: nn.Module, *, about: str = "") -> str:
-    """Twelve hexadecimal digits of names and weights rounded to half precision: a copy in half precision is the
-    same model."""
+    """Computes the fingerprint of a module's weights.
+
+    Weights are rounded to half precision, so that a copy in half precision has the same fingerprint.
+
+    Args:
+        module: The module.
+        about: Further text that distinguishes modules with equal weights, such as their configuration.
+
+    Returns:
+        Twelve hexadecimal digits.
+    """
     sha = hashlib.sha256(about.encode())
     for name, weight in sorted(module.state_dict().items()):
         sha.update(name.encode() + weight.to("cpu", torch.float16).contiguous().numpy().tobytes())
@@ -18,5 +27,12 @@ def weights_hash(module: nn.Module, *, about: str = "") -> str:
 
 
 def digest(content: Any) -> str:
-    """Twelve hexadecimal digits of plain data: the same whenever the data is."""
+    """Computes the fingerprint of plain data.
+
+    Args:
+        content: Anything that `json.dumps` accepts. The order of keys does not matter.
+
+    Returns:
+        Twelve hexadecimal digits.
+    """
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

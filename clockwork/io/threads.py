@@ -1,4 +1,4 @@
-"""Work on files in threads, in order and a bounded distance ahead."""
+"""An ordered map in threads with bounded memory, for reading and writing files."""
 
 import os
 from collections import deque
@@ -9,23 +9,25 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-THREADS = min(8, os.cpu_count() or 1)  # of each process
+THREADS = min(8, os.cpu_count() or 1)  # per process
 
 
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2 * THREADS, threads: int = THREADS
 ) -> Iterator[Result]:
-    """`map`, in threads.
+    """Applies a function to items in threads, like `map`.
+
+    When the caller stops early, or an item or a call fails, the calls that have started still finish.
 
     Args:
-        function: Called once per item.
-        items: Iterated in the caller's thread, as far ahead as results are wanted.
-        ahead: How many items are in work, or done and not yet fetched, at most: what bounds memory.
-        threads: How many work at once.
+        function: Function of one item.
+        items: The items, iterated in the caller's thread.
+        ahead: Largest number of calls that are running, or have finished without their result being consumed. It bounds
+            memory.
+        threads: Number of threads.
 
-    Returns:
-        The results, in the order of the items. What has been begun is finished when the caller stops early, or when
-        an item or a call fails; the error is raised where its result would be.
+    Yields:
+        The results in the order of the items. The error of a failed call is raised in place of its result.
     """
     with ThreadPoolExecutor(threads) as pool:
         running: deque[Future[Result]] = deque()
