@@ -126,7 +126,7 @@ def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, ranks: int = 1
 
 def total(plans: Sequence[Plan]) -> Plan:
     """Of several trainings, one after the other, of which the last one's result is kept."""
-    names = ("epochs", "unet_passes", "steps", "teacher_flops", "training_flops", "checkpoint_bytes")
+    names = ("epochs", "unet_calls", "steps", "teacher_flops", "training_flops", "checkpoint_bytes")
     sums = {name: sum(getattr(one, name) for one in plans) for name in names}
     largest = {name: max(getattr(one, name) for one in plans) for name in ("sets", "examples_bytes", "result_bytes")}
     return Plan(**sums, **largest)
