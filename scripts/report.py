@@ -17,7 +17,7 @@ def flops(cfg: DictConfig) -> Path:
 
     from clockwork.experiments.configs import compose_config
     from clockwork.experiments.paper_tables import KINDS, Table, kind, numbers
-    from clockwork.flops.paper_models import RealSize
+    from clockwork.flops.paper_models import PaperModels
     from clockwork.reports.paper.flops_audit import summary, write_flops
     from clockwork.reports.paper.flops_lines import flops_lines
 
@@ -26,7 +26,7 @@ def flops(cfg: DictConfig) -> Path:
     adaptors = {
         n: instantiate(compose_config("train", ["teacher=sd15", f"adaptor={k}"]).adaptor) for n, k in kinds.items()
     }
-    counted = flops_lines({table.name: table.spec for table in tables}, RealSize(adaptors))
+    counted = flops_lines({table.name: table.spec for table in tables}, PaperModels(adaptors))
     lines = list(tqdm(counted, "counting at real size", unit="figure", leave=False))
     file = Path(cfg.output) / "flops.csv"
     write_flops(lines, file)

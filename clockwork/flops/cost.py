@@ -1,4 +1,4 @@
-"""FLOPs of a pass, of a step and of an image, counted on `meta`: no weights, no memory, no time on the real device."""
+"""FLOPs of UNet passes, steps and images, counted on the `meta` device, which needs no weights and no memory."""
 
 import copy
 from collections.abc import Mapping
@@ -23,10 +23,11 @@ class PartFlops:
     """FLOPs of a UNet's two parts at a cut, each counted once, and the features between them.
 
     Attributes:
-        high_res: The kept layers and the embeddings: what an adaptor step runs of the UNet.
+        high_res: The layers outside the low-res path, and the embeddings: the part of the UNet that runs on every step.
         low_res: The low-res path, which an adaptor replaces.
-        r_in: Features that leave the kept down layers, on `meta`, `batch × channels × height × width`.
-        r_out: Features that enter the kept up layers, on `meta`, of that shape at their own resolution.
+        r_in: Features that enter the low-res path, on `meta`, `batch × channels × height × width`.
+        r_out: Features that leave the low-res path, on `meta`, `batch × channels × height × width`; their channels and
+            resolution may differ from those of `r_in`.
         t_emb: The time embedding, on `meta`, `batch × width`.
     """
 
@@ -38,11 +39,18 @@ class PartFlops:
 
     @property
     def full_pass(self) -> Flops:
-        """FLOPs of one pass of the whole UNet."""
+        """FLOPs of one forward pass of the whole UNet."""
         return self.high_res + self.low_res
 
     def adaptor_pass(self, adaptor: Adaptor) -> Flops:
-        """Counts one pass with an adaptor, on `meta` too, in place of the low-res path."""
+        """Counts a forward pass in which an adaptor replaces the low-res path.
+
+        Args:
+            adaptor: The adaptor, on `meta`.
+
+        Returns:
+            FLOPs of the pass.
+        """
         text_emb, width = None, adaptor.dims.text_emb
         if width:
             text_emb = torch.empty(len(self.r_in), width, device="meta", dtype=self.r_in.dtype)
@@ -50,7 +58,7 @@ class PartFlops:
 
 
 def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
-    """Counts the FLOPs of both parts of a UNet.
+    """Counts the FLOPs of both parts of a UNet at its cut.
 
     Args:
         split: The UNet, on `meta`.
@@ -67,20 +75,51 @@ def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
     return PartFlops(embedding + down + up, low_res, high.r_in, r_out, t_emb)
 
 
-def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, calls: int, guided: bool) -> Flops:
-    """Of one image: the full steps that really run, and the adaptor steps, twice each with guidance."""
-    whole = schedule.full_steps(calls)
-    return (full * whole + adaptor * (calls - whole)) * (2 if guided else 1)
+def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, num_unet_calls: int, guided: bool) -> Flops:
+    """Computes the FLOPs of the roll-out of one image.
+
+    Args:
+        full: FLOPs of a full pass at batch 1.
+        adaptor: FLOPs of an adaptor pass at batch 1.
+        schedule: Schedule of the full steps.
+        num_unet_calls: Number of UNet calls of the roll-out, without guidance's second pass (PNDM has one more than
+            steps).
+        guided: Whether every step takes two passes, for classifier-free guidance.
+
+    Returns:
+        FLOPs of all passes. The text encoder and the decoder are not included.
+
+    Raises:
+        UserError: The schedule names steps after the last.
+    """
+    num_full_steps = schedule.full_steps(num_unet_calls)
+    return (full * num_full_steps + adaptor * (num_unet_calls - num_full_steps)) * (2 if guided else 1)
 
 
 def full_and_adaptor_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapping[str, Any]) -> tuple[Flops, Flops]:
-    """Of one full and one adaptor pass of a live UNet with these arguments."""
+    """Counts one full and one adaptor pass of a UNet on any device, without running it.
+
+    Args:
+        split: The UNet.
+        adaptor: The adaptor; without one, the adaptor pass has no FLOPs.
+        call: Arguments of `UNet2DConditionModel.forward`.
+
+    Returns:
+        FLOPs of the full pass and of the adaptor pass.
+    """
     parts = part_flops(SplitUNet(on_meta(split.unet), split.cut), shapes(call))
     return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
 
 
 def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
-    """Of one full and one adaptor step at batch 1, without guidance's second pass."""
+    """Counts one full and one adaptor step at batch 1, without guidance's second pass.
+
+    Args:
+        sampler: The operating point.
+
+    Returns:
+        FLOPs of the full step and of the adaptor step; the latter are zero without an adaptor.
+    """
     tokens = sampler.teacher.pipe.tokenizer.model_max_length
     return full_and_adaptor_flops(
         sampler.split, sampler.adaptor, meta_call(sampler.split.unet, sampler.teacher.latent_shape, tokens)
@@ -88,7 +127,14 @@ def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
 
 
 def image_flops(sampler: Sampler) -> Flops:
-    """Of one image at a sampler's operating point."""
+    """Counts the FLOPs of all UNet and adaptor passes of one image.
+
+    Args:
+        sampler: The operating point.
+
+    Returns:
+        The FLOPs.
+    """
     return rollout_flops(
         *step_flops(sampler),
         sampler.schedule,
@@ -98,24 +144,42 @@ def image_flops(sampler: Sampler) -> Flops:
 
 
 def on_meta(module: Module) -> Module:
-    """A copy that has shapes only, in single precision. LoRA, image prompts and whatever else was put into it are in
-    it; hooks are not."""
+    """Copies a module to the `meta` device, in single precision.
+
+    LoRA layers, IP-Adapters and other modules that were added are copied, too. Hooks of accelerate and of diffusers
+    are not.
+
+    Args:
+        module: The module, on any device.
+
+    Returns:
+        The copy, without data.
+    """
     memo: dict[int, Any] = {}
     for part in module.modules():
         memo |= {id(p): nn.Parameter(shapes(p), requires_grad=False) for p in part.parameters(recurse=False)}
         memo |= {id(b): shapes(b) for b in part.buffers(recurse=False)}
         memo |= {id(vars(part)[name]): None for name in ("_hf_hook", "_diffusers_hook") if name in vars(part)}
-    twin = copy.deepcopy(module, memo)
-    for part in twin.modules():
-        vars(part).pop("forward", None)  # where hooks stand in
-    return twin
+    meta_copy = copy.deepcopy(module, memo)
+    for part in meta_copy.modules():
+        vars(part).pop("forward", None)  # set by hooks in place of the class's method
+    return meta_copy
 
 
 def shapes(values: Any) -> Any:
-    """The same with `meta` tensors in place of real ones; half precision as single, which costs the same FLOPs."""
+    """Replaces the tensors in nested containers by `meta` tensors of the same shape.
+
+    Args:
+        values: Tensors in lists, tuples and dictionaries; other values are kept.
+
+    Returns:
+        The same structure. Half precision becomes float32, for which every operation is defined; the FLOPs are the
+        same.
+    """
     return tree_map_only(Tensor, _shape, values)
 
 
 def _shape(tensor: Tensor) -> Tensor:
+    """Creates an empty tensor of the same shape on `meta`, in float32 if it holds floating-point numbers."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return torch.empty(tensor.shape, dtype=dtype, device="meta")

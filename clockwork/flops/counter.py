@@ -1,4 +1,4 @@
-"""FLOPs in the three conventions that papers mix, counted on the `meta` device (docs/flops.md)."""
+"""Counter of FLOPs in three conventions, which publications mix (docs/flops.md)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -27,14 +27,18 @@ def _conv_with_bias(
     out_shape: Any,
     **__: Any,
 ) -> int:
+    """Counts a convolution, with one operation per output for its bias."""
     return conv_flop_count(x, w, out_shape, transposed) + (prod(out_shape) if bias is not None else 0)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Counts both matrix products of scaled dot-product attention."""
     return sdpa_flop_count(query, key, value)
 
 
 def _each(count: int) -> Callable[..., int]:
+    """Creates a formula with a number of operations per element of the output."""
+
     def flops(*_: Any, out_shape: Any, **__: Any) -> int:
         first = out_shape[0] if isinstance(out_shape[0], (tuple, list, torch.Size)) else out_shape
         return count * prod(first)
@@ -42,10 +46,10 @@ def _each(count: int) -> Callable[..., int]:
     return flops
 
 
-# What torch has no formula for: on the CPU attention is one op, on `meta` two matrix products.
+# torch has no formula for the CPU's attention, which is one op there and two matrix products on `meta`.
 _FULL = {aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
-# DeepSpeed's profiler of 2023, which the paper's own models were counted with: see docs/flops.md.
+# The formulas of DeepSpeed's profiler of 2023, with which the paper's own models were counted (docs/flops.md).
 _PAPER = {
     aten.convolution: _conv_with_bias,
     aten.native_group_norm: _each(5),
@@ -58,8 +62,14 @@ _PAPER = {
 
 @dataclass(frozen=True)
 class Flops:
-    """`macs`: multiply-adds of convolutions and linear layers. `paper`: two a multiply-add, with biases, norms and
-    activations, without attention's two products. `full`: two a multiply-add, attention's products included."""
+    """Numbers of operations in three conventions (docs/flops.md).
+
+    Attributes:
+        macs: Multiply-adds of convolutions and linear layers, counted once.
+        paper: Two per multiply-add, with biases of convolutions, norms and activations, without the two matrix products
+            of attention: the paper's own models.
+        full: Two per multiply-add, including the matrix products of attention.
+    """
 
     macs: int = 0
     paper: int = 0
@@ -73,18 +83,25 @@ class Flops:
 
 
 def count_flops(call: Callable[[], Any]) -> Flops:
-    """What one call costs; run it on `meta` tensors and modules to need no memory and no weights."""
+    """Counts the FLOPs of a call, which is run without gradients.
+
+    Args:
+        call: Function without arguments. On `meta` modules and tensors it needs no weights, memory or time.
+
+    Returns:
+        The FLOPs.
+    """
     return count_by_module(call)["Global"]
 
 
 def counted(call: Callable[[], T]) -> tuple[T, Flops]:
-    """Counts a call's FLOPs.
+    """Counts the FLOPs of a call and keeps its result.
 
     Args:
-        call: What to run, on `meta`.
+        call: Function without arguments, as in `count_flops`.
 
     Returns:
-        The call's result, and its FLOPs.
+        The result of the call, and its FLOPs.
     """
     results: list[T] = []
     flops = count_flops(lambda: results.append(call()))
@@ -92,20 +109,27 @@ def counted(call: Callable[[], T]) -> tuple[T, Flops]:
 
 
 def count_by_module(call: Callable[[], Any]) -> dict[str, Flops]:
-    """What one call costs in each module that it runs, by its name ("UNet2DConditionModel.mid_block"), and in all
-    ("Global")."""
-    like_full, like_paper = _counter(_FULL), _counter(_PAPER)
-    with torch.no_grad(), like_full, like_paper:
+    """Counts the FLOPs of a call per module.
+
+    Args:
+        call: Function without arguments, as in `count_flops`.
+
+    Returns:
+        The FLOPs of each module that runs, by its class and path ("UNet2DConditionModel.mid_block"), and of the whole
+        call ("Global").
+    """
+    full_counter, paper_counter = _counter(_FULL), _counter(_PAPER)
+    with torch.no_grad(), full_counter, paper_counter:
         call()
-    full, paper = like_full.get_flop_counts(), like_paper.get_flop_counts()
+    full, paper = full_counter.get_flop_counts(), paper_counter.get_flop_counts()
     return {name: _flops(full.get(name, {}), paper.get(name, {})) for name in {"Global": 0, **full, **paper}}
 
 
 def _counter(formulas: Mapping[OpOverloadPacket, Callable[..., int]]) -> FlopCounterMode:
-    """A counter that sees every op it has a formula for.
+    """Creates a counter that counts every op for which it has a formula, instead of the ops that it is made of.
 
-    Which ops can be decomposed differs between releases of torch. `FlopCounterMode` finds formulas by packet
-    (`aten.upsample_nearest2d`), but leaves an op whole only if its overload (`….default`) has one.
+    `FlopCounterMode` finds formulas by packet (`aten.upsample_nearest2d`), but decomposes an op unless its overload
+    (`….default`) has a formula. Which ops can be decomposed differs between releases of torch.
     """
     counter = FlopCounterMode(display=False, custom_mapping=dict(formulas))
     packets = [op for op in counter.flop_registry if isinstance(op, OpOverloadPacket)]
@@ -114,6 +138,7 @@ def _counter(formulas: Mapping[OpOverloadPacket, Callable[..., int]]) -> FlopCou
 
 
 def _flops(full: Mapping[Any, int], paper: Mapping[Any, int]) -> Flops:
+    """Adds up counts by op, those with the formulas of `full` and those with the formulas of `paper`."""
     dense = sum(n for op, n in full.items() if op in _DENSE)
-    seen = _DENSE | set(_PAPER)
-    return Flops(dense // 2, sum(n for op, n in paper.items() if op in seen), sum(full.values()))
+    paper_ops = _DENSE | set(_PAPER)
+    return Flops(dense // 2, sum(n for op, n in paper.items() if op in paper_ops), sum(full.values()))

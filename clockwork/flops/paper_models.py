@@ -1,4 +1,4 @@
-"""What the paper's models cost at real size, from their architectures alone: no weights, nothing painted."""
+"""FLOPs and parameters of the paper's models, counted from their architectures without weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,14 +16,24 @@ from clockwork.teachers.architectures import meta_unet
 from clockwork.unet.split import SplitUNet
 
 LATENT = (4, 64, 64)  # 512 × 512
-TEXT_WIDTH = 1024  # OpenCLIP ViT-g/14's
-ONE_PASS = ("distilled", "instaflow")  # without guidance's second pass
+TEXT_WIDTH = 1024  # of OpenCLIP ViT-g/14
+UNGUIDED = ("distilled", "instaflow")  # one pass per step, without classifier-free guidance
 MakeAdaptor = Callable[[FeatureDims], Adaptor]
 
 
 @dataclass(frozen=True)
-class RealPoint:
-    """What fixes the cost of an operating point at 512 × 512."""
+class PaperModelPoint:
+    """The settings that determine the FLOPs of an image of 512 × 512.
+
+    Attributes:
+        architecture: Name of the UNet's architecture (`clockwork.teachers.architectures`).
+        adaptor: Name of the adaptor, or `none`.
+        schedule: The schedule; ignored without an adaptor.
+        cut: The cut.
+        solver: The solver.
+        steps: Number of sampling steps.
+        guided: Whether every step takes two passes, for classifier-free guidance.
+    """
 
     architecture: str
     adaptor: str = "none"
@@ -34,8 +44,12 @@ class RealPoint:
     guided: bool = True
 
 
-class RealSize:
-    """Counts each architecture, cut and adaptor once. `adaptors` are built by name for a cut's feature dimensions."""
+class PaperModels:
+    """Counts FLOPs and parameters at 512 × 512; each architecture, cut and adaptor is counted once and cached.
+
+    Args:
+        adaptors: Functions that build an adaptor for the feature dimensions of a cut, by the adaptor's name.
+    """
 
     def __init__(self, adaptors: Mapping[str, MakeAdaptor]) -> None:
         self.adaptors = adaptors
@@ -44,10 +58,28 @@ class RealSize:
         self._adaptor_pass = cache(self._count_adaptor_pass)
 
     def split(self, architecture: str, cut: str = "stage1") -> SplitUNet:
+        """Builds a UNet on `meta`, split at a cut.
+
+        Args:
+            architecture: Name of the architecture.
+            cut: The cut.
+
+        Returns:
+            The UNet.
+        """
         return SplitUNet(self._unet(architecture), cut)
 
     def adaptor(self, name: str, architecture: str, cut: str = "stage1") -> Adaptor | None:
-        """On `meta`, for that cut; None for `none`."""
+        """Builds an adaptor on `meta`.
+
+        Args:
+            name: Name of the adaptor, or `none`.
+            architecture: Name of the UNet's architecture.
+            cut: The cut.
+
+        Returns:
+            The adaptor, or None for `none`.
+        """
         if name == "none":
             return None
         with torch.device("meta"):
@@ -57,42 +89,84 @@ class RealSize:
     def full_and_adaptor_flops(
         self, architecture: str, cut: str = "stage1", adaptor: str = "none"
     ) -> tuple[Flops, Flops]:
-        """One full and one adaptor pass at batch 1."""
+        """Counts one full and one adaptor pass at batch 1.
+
+        Args:
+            architecture: Name of the UNet's architecture.
+            cut: The cut.
+            adaptor: Name of the adaptor; for `none`, the adaptor pass has no FLOPs.
+
+        Returns:
+            FLOPs of the full pass and of the adaptor pass.
+        """
         return self._parts(architecture, cut).full_pass, self._adaptor_pass(architecture, cut, adaptor)
 
     def _count_parts(self, architecture: str, cut: str) -> PartFlops:
+        """Counts both parts of a UNet; `_parts` caches the result."""
         split = self.split(architecture, cut)
         return part_flops(split, meta_call(split.unet, LATENT))
 
     def _count_adaptor_pass(self, architecture: str, cut: str, name: str) -> Flops:
+        """Counts a pass with an adaptor; `_adaptor_pass` caches the result."""
         adaptor = self.adaptor(name, architecture, cut)
         return Flops() if adaptor is None else self._parts(architecture, cut).adaptor_pass(adaptor)
 
-    def image(self, point: RealPoint) -> Flops:
-        """All passes of one image."""
+    def image(self, point: PaperModelPoint) -> Flops:
+        """Counts all UNet and adaptor passes of one image.
+
+        Args:
+            point: The operating point.
+
+        Returns:
+            The FLOPs.
+        """
         passes = self.full_and_adaptor_flops(point.architecture, point.cut, point.adaptor)
         schedule = Schedule() if point.adaptor == "none" else Schedule.parse(point.schedule)
-        guided = point.guided and point.architecture not in ONE_PASS
+        guided = point.guided and point.architecture not in UNGUIDED
         return rollout_flops(*passes, schedule, num_unet_calls(point.solver, {}, point.steps), guided)
 
     def parameters(self, architecture: str) -> int:
+        """Counts the parameters of a UNet.
+
+        Args:
+            architecture: Name of the architecture.
+
+        Returns:
+            The number of parameters.
+        """
         return _parameters(self._unet(architecture))
 
-    def adaptor_parameters(self, point: RealPoint) -> int:
+    def adaptor_parameters(self, point: PaperModelPoint) -> int:
+        """Counts the parameters of the adaptor at an operating point.
+
+        Args:
+            point: The operating point.
+
+        Returns:
+            The number of parameters, 0 without an adaptor.
+        """
         return _parameters(self.adaptor(point.adaptor, point.architecture, point.cut))
 
     def blocks(self, architecture: str = "sd15") -> dict[str, tuple[Flops, int]]:
-        """FLOPs of one pass and parameters of each block (Figure 8: DOWN-0 …, MID, UP-0 …), and in all."""
+        """Counts the FLOPs of one pass and the parameters of each block of a UNet (Figure 8).
+
+        Args:
+            architecture: Name of the architecture.
+
+        Returns:
+            FLOPs and number of parameters by block (`DOWN-0`, …, `MID`, `UP-0`, …), and of the whole UNet (`Total`).
+        """
         unet = self._unet(architecture)
         call = meta_call(unet, LATENT)
         counts = count_by_module(lambda: unet(**call))
         name = type(unet).__name__
-        found = {f"DOWN-{i}": (f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)}
-        found |= {"MID": ("mid_block", unet.mid_block)}
-        found |= {f"UP-{i}": (f"up_blocks.{i}", block) for i, block in enumerate(unet.up_blocks)}
-        blocks = {label: (counts[f"{name}.{path}"], _parameters(block)) for label, (path, block) in found.items()}
+        modules = {f"DOWN-{i}": (f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)}
+        modules |= {"MID": ("mid_block", unet.mid_block)}
+        modules |= {f"UP-{i}": (f"up_blocks.{i}", block) for i, block in enumerate(unet.up_blocks)}
+        blocks = {label: (counts[f"{name}.{path}"], _parameters(block)) for label, (path, block) in modules.items()}
         return {**blocks, "Total": (counts["Global"], _parameters(unet))}
 
 
 def _parameters(module: torch.nn.Module | None) -> int:
+    """Counts the parameters of a module."""
     return 0 if module is None else sum(p.numel() for p in module.parameters())

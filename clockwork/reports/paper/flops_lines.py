@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from clockwork.flops import editing as editing_flops
 from clockwork.flops.counter import Flops
-from clockwork.flops.paper_models import RealPoint, RealSize
+from clockwork.flops.paper_models import PaperModelPoint, PaperModels
 from clockwork.reports.paper.flops_audit import COUNTED, UNITS, Line, Spec
 from clockwork.reports.paper.published import PUBLISHED, convention
 from clockwork.schedule import Schedule
@@ -14,7 +14,7 @@ from clockwork.schedule import Schedule
 SD15_CUTS = ("stage1", "stage1_upsampled", "stage2", "layer1", "layer2", "layer3")
 
 
-def flops_lines(specs: Mapping[str, Spec], sizes: RealSize) -> Iterator[Line]:
+def flops_lines(specs: Mapping[str, Spec], sizes: PaperModels) -> Iterator[Line]:
     """Counts the FLOPs and parameters of the paper's tables and figures.
 
     Args:
@@ -36,7 +36,7 @@ def flops_lines(specs: Mapping[str, Spec], sizes: RealSize) -> Iterator[Line]:
     yield from _passes(sizes)
 
 
-def real_point(point: Spec) -> RealPoint:
+def real_point(point: Spec) -> PaperModelPoint:
     """Completes an operating point with the paper's defaults: 8 steps, clock 2, stage 1.
 
     Args:
@@ -46,7 +46,7 @@ def real_point(point: Spec) -> RealPoint:
         The operating point at real size.
     """
     settings = {name: point[name] for name in ("adaptor", "schedule", "cut", "solver", "steps") if name in point}
-    return RealPoint(point.get("architecture") or point["teacher"], guided=point.get("guidance") != 1, **settings)
+    return PaperModelPoint(point.get("architecture") or point["teacher"], guided=point.get("guidance") != 1, **settings)
 
 
 def _lines(figure: str, row: str, quantity: str, flops: Flops) -> Iterator[Line]:
@@ -77,7 +77,7 @@ def _saving(figure: str, row: str, base: Flops, flops: Flops) -> Iterator[Line]:
         yield Line(figure, row, "saving", printed if name == "paper" else None, ours, name)
 
 
-def _point(figure: str, spec: Spec, columns: Sequence[str], sizes: RealSize) -> Iterator[Line]:
+def _point(figure: str, spec: Spec, columns: Sequence[str], sizes: PaperModels) -> Iterator[Line]:
     """Yields the counted columns of an operating point."""
     point, row = real_point(spec), spec["row"]
     clocked = point.adaptor != "none"
@@ -90,13 +90,13 @@ def _point(figure: str, spec: Spec, columns: Sequence[str], sizes: RealSize) -> 
     if "gflops_of_two" in columns:
         yield from _lines(figure, row, "gflops_of_two", single_pass * 2)
     if "saving" in columns and clocked:
-        teacher = RealPoint(point.architecture, solver=point.solver, steps=point.steps, guided=point.guided)
+        teacher = PaperModelPoint(point.architecture, solver=point.solver, steps=point.steps, guided=point.guided)
         yield from _saving(figure, row, sizes.image(teacher), sizes.image(point))
     if "parameters" in columns and clocked:
         yield _parameters(figure, row, sizes.adaptor_parameters(point))
 
 
-def _editing(figure: str, spec: Spec, sizes: RealSize) -> Iterator[Line]:
+def _editing(figure: str, spec: Spec, sizes: PaperModels) -> Iterator[Line]:
     """Yields Figures 6 and 15 as the edits run, and for Figure 6 also equations 4 to 6 in every reading."""
     for point in spec["points"]:
         full, adaptor = sizes.full_and_adaptor_flops("sd15", adaptor=point["adaptor"])
@@ -127,7 +127,7 @@ def _equations(row: str, steps: int, clock: int, full: Flops, adaptor: Flops) ->
             yield from _saving(f"equation 6 {reading}", name, base, edit)
 
 
-def _passes(sizes: RealSize) -> Iterator[Line]:
+def _passes(sizes: PaperModels) -> Iterator[Line]:
     """Yields the passes of each UNet at batch 1 in all three conventions, and its parameters."""
     for architecture in ("sd15", "efficient", "distilled", "bk_sdm_base", "bk_sdm_small", "bk_sdm_tiny"):
         cuts = SD15_CUTS if architecture == "sd15" else ("stage1",)
