@@ -40,7 +40,7 @@ def test_captions_from_a_table_or_beside(tmp_path: Path) -> None:
 
 
 def test_the_miniatures_scenes_are_its_pictures() -> None:
-    captions, rendered = scenes.batch("train", 0, 2)
+    captions, rendered = scenes.render_batch("train", 0, 2)
     images = scene_images("train", 2)
     assert [image.text for image in images] == captions
     assert torch.equal(pixels(images, 32), ((rendered + 1) * 127.5).round().byte())

@@ -30,7 +30,7 @@ def copy_of_inception() -> Path:
 
 
 def painted(count: int, split: str = "test") -> Tensor:
-    return ((scenes.batch(split, 0, count)[1] + 1) * 127.5).round().to(torch.uint8)
+    return ((scenes.render_batch(split, 0, count)[1] + 1) * 127.5).round().to(torch.uint8)
 
 
 def by_clean_fid(image: Tensor) -> np.ndarray:

@@ -18,17 +18,17 @@ from clockwork.miniature.training import Recipe
 
 
 def test_scenes_depend_on_split_and_number_alone() -> None:
-    captions, images = scenes.batch("test", 3, 4)
-    assert captions[2] == scenes.scene("test", 5).caption
-    assert torch.equal(scenes.batch("test", 5, 1)[1][0], images[2])
-    assert captions != scenes.batch("train", 3, 4)[0]
+    captions, images = scenes.render_batch("test", 3, 4)
+    assert captions[2] == scenes.sample_scene("test", 5).caption
+    assert torch.equal(scenes.render_batch("test", 5, 1)[1][0], images[2])
+    assert captions != scenes.render_batch("train", 3, 4)[0]
 
 
 def test_recolouring_changes_the_caption_and_the_thing_alone() -> None:
-    scene = next(s for i in range(99) if (s := scenes.scene("test", i)).things[0].colour == "red")
+    scene = next(s for i in range(99) if (s := scenes.sample_scene("test", i)).objects[0].colour == "red")
     other = scene.recoloured("green")
     assert other.caption == scene.caption.replace("a red", "a green", 1).replace(" red", " green", 1)
-    changed = (scenes.draw(scene) != scenes.draw(other)).any(-1)
+    changed = (scenes.render(scene) != scenes.render(other)).any(-1)
     assert 0 < changed.mean() < 0.6
 
 
@@ -36,7 +36,7 @@ def test_recolouring_changes_the_caption_and_the_thing_alone() -> None:
 def test_diffusers_loads_it_and_it_paints(name: str) -> None:
     pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / name, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
-    captions = [scenes.scene("test", i).caption for i in range(32)]
+    captions = [scenes.sample_scene("test", i).caption for i in range(32)]
     latents = torch.randn(32, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     painted = pipe(captions, num_inference_steps=8, guidance_scale=3.0, latents=latents, output_type="np").images
     images = torch.from_numpy((painted * 255).round().astype(np.uint8)).permute(0, 3, 1, 2)
@@ -48,12 +48,12 @@ def test_diffusers_loads_it_and_it_paints(name: str) -> None:
 def test_words_are_single_tokens() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "miniature", safety_checker=None)
     for i in range(200):
-        caption = scenes.scene("test", i).caption
+        caption = scenes.sample_scene("test", i).caption
         assert pipe.tokenizer.tokenize(caption) == [f"{word}</w>" for word in caption.split()]
 
 
 def test_the_small_clip_finds_captions_of_real_renders() -> None:
-    captions, images = scenes.batch("test", 0, 100)
+    captions, images = scenes.render_batch("test", 0, 100)
     clip = small_clip()
     seen = F.normalize(clip.encode_image(((images + 1) * 127.5).round().byte()), dim=-1)
     assert ((seen @ clip.encode_text(captions).T).argmax(1) == torch.arange(100)).float().mean() > 0.95
@@ -84,7 +84,7 @@ def test_psnr_is_its_formula() -> None:
 
 
 def test_a_tokenizer_made_twice_is_the_same(tmp_path: Path) -> None:
-    one, two = (models.tokenizer(tmp_path / name, 200) for name in ("one", "two"))
+    one, two = (models.make_tokenizer(tmp_path / name, 200) for name in ("one", "two"))
     assert one.get_vocab() == two.get_vocab()
     assert one("a small red circle").input_ids == two("a small red circle").input_ids
 

@@ -1,4 +1,4 @@
-"""The miniature's editing benchmark: scenes whose first thing changes its colour, so that the ground truth is known."""
+"""The miniature's editing benchmark: the first object of a scene changes its colour, so the ground truth is known."""
 
 from functools import partial
 
@@ -23,15 +23,17 @@ def scene_pairs(teacher: Teacher, count: int, split: str = "test") -> list[EditP
     """
     pairs = []
     for index in range(count):
-        scene = scenes.scene(split, index)
-        used = {scene.background_colour, *(thing.colour for thing in scene.things)}
+        scene = scenes.sample_scene(split, index)
+        used = {scene.background_colour, *(shape.colour for shape in scene.objects)}
         unused = [colour for colour in scenes.COLOURS if colour not in used]
         edited = scene.recoloured(unused[index % len(unused)])
         name = f"{split}-{index}"
-        pairs.append(EditPair(name, name, scene.caption, edited.caption, partial(_draw, scene), partial(_draw, edited)))
+        pairs.append(
+            EditPair(name, name, scene.caption, edited.caption, partial(_render, scene), partial(_render, edited))
+        )
     return pairs
 
 
-def _draw(scene: scenes.Scene) -> Tensor:
+def _render(scene: scenes.Scene) -> Tensor:
     """Renders a scene, 8-bit, `3 × height × width`."""
-    return torch.from_numpy(scenes.draw(scene)).permute(2, 0, 1)
+    return torch.from_numpy(scenes.render(scene)).permute(2, 0, 1)

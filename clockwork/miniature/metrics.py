@@ -24,7 +24,7 @@ def text_to_image(reference: int = 10_000, latency: bool = True, cache: str = "o
 
     def render() -> Iterator[torch.Tensor]:
         for start in distributed.share(range(0, reference, 100)):
-            images = scenes.batch("validation", start, min(100, reference - start))[1]
+            images = scenes.render_batch("validation", start, min(100, reference - start))[1]
             yield ((images + 1) * 127.5).round().to(torch.uint8)
 
     width = clip.encode_text([""]).shape[-1]

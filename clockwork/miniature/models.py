@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clockwork.miniature.scenes import SIZE, scene
+from clockwork.miniature.scenes import IMAGE_SIZE, sample_scene
 from clockwork.teachers.tokenizer import train_tokenizer
 
 WIDTH = 64  # of the text features and the UNet's cross-attention
 MAX_TOKENS = 32
-LATENT_SIZE = SIZE // 2
+LATENT_SIZE = IMAGE_SIZE // 2
 
 
-def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> CLIPTokenizer:
+def make_tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> CLIPTokenizer:
     """Trains a CLIP tokenizer in which every word of the scenes' captions is a single token.
 
     Args:
@@ -29,10 +29,10 @@ def tokenizer(folder: Path, captions: int = 5000, length: int = MAX_TOKENS) -> C
     Returns:
         The tokenizer. It is the same on every call.
     """
-    return train_tokenizer(folder, (scene("train", i).caption for i in range(captions)), length)
+    return train_tokenizer(folder, (sample_scene("train", i).caption for i in range(captions)), length)
 
 
-def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
+def make_text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
     """Creates the text encoder for a tokenizer, with random weights."""
     return CLIPTextModel(
         CLIPTextConfig(
@@ -50,20 +50,20 @@ def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def autoencoder() -> AutoencoderKL:
+def make_autoencoder() -> AutoencoderKL:
     """Creates the autoencoder, with random weights: four latent channels at half the image's resolution."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
         up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
         block_out_channels=(32, 64),
         norm_num_groups=8,
-        sample_size=SIZE,
+        sample_size=IMAGE_SIZE,
         scaling_factor=1.0,  # latents are trained to have unit variance
         mid_block_add_attention=False,
     )
 
 
-def unet(top_attention: bool) -> UNet2DConditionModel:
+def make_unet(top_attention: bool) -> UNet2DConditionModel:
     """Creates a UNet with random weights.
 
     Args:
@@ -86,7 +86,7 @@ def unet(top_attention: bool) -> UNet2DConditionModel:
     )
 
 
-def noise_schedule() -> DDIMScheduler:
+def make_noise_schedule() -> DDIMScheduler:
     """Creates Stable Diffusion's noise schedule with v-prediction, which suits sampling in few steps."""
     return DDIMScheduler(
         beta_start=0.00085,
@@ -104,7 +104,7 @@ def clip_config(words: CLIPTokenizer) -> dict[str, Any]:
     """Returns open_clip's model config of the small CLIP that computes the miniature's metrics."""
     return {
         "embed_dim": 96,
-        "vision_cfg": {"image_size": 2 * SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
+        "vision_cfg": {"image_size": 2 * IMAGE_SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
         "text_cfg": {
             "context_length": MAX_TOKENS,
             "vocab_size": len(words),
@@ -136,7 +136,7 @@ def save_pipeline(
         text,
         words,
         copy.deepcopy(unet).half(),
-        noise_schedule(),
+        make_noise_schedule(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -27,7 +27,7 @@ class SceneImage(CaptionedImage):
 
     def read(self) -> Tensor:
         """Renders the scene."""
-        return torch.from_numpy(scenes.draw(scenes.scene(self.split, self.id))).permute(2, 0, 1)
+        return torch.from_numpy(scenes.render(scenes.sample_scene(self.split, self.id))).permute(2, 0, 1)
 
 
 def scene_prompts(split: str, count: int) -> list[Prompt]:
@@ -40,7 +40,7 @@ def scene_prompts(split: str, count: int) -> list[Prompt]:
     Returns:
         One prompt per scene; its id is the scene's index.
     """
-    return [Prompt(i, scenes.scene(split, i).caption) for i in range(count)]
+    return [Prompt(i, scenes.sample_scene(split, i).caption) for i in range(count)]
 
 
 def scene_images(split: str, count: int) -> list[CaptionedImage]:
@@ -53,4 +53,4 @@ def scene_images(split: str, count: int) -> list[CaptionedImage]:
     Returns:
         One captioned image per scene.
     """
-    return [SceneImage(i, scenes.scene(split, i).caption, split) for i in range(count)]
+    return [SceneImage(i, scenes.sample_scene(split, i).caption, split) for i in range(count)]

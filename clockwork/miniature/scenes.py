@@ -1,6 +1,6 @@
 """Procedurally generated images with captions: unlimited training data without files or licences.
 
-A scene has one to three *things* (eight shapes, ten colours, three sizes, four textures) in a position or relation that
+A scene has one to three objects (eight shapes, ten colours, three sizes, four textures) in a position or relation that
 the caption names, on a plain, gradient or striped background. The caption describes the scene completely.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clockwork.miniature.shapes import SHAPES, TEXTURES, Array, pattern_colour, texture_mask
 
-SIZE = 32  # width and height of an image in pixels
+IMAGE_SIZE = 32  # width and height of an image in pixels
 SUPERSAMPLE = 2  # samples per pixel and axis when a scene is rendered
 COLOURS = {
     "red": (220, 40, 40),
@@ -30,7 +30,7 @@ COLOURS = {
     "black": (20, 20, 20),
 }
 BACKGROUNDS = ("plain", "gradient", "striped")
-# Centre of a single thing: x to the right and y down, from −1 to 1 across the image.
+# Centre of a single object: x to the right and y down, from −1 to 1 across the image.
 POSITIONS = {
     "in the center": (0.0, 0.0),
     "on the left": (-0.4, 0.0),
@@ -38,17 +38,17 @@ POSITIONS = {
     "at the top": (0.0, -0.4),
     "at the bottom": (0.0, 0.4),
 }
-# Direction from the image centre to the first thing; the others are on the opposite side.
+# Direction from the image centre to the first object; the others are on the opposite side.
 RELATIONS = {"above": (0, -1), "below": (0, 1), "left of": (-1, 0), "right of": (1, 0)}
 
 
-# Radius in pixels of a small, medium and large thing, by the number of things in the scene.
+# Radius in pixels of a small, medium and large object, by the number of objects in the scene.
 RADII = {1: (7.0, 9.0, 11.5), 2: (5.0, 6.2, 7.5), 3: (4.6, 5.6, 6.8)}
-DISTANCE = 0.45  # of the things from the image centre, in units of half the image
+DISTANCE = 0.45  # of the objects from the image centre, in units of half the image
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One shape in a scene.
 
     Attributes:
@@ -81,13 +81,13 @@ class Scene:
     """Everything that is visible in an image.
 
     Attributes:
-        things: One to three things.
-        relation: A key of `POSITIONS` for one thing, or of `RELATIONS` for several.
+        objects: One to three objects.
+        relation: A key of `POSITIONS` for one object, or of `RELATIONS` for several.
         background: One of `BACKGROUNDS`.
         background_colour: A key of `COLOURS`.
     """
 
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     relation: str
     background: str
     background_colour: str
@@ -95,12 +95,12 @@ class Scene:
     @property
     def caption(self) -> str:
         """Description such as `a red circle above a small blue star on a plain green background`."""
-        first, *others = (thing.caption for thing in self.things)
-        things = f"{first} {self.relation} {' and '.join(others)}".strip()
-        return f"{things} on a {self.background} {self.background_colour} background"
+        first, *others = (obj.caption for obj in self.objects)
+        objects = f"{first} {self.relation} {' and '.join(others)}".strip()
+        return f"{objects} on a {self.background} {self.background_colour} background"
 
     def recoloured(self, colour: str) -> "Scene":
-        """Changes the colour of the first thing: an edit with a known ground truth.
+        """Changes the colour of the first object: an edit with a known ground truth.
 
         Args:
             colour: A key of `COLOURS`.
@@ -108,10 +108,10 @@ class Scene:
         Returns:
             The edited scene.
         """
-        return replace(self, things=(replace(self.things[0], colour=colour), *self.things[1:]))
+        return replace(self, objects=(replace(self.objects[0], colour=colour), *self.objects[1:]))
 
 
-def scene(split: str, index: int) -> Scene:
+def sample_scene(split: str, index: int) -> Scene:
     """Samples a scene. The same arguments always give the same scene.
 
     Args:
@@ -124,14 +124,14 @@ def scene(split: str, index: int) -> Scene:
     rng = random.Random(f"{split}/{index}")
     count = rng.choices((1, 2, 3), (0.6, 0.3, 0.1))[0]
     *colours, background_colour = rng.sample(list(COLOURS), count + 1)
-    relation, centres = _layout(rng, count)
+    relation, centres = _sample_layout(rng, count)
     pairs = zip(centres, colours, strict=True)
-    things = tuple(_thing(rng, centre, colour, RADII[count]) for centre, colour in pairs)
-    return Scene(things, relation, rng.choice(BACKGROUNDS), background_colour)
+    objects = tuple(_sample_object(rng, centre, colour, RADII[count]) for centre, colour in pairs)
+    return Scene(objects, relation, rng.choice(BACKGROUNDS), background_colour)
 
 
-def _layout(rng: random.Random, count: int) -> tuple[str, list[tuple[float, float]]]:
-    """Samples a position (one thing) or relation (several), and returns it with the centres of the things."""
+def _sample_layout(rng: random.Random, count: int) -> tuple[str, list[tuple[float, float]]]:
+    """Samples a position (one object) or relation (several), and returns it with the centres of the objects."""
     if count == 1:
         position, centre = rng.choice(list(POSITIONS.items()))
         return position, [centre]
@@ -144,14 +144,14 @@ def _layout(rng: random.Random, count: int) -> tuple[str, list[tuple[float, floa
     return relation, [first, (x - offset_x, y - offset_y), (x + offset_x, y + offset_y)]
 
 
-def _thing(rng: random.Random, centre: tuple[float, float], colour: str, radii: Sequence[float]) -> Thing:
-    """Samples size, texture and shape of a thing, and moves it a little within the image."""
+def _sample_object(rng: random.Random, centre: tuple[float, float], colour: str, radii: Sequence[float]) -> SceneObject:
+    """Samples size, texture and shape of an object, and moves it a little within the image."""
     size = rng.randrange(3)
-    limit = 1 - radii[size] / (SIZE / 2)  # the border must not cut it off
+    limit = 1 - radii[size] / (IMAGE_SIZE / 2)  # the border must not cut it off
     x, y = (min(max(c + rng.uniform(-0.06, 0.06), -limit), limit) for c in centre)
     texture = rng.choices(TEXTURES, (0.49, 0.17, 0.17, 0.17))[0]
     shape = rng.choice(list(SHAPES))
-    return Thing(shape, colour, ("small", "", "large")[size], texture, x, y, radii[size])
+    return SceneObject(shape, colour, ("small", "", "large")[size], texture, x, y, radii[size])
 
 
 def _background(kind: str, colour: Array, x: Array, y: Array) -> Array:
@@ -160,35 +160,35 @@ def _background(kind: str, colour: Array, x: Array, y: Array) -> Array:
         shade = 1.1 - 0.75 * (y + 1) / 2
         return (colour[None, None] + 25 * (colour.mean() < 60)) * shade[..., None]
     if kind == "striped":
-        light = ((x + 1) * SIZE / 2 % 8 < 4)[..., None]
+        light = ((x + 1) * IMAGE_SIZE / 2 % 8 < 4)[..., None]
         return np.where(light, colour, colour * 0.7 + 20)
     return np.broadcast_to(colour, (*x.shape, 3))
 
 
-def draw(scene: Scene) -> NDArray[np.uint8]:
+def render(scene: Scene) -> NDArray[np.uint8]:
     """Renders a scene.
 
     Args:
         scene: The scene.
 
     Returns:
-        An 8-bit image, `SIZE × SIZE × 3`.
+        An 8-bit image, `IMAGE_SIZE × IMAGE_SIZE × 3`.
     """
-    side = SIZE * SUPERSAMPLE
+    side = IMAGE_SIZE * SUPERSAMPLE
     axis = (np.arange(side) + 0.5) / side * 2 - 1
     x, y = np.meshgrid(axis, axis)
     canvas = _background(scene.background, np.array(COLOURS[scene.background_colour], float), x, y)
-    for thing in scene.things:
-        px, py = (x - thing.x) * SIZE / 2, (y - thing.y) * SIZE / 2
-        inside = SHAPES[thing.shape](px / thing.radius, -py / thing.radius)
-        colour = np.array(COLOURS[thing.colour], float)
-        fill = np.where(texture_mask(thing.texture, px, py)[..., None], pattern_colour(colour), colour)
+    for obj in scene.objects:
+        px, py = (x - obj.x) * IMAGE_SIZE / 2, (y - obj.y) * IMAGE_SIZE / 2
+        inside = SHAPES[obj.shape](px / obj.radius, -py / obj.radius)
+        colour = np.array(COLOURS[obj.colour], float)
+        fill = np.where(texture_mask(obj.texture, px, py)[..., None], pattern_colour(colour), colour)
         canvas = np.where(inside[..., None], fill, canvas)
-    averaged = canvas.reshape(SIZE, SUPERSAMPLE, SIZE, SUPERSAMPLE, 3).mean((1, 3))
+    averaged = canvas.reshape(IMAGE_SIZE, SUPERSAMPLE, IMAGE_SIZE, SUPERSAMPLE, 3).mean((1, 3))
     return np.clip(averaged.round(), 0, 255).astype(np.uint8)
 
 
-def batch(split: str, start: int, count: int) -> tuple[list[str], Tensor]:
+def render_batch(split: str, start: int, count: int) -> tuple[list[str], Tensor]:
     """Renders consecutive scenes of a split.
 
     Args:
@@ -197,8 +197,8 @@ def batch(split: str, start: int, count: int) -> tuple[list[str], Tensor]:
         count: Number of scenes.
 
     Returns:
-        The captions, and the images in [−1, 1], `count × 3 × SIZE × SIZE`.
+        The captions, and the images in [−1, 1], `count × 3 × IMAGE_SIZE × IMAGE_SIZE`.
     """
-    scenes = [scene(split, i) for i in range(start, start + count)]
-    pixels = torch.from_numpy(np.stack([draw(s) for s in scenes]))
+    scenes = [sample_scene(split, i) for i in range(start, start + count)]
+    pixels = torch.from_numpy(np.stack([render(s) for s in scenes]))
     return [s.caption for s in scenes], pixels.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""The shapes and textures of the things in a scene."""
+"""The shapes and textures of the objects in a scene."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def pattern_colour(colour: Array) -> Array:
     """Returns the colour of a texture's pattern: darker on light colours, lighter on dark ones.
 
     Args:
-        colour: Colour of the thing, RGB from 0 to 255.
+        colour: Colour of the object, RGB from 0 to 255.
 
     Returns:
         Colour of the pattern, RGB from 0 to 255.
@@ -50,7 +50,7 @@ def texture_mask(kind: str, x: Array, y: Array) -> NDArray[np.bool_]:
 
     Args:
         kind: One of `TEXTURES`.
-        x: Horizontal coordinates in pixels from the thing's centre.
+        x: Horizontal coordinates in pixels from the object's centre.
         y: Vertical coordinates of the same shape.
 
     Returns:

@@ -13,8 +13,8 @@ from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
 
-SOURCE = scenes.scene("test", 0)
-PICTURE = torch.from_numpy(scenes.draw(SOURCE)).permute(2, 0, 1)
+SOURCE = scenes.sample_scene("test", 0)
+PICTURE = torch.from_numpy(scenes.render(SOURCE)).permute(2, 0, 1)
 
 
 def editor(teacher: Teacher, inversion: int = 8, generation: int = 4, clock: str = "full", **settings: Any) -> Editor:

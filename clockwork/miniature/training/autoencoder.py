@@ -30,7 +30,7 @@ class AutoencoderModule(MiniatureModule):
     def __init__(self, vae: AutoencoderKL, noise: float = 0.05, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.vae, self.noise = vae, noise
-        mean, whiten = principal_components(scenes.batch("validation", 0, 1000)[1], vae.config.latent_channels)
+        mean, whiten = principal_components(scenes.render_batch("validation", 0, 1000)[1], vae.config.latent_channels)
         self.register_buffer("mean", mean)
         self.register_buffer("whiten", whiten)
 
@@ -83,7 +83,7 @@ def encode_scenes(vae: AutoencoderKL, count: int, file: Path, chunk: int = 64) -
         latents = np.empty((count, 4, models.LATENT_SIZE, models.LATENT_SIZE), np.float16)
         for start in tqdm(range(0, count, chunk), "encoding scenes"):
             size = min(chunk, count - start)
-            posterior = vae.encode(scenes.batch("train", start, size)[1]).latent_dist
+            posterior = vae.encode(scenes.render_batch("train", start, size)[1]).latent_dist
             latents[start : start + size] = posterior.mean.numpy()
         with atomic_write(file) as partial, partial.open("wb") as stream:
             np.save(stream, latents)

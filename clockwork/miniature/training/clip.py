@@ -38,7 +38,7 @@ def enlarged(images: Tensor) -> Tensor:
     """Resizes scenes to the small CLIP's input size, as `OpenCLIP.encode_image` does.
 
     Args:
-        images: Images in [−1, 1], `batch × 3 × SIZE × SIZE`.
+        images: Images in [−1, 1], `batch × 3 × IMAGE_SIZE × IMAGE_SIZE`.
 
     Returns:
         Images of twice the side.

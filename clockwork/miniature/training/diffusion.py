@@ -72,7 +72,7 @@ class DiffusionModule(MiniatureModule):
         size = self.hparams.batch_size
         indices = [i % len(self.latents) for i in range(self.first_scene, self.first_scene + size)]
         dropped = (torch.rand(size) < self.dropout).tolist()
-        captions = ["" if d else scenes.scene("train", i).caption for i, d in zip(indices, dropped, strict=True)]
+        captions = ["" if d else scenes.sample_scene("train", i).caption for i, d in zip(indices, dropped, strict=True)]
         return captions, self.latents[indices].to(self.device).float()
 
     def on_before_zero_grad(self, _: torch.optim.Optimizer) -> None:

@@ -1,4 +1,4 @@
-"""What the training modules of the miniature share.
+"""The base class of the miniature's training modules.
 
 The scenes of a batch depend on the step and the process alone. A resumed run therefore trains on the same scenes as an
 uninterrupted one, and processes never share scenes.
@@ -45,7 +45,7 @@ class MiniatureModule(LightningModule):
         Returns:
             The captions, and the images in [−1, 1], `batch × 3 × height × width`.
         """
-        captions, images = scenes.batch(split, self.first_scene, self.hparams.batch_size)
+        captions, images = scenes.render_batch(split, self.first_scene, self.hparams.batch_size)
         return captions, images.to(self.device)
 
     @property

@@ -43,7 +43,7 @@ class Recipe:
             trainer: Arguments of Lightning's Trainer.
         """
         if not (self.folder / "vae").is_dir():
-            vae = models.autoencoder().to(**FAST)
+            vae = models.make_autoencoder().to(**FAST)
             if self._train("autoencoder", AutoencoderModule(vae, **optimisation), trainer):
                 with atomic_folder(self.folder / "vae") as partial:
                     vae.save_pretrained(partial)
@@ -56,7 +56,7 @@ class Recipe:
             trainer: Arguments of Lightning's Trainer.
         """
         if not (self.folder / "clip").is_dir():
-            tokenizer = models.tokenizer(self.folder / "tokenizer")
+            tokenizer = models.make_tokenizer(self.folder / "tokenizer")
             clip = open_clip.model.CLIP(**models.clip_config(tokenizer))
             if self._train("small_clip", CLIPModule(clip, tokenizer, **optimisation), trainer):
                 with atomic_folder(self.folder / "clip") as partial:
@@ -82,21 +82,22 @@ class Recipe:
         """
         if (self.folder / name).is_dir():
             return
-        tokenizer = models.tokenizer(self.folder / "tokenizer")
-        unet, text = models.unet(top_attention=name == "miniature_sd").to(**FAST), models.text_encoder(tokenizer)
+        tokenizer = models.make_tokenizer(self.folder / "tokenizer")
+        unet = models.make_unet(top_attention=name == "miniature_sd").to(**FAST)
+        text = models.make_text_encoder(tokenizer)
         if start is not None:
             load_common_weights(unet, UNet2DConditionModel.from_pretrained(self.folder / start, subfolder="unet"))
             text = CLIPTextModel.from_pretrained(self.folder / start / "text_encoder").train()
             text.requires_grad_(name != "miniature_sd")
         vae = AutoencoderKL.from_pretrained(self.folder / "vae").eval()
         latents = encode_scenes(vae.to(**FAST), scenes, self.folder / "latents.npy")
-        module = DiffusionModule(unet, text, tokenizer, latents, models.noise_schedule(), **optimisation)
+        module = DiffusionModule(unet, text, tokenizer, latents, models.make_noise_schedule(), **optimisation)
         if self._train(name, module, trainer):
             with atomic_folder(self.folder / name) as partial:
                 models.save_pipeline(partial, module.averaged(), vae, tokenizer)
 
     def ship(self) -> None:
-        """Copies the results over the weights that the package ships with."""
+        """Copies the results over the weights that are part of the package."""
         for name in ("miniature", "miniature_sd", "clip"):
             shutil.copytree(self.folder / name, WEIGHTS / name, dirs_exist_ok=True)
 
