@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     call = {"num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance, **size}
     pairs = [compare(teacher, cfg.prompt, seed, call) for seed in seeds]
     output = Path(cfg.output)
-    write_grid(output, {f"seed {pair.seed}": pair.pictures for pair in pairs})
+    write_grid(output, {f"seed {pair.seed}": pair.images for pair in pairs})
     report = [pair.to_dict() for pair in pairs]
     with atomic_write(output.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n")

@@ -18,7 +18,7 @@ from clockwork.adaptors.resnet import ResNet
 from clockwork.analysis.perturbation import Perturbation
 from clockwork.editing.edit import Editor
 from clockwork.pipeline.compare import compare
-from clockwork.pipeline.enable import enabled
+from clockwork.pipeline.enable import enabled_hook
 from clockwork.sampling import denoisers
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
@@ -54,7 +54,9 @@ def test_an_evaluations_roll_out_and_images(real: RealSize) -> None:
 
 def test_a_pipeline(real: RealSize, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `scripts/generate.py` calls it: without Clockwork and with it, SDXL's autoencoder in float32."""
-    monkeypatch.setattr("clockwork.pipeline.compare.summarise", enabled)  # not its FLOPs: they are counted elsewhere
+    monkeypatch.setattr(
+        "clockwork.pipeline.compare.summarise", enabled_hook
+    )  # not its FLOPs: they are counted elsewhere
     pipe, adaptor = real.teacher.pipe, ResNet(WIDTHS, inputs=("r_in", "r_out_prev", "t_emb"))
     pipe.scheduler = make_solver("dpm++", real.teacher.noise_schedule)
     clockwork.enable(pipe, "clock2", adaptor, "stage1")
@@ -62,7 +64,7 @@ def test_a_pipeline(real: RealSize, monkeypatch: pytest.MonkeyPatch) -> None:
         pair = compare(real.teacher, "a red circle", 0, {"num_inference_steps": 2})
     finally:
         clockwork.disable(pipe)
-    assert pair.pictures.shape == (2, 3, *[real.teacher.resolution] * 2)
+    assert pair.images.shape == (2, 3, *[real.teacher.resolution] * 2)
     assert [step.full for step in pair.summary.log.steps] == [True, False]
     assert adaptor.dtype == torch.float32  # the pipeline runs a copy in the UNet's precision
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import clockwork
 from clockwork.flops.counter import count_flops
-from clockwork.pipeline.enable import enabled
+from clockwork.pipeline.enable import enabled_hook
 
 
 def without_and_with(pipe: Any, **arguments: Any) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def without_and_with(pipe: Any, **arguments: Any) -> tuple[Tensor, Tensor]:
     clocked = generate(pipe, **arguments)
     full, adaptor = counts(pipe)
     assert full - adaptor in (0, 1) and adaptor > 0  # alternating
-    assert not any(step.forced_full_reason for step in enabled(pipe).log.steps)
+    assert not any(step.forced_full_reason for step in enabled_hook(pipe).log.steps)
     assert torch.equal(generate(pipe, **arguments), clocked)  # nothing stays behind
     clockwork.disable(pipe)
     assert torch.equal(generate(pipe, **arguments), plain)
@@ -129,7 +129,7 @@ def test_controlnet_reaches_adaptor_steps_in_the_high_res_part_only() -> None:
     def blank(residuals: Any) -> Tensor:
         """`generate` with some residuals zero, on adaptor steps only."""
         hook = net.register_forward_hook(
-            lambda _, __, output: residuals(*output) if len(enabled(pipe).log.steps) % 2 else output
+            lambda _, __, output: residuals(*output) if len(enabled_hook(pipe).log.steps) % 2 else output
         )
         try:
             return generate(pipe, **arguments)

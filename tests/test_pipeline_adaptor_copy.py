@@ -9,8 +9,8 @@ from helpers.pipelines import GIVEN, counts, generate, miniature_pipeline, rando
 
 import clockwork
 from clockwork.adaptors import ResNet
-from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.step_tracking import CHANGED
+from clockwork.pipeline.enable import enabled_hook
+from clockwork.pipeline.step_tracking import CALL_CHANGED
 from clockwork.teachers import Teacher, load_teacher
 
 
@@ -33,9 +33,9 @@ def test_half_precision(dtype: torch.dtype, teacher: Teacher, trained: Path) -> 
     pipe = miniature_pipeline(teacher)
     clockwork.enable(pipe, adaptor=trained)
     expected = generate(pipe, **GIVEN)
-    weights = {name: weight.clone() for name, weight in enabled(pipe).clocked.adaptor.state_dict().items()}
+    weights = {name: weight.clone() for name, weight in enabled_hook(pipe).denoiser.adaptor.state_dict().items()}
     half = generate(pipe.to(dtype), **GIVEN)
-    adaptor = enabled(pipe).clocked.adaptor
+    adaptor = enabled_hook(pipe).denoiser.adaptor
     assert steps(pipe) == "FaFa" and half.dtype == adaptor.dtype == dtype
     assert (half.float() - expected).norm() < 0.1 * expected.norm()
     if dtype == torch.float16:
@@ -43,7 +43,7 @@ def test_half_precision(dtype: torch.dtype, teacher: Teacher, trained: Path) -> 
         assert torch.equal(generate(pipe, **GIVEN), half)
     pipe.to(torch.float32)
     generate(pipe, **GIVEN)
-    found = enabled(pipe).clocked.adaptor.state_dict()
+    found = enabled_hook(pipe).denoiser.adaptor.state_dict()
     assert all(torch.equal(found[name], weight) for name, weight in weights.items())
 
 
@@ -63,7 +63,7 @@ def test_the_callers_module_stays_as_it_is(teacher: Teacher, trained: Path) -> N
     assert adaptor.training and all(weight.requires_grad for weight in adaptor.parameters())
     assert all(torch.equal(weight, before[name]) for name, weight in adaptor.state_dict().items())
     assert all(weight.grad is grad for weight, grad in zip(adaptor.parameters(), grads, strict=True))
-    copies = [enabled(pipe).clocked.adaptor for pipe in pipes]
+    copies = [enabled_hook(pipe).denoiser.adaptor for pipe in pipes]
     assert [copied.dtype for copied in copies] == [torch.float32, torch.bfloat16]
     assert all(weight.grad is None and not weight.requires_grad for copied in copies for weight in copied.parameters())
     with torch.no_grad():
@@ -86,9 +86,9 @@ def test_the_adaptor_is_placed_once_per_precision(teacher: Teacher, trained: Pat
     pipe = miniature_pipeline(teacher)
     clockwork.enable(pipe, adaptor=silent(trained))
     generate(pipe, **GIVEN)
-    at_first = enabled(pipe).clocked.adaptor
+    at_first = enabled_hook(pipe).denoiser.adaptor
     generate(pipe, **GIVEN, seed=5)
-    assert enabled(pipe).clocked.adaptor is at_first
+    assert enabled_hook(pipe).denoiser.adaptor is at_first
     pipe.scheduler.set_timesteps(6)
     tokens = torch.randn(1, 77, pipe.unet.config.cross_attention_dim)
     given = {dtype: tokens.to(dtype) for dtype in (torch.float32, torch.float64)}
@@ -98,8 +98,8 @@ def test_the_adaptor_is_placed_once_per_precision(teacher: Teacher, trained: Pat
             dtype = torch.float32 if i < 3 else torch.float64
             output = pipe.unet.to(dtype)(torch.ones(1, 4, size, size, dtype=dtype), t, given[dtype]).sample
             assert output.dtype == dtype
-    assert steps(pipe) == "FaFFFa" and reasons(pipe) == [CHANGED]
-    assert enabled(pipe).clocked.adaptor.dtype == torch.float64
+    assert steps(pipe) == "FaFFFa" and reasons(pipe) == [CALL_CHANGED]
+    assert enabled_hook(pipe).denoiser.adaptor.dtype == torch.float64
 
 
 def test_an_image_in_inference_mode_leaves_ordinary_weights(teacher: Teacher, trained: Path) -> None:

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import clockwork
 from clockwork.adaptors import FeatureDims, ResNet, UNet
-from clockwork.pipeline.enable import enabled
+from clockwork.pipeline.enable import enabled_hook
 
 GPU = torch.device("cuda:0")
 WIDTHS = FeatureDims(320, 640, 1280, 0)  # SD v1.5 at stage1
@@ -58,7 +58,7 @@ def test_a_float32_adaptor_on_a_gpu_in_half_precision(kind: str, dtype: torch.dt
             output = pipe.unet(sample, t, text).sample
             assert (output.shape, output.dtype, output.device) == (sample.shape, dtype, GPU)
         assert steps(pipe) == "FaFa" and not reasons(pipe)
-        ran = enabled(pipe).clocked.adaptor
+        ran = enabled_hook(pipe).denoiser.adaptor
         assert {(w.device, w.dtype) for w in ran.parameters()} <= {(GPU, dtype)}
         if adaptor is not None:
             assert {(w.device.type, w.dtype) for w in adaptor.parameters()} == {("cpu", torch.float32)}

@@ -9,8 +9,8 @@ from helpers.pipelines import StoppedError, fresh, loop, make, reasons, solver, 
 from torch import Tensor
 
 import clockwork
-from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.step_tracking import DISORDER, UNKNOWN
+from clockwork.pipeline.enable import enabled_hook
+from clockwork.pipeline.step_tracking import OUT_OF_ORDER, UNKNOWN_POSITION
 
 
 def all_of(loops: list[Any]) -> list[Tensor]:
@@ -28,7 +28,7 @@ def test_two_loops_in_turn_on_the_same_timesteps() -> None:
         clockwork.enable(pipe)
         loops = [loop(pipe, seed, pipe.scheduler.timesteps, text) for seed, text in enumerate(given)]
         assert all(map(torch.equal, all_of(loops), plain))
-        assert DISORDER in reasons(pipe)
+        assert OUT_OF_ORDER in reasons(pipe)
         clockwork.disable(pipe)
 
 
@@ -73,7 +73,7 @@ def test_an_image_after_an_aborted_one(kind: str) -> None:
         list(loop(pipe, 0, timesteps, text))
         forced = planned[count] == "a"  # where the aborted image would go on
         assert steps(pipe) == planned[:count] + "F" + planned[count + 1 :]
-        assert reasons(pipe) == [DISORDER] * forced
+        assert reasons(pipe) == [OUT_OF_ORDER] * forced
         assert torch.equal(list(loop(pipe, 0, timesteps, text))[-1], expected)
         assert steps(pipe) == planned and not reasons(pipe)
 
@@ -132,9 +132,9 @@ def test_timesteps_that_are_not_the_solvers(kind: str) -> None:
     else:
         for t in given[kind]:
             pipe.unet(torch.randn(2, 4, 16, 16), t, batch)
-    assert set(reasons(pipe)) == {UNKNOWN} and "a" not in steps(pipe)
+    assert set(reasons(pipe)) == {UNKNOWN_POSITION} and "a" not in steps(pipe)
     report = clockwork.summary(pipe)
-    assert report.forced_full_steps == {UNKNOWN: len(enabled(pipe).log.steps)}
+    assert report.forced_full_steps == {UNKNOWN_POSITION: len(enabled_hook(pipe).log.steps)}
     for t in given[kind]:  # a second image has a log of its own
         pipe.unet(torch.randn(len(batch), 4, 16, 16), t, batch)
     assert clockwork.summary(pipe) == report
@@ -146,4 +146,4 @@ def test_a_step_left_out_is_followed_by_a_full_one() -> None:
     pipe.scheduler.set_timesteps(6)
     order = [pipe.scheduler.timesteps[i] for i in (0, 1, 3, 4, 5)]
     list(loop(pipe, 0, order, texts(1)[0]))
-    assert steps(pipe) == "FaFFa" and reasons(pipe) == [DISORDER]
+    assert steps(pipe) == "FaFFa" and reasons(pipe) == [OUT_OF_ORDER]

@@ -13,8 +13,8 @@ from helpers.pipelines import counts, fresh, generate, make, picture, reasons, s
 from torch import Tensor
 
 import clockwork
-from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.step_tracking import UNKNOWN
+from clockwork.pipeline.enable import enabled_hook
+from clockwork.pipeline.step_tracking import UNKNOWN_POSITION
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_from_pipe(plain: Tensor) -> None:
     assert torch.equal(generate(alone, **changed), with_it)
     other.scheduler = solver(type(pipe.scheduler))
     full = generate(other, **changed)  # of this solver nothing is known
-    assert reasons(pipe) == [UNKNOWN] * 3
+    assert reasons(pipe) == [UNKNOWN_POSITION] * 3
     clockwork.disable(other)
     assert torch.equal(generate(other, **changed), full)
     assert torch.equal(generate(pipe), plain)
@@ -66,7 +66,7 @@ def test_a_copy_is_clocked_by_itself(plain: Tensor, clocked: Tensor) -> None:
         weight.zero_()
     assert torch.equal(generate(twin), clocked)
     assert steps(twin) == "FaFa" and not reasons(twin)
-    assert enabled(twin).clocked.split.unet is twin.unet and enabled(twin).pipe is twin
+    assert enabled_hook(twin).denoiser.split.unet is twin.unet and enabled_hook(twin).pipe is twin
     clockwork.disable(twin)
     assert torch.equal(generate(twin), plain)
     assert clockwork.summary(pipe).adaptor_steps == 2
@@ -77,7 +77,7 @@ def test_a_copied_unet_in_another_pipeline(clocked: Tensor) -> None:
     other, _ = make()
     other.unet = copy.deepcopy(pipe.unet)
     full = generate(other)
-    assert set(reasons(other)) == {UNKNOWN}
+    assert set(reasons(other)) == {UNKNOWN_POSITION}
     clockwork.enable(other)
     assert torch.equal(generate(other), clocked)
     clockwork.disable(other)
@@ -210,6 +210,6 @@ def test_enabling_on_a_compiled_unet_that_was_called(backend: Any, plain: Tensor
                 clockwork.enable(pipe)
             after = pipe.unet(torch.ones(1, 4, 16, 16), 3, text, return_dict=False)[0]
     assert torch.equal(before, after)
-    assert reasons(pipe) == [UNKNOWN]
+    assert reasons(pipe) == [UNKNOWN_POSITION]
     clockwork.disable(pipe)
     assert torch.equal(generate(pipe), plain)

@@ -10,8 +10,8 @@ from helpers.pipelines import StoppedError, fresh, generate, make, reasons, solv
 from torch import Tensor
 
 import clockwork
-from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.step_tracking import CHANGED, UNKNOWN
+from clockwork.pipeline.enable import enabled_hook
+from clockwork.pipeline.step_tracking import CALL_CHANGED, UNKNOWN_POSITION
 
 
 def stop_after(step: int, **arguments: Any) -> Callable[[Any], None]:
@@ -39,7 +39,7 @@ def failing_layer(pipe: Any) -> None:
     """An exception inside the UNet, on an adaptor step and on a full one."""
 
     def fail(*_: Any) -> None:
-        if len(enabled(pipe).log.steps) in (2, 3):
+        if len(enabled_hook(pipe).log.steps) in (2, 3):
             raise StoppedError
 
     hook = pipe.unet.conv_out.register_forward_hook(fail)
@@ -102,7 +102,7 @@ def test_whatever_came_before(before: str, expected: Tensor) -> None:
 def test_no_features_stay_after_the_last_step() -> None:
     pipe, _ = fresh()
     generate(pipe)
-    assert enabled(pipe)._thread.loop.r_out is None
+    assert enabled_hook(pipe)._thread.loop.r_out is None
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.5, 0.8, 1.0])
@@ -152,7 +152,7 @@ def test_guidance_switched_off_half_way() -> None:
     assert torch.equal(generate(pipe, **arguments), plain)
     clockwork.enable(pipe)
     generate(pipe, **arguments)
-    assert steps(pipe) == "FaFFFa" and reasons(pipe) == [CHANGED]
+    assert steps(pipe) == "FaFFFa" and reasons(pipe) == [CALL_CHANGED]
 
 
 def test_the_pipeline_called_inside_its_own_call(expected: Tensor) -> None:
@@ -177,14 +177,14 @@ def test_the_pipeline_called_inside_its_own_call(expected: Tensor) -> None:
     alone, _ = make(given_solver=solver(diffusers.DDIMScheduler))
     clockwork.enable(alone)
     assert torch.equal(inner.pop(), generate(alone, seed=5))
-    assert reasons(pipe) == [UNKNOWN] * 2  # the outer picture's last two
+    assert reasons(pipe) == [UNKNOWN_POSITION] * 2  # the outer picture's last two
 
 
 def test_every_picture_has_its_own_run_when_timesteps_are_freed() -> None:
     """A tensor's memory is taken by the next one: the run keeps its timesteps alive, so that none can pass for it."""
     pipe, _ = fresh()
     stop_after(3)(pipe)
-    kept = enabled(pipe)._thread.loop.call.timesteps
+    kept = enabled_hook(pipe)._thread.loop.call.timesteps
     for _ in range(3):
         pipe.scheduler.set_timesteps(4)
         assert pipe.scheduler.timesteps.data_ptr() != kept.data_ptr()

@@ -14,8 +14,8 @@ from helpers.pipelines import GIVEN, PROMPT, counts, generate, make, miniature_p
 import clockwork
 from clockwork.adaptors import ResNet
 from clockwork.miniature.teacher import small_clip
-from clockwork.pipeline.enable import enabled
-from clockwork.pipeline.hook import NO_PROMPT
+from clockwork.pipeline.enable import enabled_hook
+from clockwork.pipeline.hook import UNKNOWN_PROMPT
 from clockwork.teachers import Teacher, load_teacher, text_embedder
 from clockwork.teachers.text_embedder import OpenCLIP
 
@@ -40,7 +40,7 @@ def test_text_follows_the_prompt(teacher: Teacher, trained: Path) -> None:
         arguments = {**GIVEN, "prompt": prompt, "num_images_per_prompt": 2, "negative_prompt": "a blue square"}
         assert torch.equal(generate(pipe, **arguments), generate(alone, **arguments))
         assert not reasons(pipe)
-    hook = enabled(pipe).prompts
+    hook = enabled_hook(pipe).prompts
     assert hook is not None
     tokens = pipe.encode_prompt(["a green star", PROMPT], torch.device("cpu"), 1, False)[0]
     expected = small_clip().encode_text(["a green star", PROMPT])
@@ -55,7 +55,7 @@ def test_a_prompt_that_is_not_known_makes_full_steps(teacher: Teacher, trained: 
     plain = generate(pipe, **arguments)
     clockwork.enable(pipe, adaptor=trained)
     assert torch.equal(generate(pipe, **arguments), plain)  # encoded before: nothing is known of it
-    assert steps(pipe) == "FFFF" and reasons(pipe) == [NO_PROMPT] * 2
+    assert steps(pipe) == "FFFF" and reasons(pipe) == [UNKNOWN_PROMPT] * 2
     tokens, negative = pipe.encode_prompt(PROMPT, torch.device("cpu"), 1, True)
     arguments |= {"prompt_embeds": tokens, "negative_prompt_embeds": negative}
     by_features = generate(pipe, **arguments)
@@ -153,7 +153,7 @@ def test_prompts_are_looked_up_while_others_are_encoded(teacher: Teacher, traine
     """In two threads: the encoder's calls of one do not disturb the other's search."""
     pipe = miniature_pipeline(teacher)
     clockwork.enable(pipe, adaptor=trained)
-    prompts = enabled(pipe).prompts
+    prompts = enabled_hook(pipe).prompts
     assert prompts is not None
     encode = partial(pipe.encode_prompt, device=torch.device("cpu"), num_images_per_prompt=1)
     unknown = encode("a green star", do_classifier_free_guidance=False)[0] + 1

@@ -9,7 +9,7 @@ import torch
 from helpers.pipelines import fresh, generate, loop, steps, texts
 from torch import Tensor
 
-from clockwork.pipeline.enable import enabled
+from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.summary import summarise
 
 
@@ -76,7 +76,7 @@ def test_threads_at_once_have_a_log_each() -> None:
             for _ in range(2):
                 together.wait()
                 latents = list(loop(pipe, batch, timesteps, own, batch, together))[-1]
-                found[batch] = latents, steps(pipe), {len(step.call["sample"]) for step in enabled(pipe).log.steps}
+                found[batch] = latents, steps(pipe), {len(step.call["sample"]) for step in enabled_hook(pipe).log.steps}
 
     run_threads(work, [1, 2])
     for batch in (1, 2):

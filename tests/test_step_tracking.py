@@ -8,13 +8,13 @@ from torch import Tensor
 
 from clockwork.pipeline.step_log import MAX_STEPS, StepLog
 from clockwork.pipeline.step_tracking import (
-    CHANGED,
-    DISORDER,
+    CALL_CHANGED,
     MAX_UNFINISHED,
+    OUT_OF_ORDER,
     LoopState,
     StepLocation,
     UNetCall,
-    position,
+    find_position,
 )
 
 
@@ -27,8 +27,8 @@ class Thread:
 
     def call(self, image: int, at: int, text: object = None) -> StepLocation:
         call = UNetCall(self.timesteps, at, text or self.text, ())
-        location = StepLocation.of(call, self.state)
-        self.state = location.after(call, torch.tensor(100 * image + at), None, self.log)
+        location = StepLocation.locate(call, self.state)
+        self.state = location.next_state(call, torch.tensor(100 * image + at), None, self.log)
         return location
 
     def clean(self, image: int) -> list[StepLocation]:
@@ -66,7 +66,7 @@ def test_two_images_in_any_order_then_clean_ones(lengths: tuple[int, int]) -> No
         thread = Thread(4)
         assert all(is_own(*found) for found in run(thread, order)), order
         first, second = thread.clean(2), thread.clean(3)
-        assert first[0].begins and [found.step for found in first] == [1, 2, 3, 4]
+        assert first[0].is_first_step and [found.step for found in first] == [1, 2, 3, 4]
         assert all(is_own(found, 2, at) for at, found in enumerate(first))
         aborted = sum(length < 4 for length in lengths)
         assert sum(found.forced_full_reason is not None for found in first) <= aborted, order
@@ -76,7 +76,7 @@ def test_two_images_in_any_order_then_clean_ones(lengths: tuple[int, int]) -> No
 def test_images_in_lockstep_are_full() -> None:
     thread = Thread(4)
     found = [location for location, _, _ in run(thread, [0, 1] * 4)]
-    assert all(location.begins or location.forced_full_reason == DISORDER for location in found)
+    assert all(location.is_first_step or location.forced_full_reason == OUT_OF_ORDER for location in found)
 
 
 def test_three_images_in_any_order() -> None:
@@ -98,8 +98,8 @@ def test_an_image_after_an_aborted_one(first: int, steps: int) -> None:
     for at in range(first, first + steps):
         thread.call(0, at)
     found = [thread.call(1, at) for at in range(first, 6)]
-    assert found[0].begins and [location.step for location in found] == list(range(1, 7 - first))
-    assert [location.forced_full_reason for location in found].count(DISORDER) == (steps < 6 - first)
+    assert found[0].is_first_step and [location.step for location in found] == list(range(1, 7 - first))
+    assert [location.forced_full_reason for location in found].count(OUT_OF_ORDER) == (steps < 6 - first)
     assert all(is_own(location, 1, at) for at, location in enumerate(found, first))
     again = [thread.call(2, at) for at in range(first, 6)]
     assert not any(location.forced_full_reason for location in again)
@@ -110,15 +110,15 @@ def test_a_step_that_failed_can_be_repeated() -> None:
     thread = Thread(3)
     thread.call(0, 0)
     call = UNetCall(thread.timesteps, 1, thread.text, ())
-    assert StepLocation.of(call, thread.state) == StepLocation.of(call, thread.state)
-    assert is_own(StepLocation.of(call, thread.state), 0, 1)
+    assert StepLocation.locate(call, thread.state) == StepLocation.locate(call, thread.state)
+    assert is_own(StepLocation.locate(call, thread.state), 0, 1)
 
 
 def test_another_prompt_or_another_form() -> None:
     thread = Thread(4)
     thread.call(0, 0)
     changed = thread.call(0, 1, object())
-    assert (changed.forced_full_reason, changed.r_out_prev, changed.step) == (CHANGED, None, 2)
+    assert (changed.forced_full_reason, changed.r_out_prev, changed.step) == (CALL_CHANGED, None, 2)
 
 
 def test_state_is_bounded() -> None:
@@ -165,7 +165,7 @@ def test_a_log_of_calls_without_a_place_is_of_one_image(kind: str) -> None:
     for _ in range(3):
         logs = []
         for t in given:
-            log = StepLog.of_unknown(t, log)
+            log = StepLog.for_unknown_position(t, log)
             logs.append(log)
         assert all(one is logs[0] for one in logs)
         logs[0].add(True, None, {"timestep": t})
@@ -174,8 +174,8 @@ def test_a_log_of_calls_without_a_place_is_of_one_image(kind: str) -> None:
 
 def test_position_is_of_memory_not_of_value() -> None:
     repeated = torch.tensor([9, 7, 7, 5])
-    assert [position(t, repeated) for t in repeated] == [0, 1, 2, 3]
-    assert [position(t, repeated) for t in repeated[2:]] == [2, 3]
-    assert position(repeated[1].clone(), repeated) is None
-    assert position(9, repeated) is None and position(repeated[:2], repeated) is None
-    assert [position(t, repeated[::2]) for t in repeated] == [0, None, 1, None]
+    assert [find_position(t, repeated) for t in repeated] == [0, 1, 2, 3]
+    assert [find_position(t, repeated) for t in repeated[2:]] == [2, 3]
+    assert find_position(repeated[1].clone(), repeated) is None
+    assert find_position(9, repeated) is None and find_position(repeated[:2], repeated) is None
+    assert [find_position(t, repeated[::2]) for t in repeated] == [0, None, 1, None]

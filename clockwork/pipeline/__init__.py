@@ -1,4 +1,4 @@
-"""Clockwork on a diffusers pipeline, in one line."""
+"""Clockwork on a diffusers pipeline: one call to enable it, one to disable it."""
 
 from clockwork.pipeline.enable import disable, enable
 from clockwork.pipeline.summary import Summary, summary

@@ -1,4 +1,7 @@
-"""Putting a hook on a module and taking it off: diffusers' own way of standing in for a `forward`."""
+"""Attaching diffusers `ModelHook`s to modules, and removing them.
+
+A hook of diffusers can replace a module's `forward` without a change to the module's class.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,42 +12,74 @@ from torch import nn
 
 from clockwork.errors import UserError
 
-NAME = "clockwork"
+HOOK_NAME = "clockwork"
 
 
-def attach(module: nn.Module, hook: ModelHook, name: str = NAME) -> None:
-    """Next to the module's own forward, in place of the hook of this name that may be there."""
+def attach(module: nn.Module, hook: ModelHook, name: str = HOOK_NAME) -> None:
+    """Attaches a hook to a module; a hook that is already attached under this name is replaced.
+
+    Args:
+        module: The module.
+        hook: The hook.
+        name: Name of the hook among the module's hooks.
+    """
     detach(module, name)
-    with _beneath_offloading(module):
+    with _inside_offloading(module):
         HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
 
 
-def detach(module: nn.Module, name: str = NAME) -> None:
-    """Takes the hook of this name off, if there is one."""
+def detach(module: nn.Module, name: str = HOOK_NAME) -> None:
+    """Removes the hook of this name from a module, if there is one.
+
+    Args:
+        module: The module.
+        name: Name of the hook among the module's hooks.
+    """
     registry = getattr(module, "_diffusers_hook", None)
     if registry is not None and registry.get_hook(name) is not None:
-        with _beneath_offloading(module):
+        with _inside_offloading(module):
             registry.remove_hook(name, recurse=False)
 
 
 def refuse_hooks_on_blocks(unet: UNet2DConditionModel) -> None:
-    """A chain calls what blocks are made of, not the blocks: a hook on one would be passed by."""
+    """Checks that no down or up block of a UNet has a diffusers hook, which Clockwork would not run.
+
+    Clockwork calls the layers inside the blocks, never the blocks themselves.
+
+    Args:
+        unet: The UNet.
+
+    Raises:
+        UserError: If a block has a hook, for example of group offloading at block level.
+    """
     for block in (*unet.down_blocks, *unet.up_blocks):
         if names := other_hooks(block):
             raise UserError(
-                f"a {type(block).__name__} has diffusers' hook {', '.join(names)}, which Clockwork would pass by: take "
-                'it off (group offloading works with offload_type="leaf_level")'
+                f"a {type(block).__name__} has the diffusers hook {', '.join(names)}, which would not run, because "
+                "Clockwork calls the block's layers directly: remove the hook (group offloading works with "
+                'offload_type="leaf_level")'
             )
 
 
 def other_hooks(module: nn.Module) -> list[str]:
+    """Lists the diffusers hooks on a module, without Clockwork's.
+
+    Args:
+        module: The module.
+
+    Returns:
+        The hooks' names, sorted.
+    """
     registry = getattr(module, "_diffusers_hook", None)
-    return [] if registry is None else sorted(set(registry.hooks) - {NAME})
+    return [] if registry is None else sorted(set(registry.hooks) - {HOOK_NAME})
 
 
 @contextmanager
-def _beneath_offloading(module: nn.Module) -> Iterator[None]:
-    """accelerate's offloading brings the weights where the inputs are: its hook stays the outermost."""
+def _inside_offloading(module: nn.Module) -> Iterator[None]:
+    """Removes accelerate's offloading hook for the duration of the context, so that it is again the outermost after.
+
+    The offloading hook moves the weights to the inputs' device, which must happen before any other hook runs.
+    """
     offloading = getattr(module, "_hf_hook", None)
     if offloading is None:
         yield

@@ -1,4 +1,4 @@
-"""The same picture without and with Clockwork."""
+"""The same image generated without Clockwork and with it, with the time that each takes."""
 
 import time
 from collections.abc import Mapping
@@ -15,44 +15,57 @@ from clockwork.teachers import Teacher
 
 @dataclass(frozen=True)
 class ComparedImages:
-    """One prompt and seed, generated without Clockwork and with it."""
+    """The images of one prompt and seed, without Clockwork and with it.
+
+    Attributes:
+        prompt: The prompt.
+        seed: Seed of the initial noise.
+        images: The image without Clockwork and the one with it, 8 bits, `2 × 3 × height × width`.
+        seconds_without: Duration of the pipeline call without Clockwork, in seconds.
+        seconds_with: Duration of the pipeline call with Clockwork, in seconds.
+        summary: Steps and FLOPs of the call with Clockwork.
+    """
 
     prompt: str
     seed: int
-    pictures: Tensor  # 2 × 3 × height × width, 8 bits: without, with
+    images: Tensor
     seconds_without: float
     seconds_with: float
     summary: Summary
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the pictures, as plain data."""
+        """Returns everything except the images as plain data, the summary's fields included."""
         values = {name: getattr(self, name) for name in ("prompt", "seed", "seconds_without", "seconds_with")}
         return {**values, **asdict(self.summary)}
 
 
 def compare(teacher: Teacher, prompt: str, seed: int, call: Mapping[str, Any]) -> ComparedImages:
-    """Generates an image by the teacher's pipeline twice, without Clockwork and with it.
+    """Generates an image with the teacher's pipeline twice, without Clockwork and with it.
 
     Args:
-        teacher: Its pipeline has Clockwork enabled.
-        prompt: The text.
-        seed: The starting noise's.
-        call: Further arguments of the pipeline.
+        teacher: A teacher. Clockwork must be enabled on its pipeline.
+        prompt: The prompt.
+        seed: Seed of the initial noise.
+        call: Further arguments of the pipeline call.
 
     Returns:
-        The two images, and the seconds that each way took, text encoders included and decoder not. On a GPU each runs
-        once before it is timed.
+        The two images and the duration of each call, which includes the text encoders but not the decoder. On a GPU,
+        one call of each kind runs before the timed one.
+
+    Raises:
+        UserError: If Clockwork is not enabled on the pipeline.
     """
     with disabled(teacher.pipe):
-        without, seconds_without = _timed(teacher.pipe, prompt, seed, call)
-    clocked, seconds_with = _timed(teacher.pipe, prompt, seed, call)
-    # Not by the pipeline: SDXL's autoencoder is in float32 beside a UNet in float16, and it casts nothing between them.
-    pictures = teacher.decode(torch.cat([without, clocked]))
-    return ComparedImages(prompt, seed, pictures, seconds_without, seconds_with, summarise(teacher.pipe))
+        without, seconds_without = _timed_latents(teacher.pipe, prompt, seed, call)
+    with_clockwork, seconds_with = _timed_latents(teacher.pipe, prompt, seed, call)
+    # Not decoded by the pipeline: SDXL's autoencoder is in float32 beside a UNet in float16, and the pipeline does not
+    # cast between them.
+    images = teacher.decode(torch.cat([without, with_clockwork]))
+    return ComparedImages(prompt, seed, images, seconds_without, seconds_with, summarise(teacher.pipe))
 
 
-def _timed(pipe: Any, prompt: str, seed: int, call: Mapping[str, Any]) -> tuple[Tensor, float]:
-    """The latents, `1 × channels × height × width`."""
+def _timed_latents(pipe: Any, prompt: str, seed: int, call: Mapping[str, Any]) -> tuple[Tensor, float]:
+    """Returns the latents, `1 × channels × height × width`, and the duration of the call in seconds."""
     for _ in range(2 if pipe.device.type == "cuda" else 1):
         start = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""`enable`, `disable`: Clockwork on and off on a diffusers pipeline."""
+"""`enable` and `disable`: Clockwork on a diffusers pipeline."""
 
 import warnings
 from collections.abc import Iterator
@@ -32,20 +32,22 @@ def enable(
     cut: str | Cut | None = None,
     force: bool = False,
 ) -> None:
-    """Runs the pipeline's UNet in full only on the schedule's steps, and with the adaptor on the others.
+    """Runs the pipeline's full UNet only on the schedule's full steps, and the adaptor on the others.
 
-    Enabling again replaces; every other pipeline with this UNet is clocked with it.
+    The UNet's `forward` is replaced, so this also affects other pipelines that share the UNet. If Clockwork is already
+    enabled, the new settings replace the old ones.
 
     Args:
-        pipe: A diffusers pipeline around a UNet2DConditionModel, in any precision, on any device.
-        schedule: Which steps are full; by default a trained adaptor's own, else `clock2`.
-        adaptor: A folder, a name on the hub, or a module, which is copied and stays as it is; without one the identity,
-            which needs no training. It runs on the UNet's device and in its precision.
-        cut: Where the UNet is split; by default a trained adaptor's own, else `stage1`.
-        force: Whether to take an adaptor that was trained for another teacher.
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`, in any precision, on any device.
+        schedule: Which steps are full; by default the one that a trained adaptor was trained for, else `clock2`.
+        adaptor: An adaptor's folder, its name on the hub, or a module, which is copied. The default is the identity
+            adaptor, which needs no training. The adaptor runs on the UNet's device and in its precision.
+        cut: Where the UNet is split; by default as a trained adaptor was trained for, else `stage1`.
+        force: Whether to accept an adaptor that was trained for another teacher.
 
     Raises:
-        UserError: The UNet cannot be split, the cut does not fit it, or the adaptor is another teacher's.
+        UserError: If the UNet cannot be split, the cut does not fit it, the adaptor was trained for another teacher, or
+            another hook on the UNet or one of its blocks prevents Clockwork from running.
     """
     unet = get_unet(pipe)
     config: dict[str, Any] = {}
@@ -56,19 +58,28 @@ def enable(
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
     adaptor = Identity(FeatureDims(0, 0, 0, 0)) if adaptor is None else frozen_copy(adaptor)
-    clocked = ClockworkDenoiser(split, adaptor, clock)
-    teacher = (_name(pipe), "")
+    denoiser = ClockworkDenoiser(split, adaptor, clock)
+    teacher = (_pipeline_name(pipe), "")
     if trained is not None:
-        teacher = _teacher(teacher[0], unet, trained)
-        _check(trained, teacher, str(split.cut), force)
-    prompts = _prompts(pipe, config) if "text_emb" in adaptor.inputs else None
-    _look_at_hooks(unet, unet is not pipe.unet or unet._compiled_call_impl is not None)
+        teacher = _name_and_hash(teacher[0], unet, trained)
+        _check_teacher(trained, teacher, str(split.cut), force)
+    prompts = _prompt_hook(pipe, config) if "text_emb" in adaptor.inputs else None
+    _check_hooks(unet, is_compiled=unet is not pipe.unet or unet._compiled_call_impl is not None)
     disable(pipe)
-    _attach(ClockHook(pipe, clocked, teacher, trained, prompts))
+    _attach(ClockHook(pipe, denoiser, teacher, trained, prompts))
 
 
 def disable(pipe: Any) -> None:
-    """The pipeline as it was, bit for bit; nothing to do where Clockwork is not enabled."""
+    """Removes Clockwork from a pipeline, which then gives the same images as before `enable`, bit for bit.
+
+    Does nothing if Clockwork is not enabled.
+
+    Args:
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+
+    Raises:
+        UserError: If the pipeline has no such UNet.
+    """
     unet, encoder = get_unet(pipe), _text_encoder(pipe)[0]
     hook = get_hook(unet)
     detach(unet)
@@ -78,8 +89,15 @@ def disable(pipe: Any) -> None:
 
 @contextmanager
 def disabled(pipe: Any) -> Iterator[None]:
-    """For a while, then as before."""
-    hook = enabled(pipe)
+    """Disables Clockwork for the duration of the context.
+
+    Args:
+        pipe: A pipeline with Clockwork enabled.
+
+    Raises:
+        UserError: If Clockwork is not enabled on the pipeline.
+    """
+    hook = enabled_hook(pipe)
     disable(pipe)
     try:
         yield
@@ -88,13 +106,22 @@ def disabled(pipe: Any) -> Iterator[None]:
 
 
 def _attach(hook: ClockHook) -> None:
+    """Attaches Clockwork's hook to the UNet, and its prompt hook to the text encoder."""
     attach(get_unet(hook.pipe), hook)
     encoder = _text_encoder(hook.pipe)[0]
     if hook.prompts is not None and encoder is not None:
         attach(encoder, hook.prompts, hook.prompts.name)
 
 
-def enabled(pipe: Any) -> ClockHook:
+def enabled_hook(pipe: Any) -> ClockHook:
+    """Returns the hook that `enable` attached to the pipeline's UNet.
+
+    Args:
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+
+    Raises:
+        UserError: If Clockwork is not enabled on the pipeline.
+    """
     hook = get_hook(get_unet(pipe))
     if hook is None:
         raise UserError("Clockwork is not enabled on this pipeline: call clockwork.enable(pipe) first")
@@ -102,74 +129,86 @@ def enabled(pipe: Any) -> ClockHook:
 
 
 def get_unet(pipe: Any) -> UNet2DConditionModel:
-    """The pipeline's UNet, itself where it was compiled."""
+    """Returns the pipeline's UNet, unwrapped if it was compiled with `torch.compile`.
+
+    Args:
+        pipe: A diffusers pipeline.
+
+    Raises:
+        UserError: If the pipeline has no UNet, or one of another class.
+    """
     unet = _unwrap_compiled(getattr(pipe, "unet", None))
     if unet is None:
-        raise UserError(f"{type(pipe).__name__} has no UNet: Clockwork is for pipelines around a UNet2DConditionModel")
+        raise UserError(f"{type(pipe).__name__} has no UNet: use a pipeline with a UNet2DConditionModel")
     if type(unet).forward is not UNet2DConditionModel.forward:
         raise UserError(
-            f"cannot clock the {type(unet).__name__} of {type(pipe).__name__}: its blocks are not known, "
-            "only those of a UNet2DConditionModel"
+            f"the {type(unet).__name__} of {type(pipe).__name__} is not supported: "
+            "use a pipeline with a UNet2DConditionModel"
         )
     return cast(UNet2DConditionModel, unet)
 
 
 def _unwrap_compiled(module: Any) -> Any:
+    """Returns the module that `torch.compile` wrapped, or the module itself."""
     return module._orig_mod if is_compiled_module(module) else module
 
 
 def _text_encoder(pipe: Any) -> tuple[nn.Module | None, Any]:
-    """The first text encoder and its tokenizer: SDXL's refiner has only the second."""
-    for number in ("", "_2"):
-        encoder = _unwrap_compiled(getattr(pipe, f"text_encoder{number}", None))
+    """Returns the pipeline's first text encoder and its tokenizer. SDXL's refiner has only `text_encoder_2`."""
+    for suffix in ("", "_2"):
+        encoder = _unwrap_compiled(getattr(pipe, f"text_encoder{suffix}", None))
         if encoder is not None:
-            return encoder, getattr(pipe, f"tokenizer{number}")
+            return encoder, getattr(pipe, f"tokenizer{suffix}")
     return None, None
 
 
-def _name(pipe: Any) -> str:
-    """On the hub, or of its folder; a folder's path is nobody's business."""
+def _pipeline_name(pipe: Any) -> str:
+    """Returns the pipeline's name on the hub, or its folder's name without the path, which may be private."""
     source = str(getattr(pipe, "name_or_path", ""))
     return (Path(source).name if Path(source).is_dir() else source) or type(pipe).__name__
 
 
-def _teacher(name: str, unet: UNet2DConditionModel, trained: OperatingPoint) -> tuple[str, str]:
+def _name_and_hash(name: str, unet: UNet2DConditionModel, trained: OperatingPoint) -> tuple[str, str]:
+    """Returns the name and the weights' fingerprint of the UNet; the adaptor's teacher's name if it is that one."""
     if any(weight.is_meta for weight in unet.parameters()):
         raise UserError(
-            "the UNet's weights are offloaded, and a trained adaptor is checked against them: "
+            "the UNet's weights are offloaded, so a trained adaptor cannot be checked against them: "
             "enable Clockwork before enable_sequential_cpu_offload"
         )
-    found = weights_hash(unet)
-    return trained.teacher if found == trained.teacher_hash else name, found
+    unet_hash = weights_hash(unet)
+    return trained.teacher if unet_hash == trained.teacher_hash else name, unet_hash
 
 
-def _check(trained: OperatingPoint, teacher: tuple[str, str], cut: str, force: bool) -> None:
+def _check_teacher(trained: OperatingPoint, teacher: tuple[str, str], cut: str, force: bool) -> None:
+    """Refuses an adaptor of another cut, and one of another teacher unless forced."""
     try:
         check_teacher(trained, teacher[0], trained.teacher_hash if force else teacher[1], cut)
     except ValueError as error:
-        forced = "; force=True takes it all the same" if cut == trained.cut else ""
-        raise UserError(f"{error}{forced}") from None
+        hint = "; force=True accepts it anyway" if cut == trained.cut else ""
+        raise UserError(f"{error}{hint}") from None
 
 
-def _prompts(pipe: Any, config: dict[str, Any]) -> PromptHook:
+def _prompt_hook(pipe: Any, config: dict[str, Any]) -> PromptHook:
+    """Creates the hook that looks up prompts for an adaptor that reads text; `config` is the adaptor's."""
     if config.get("openclip") is None:
         raise UserError(
-            "this adaptor reads text, and nothing says which OpenCLIP model's: give its folder, whose config.json "
-            "names it, or train one without text_emb"
+            "this adaptor reads text, and it is not known which OpenCLIP model embeds it: pass the adaptor's folder, "
+            "whose config.json names the model, or train an adaptor without text_emb"
         )
     return PromptHook(_text_encoder(pipe)[1], OpenCLIP.from_config(config["openclip"]))
 
 
-def _look_at_hooks(unet: UNet2DConditionModel, compiled: bool) -> None:
+def _check_hooks(unet: UNet2DConditionModel, is_compiled: bool) -> None:
+    """Refuses other diffusers hooks on the UNet and its blocks, and warns if the whole UNet is compiled."""
     refuse_hooks_on_blocks(unet)
     if names := other_hooks(unet):
         raise UserError(
-            f"the UNet has the hook {', '.join(names)} of diffusers already, and Clockwork's has to be nearer to it: "
-            "enable Clockwork first"
+            f"the UNet already has the diffusers hook {', '.join(names)}, which must run outside Clockwork's: "
+            "remove it, enable Clockwork, then add it again"
         )
-    if compiled:
+    if is_compiled:
         warnings.warn(
-            "the UNet is compiled as a whole, and Clockwork runs it in parts and uncompiled: compile its blocks "
-            "instead, with pipe.unet.compile_repeated_blocks()",
+            "the whole UNet is compiled, but Clockwork runs it in parts and uncompiled: compile its blocks instead, "
+            "with pipe.unet.compile_repeated_blocks()",
             stacklevel=3,
         )

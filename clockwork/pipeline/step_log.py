@@ -1,4 +1,4 @@
-"""What an image's steps did, kept for `summary`: a log per image, of bounded length."""
+"""A log of the steps of each image, from which `clockwork.summary` reports steps and FLOPs."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -16,52 +16,84 @@ MAX_STEPS = 2000  # Heun calls the UNet 1999 times in 1000 steps
 
 @dataclass(frozen=True)
 class LoggedStep:
+    """One step of an image.
+
+    Attributes:
+        full: Whether the full UNet ran.
+        forced_full_reason: Why a step was full although the schedule gave it to the adaptor; None for other steps.
+        call: Arguments of the UNet's `forward` by name, with tensors on the `meta` device. Consecutive steps with equal
+            signatures share this dict.
+        signature: Shapes and values of the arguments that FLOPs depend on; equal for steps of equal cost.
+    """
+
     full: bool
-    forced_full_reason: str | None  # what made a step full that the schedule gave to the adaptor
-    call: dict[str, Any]  # the UNet's arguments, on meta; neighbours of one form share it
-    form: Hashable
+    forced_full_reason: str | None
+    call: dict[str, Any]
+    signature: Hashable
 
 
 @dataclass
 class StepLog:
-    """The steps of one image.
+    """The last `MAX_STEPS` steps of one image.
 
-    Where calls have no known place in the solver's timesteps, an image begins with a new timesteps tensor, and again
-    with the first call's timestep (`source`).
+    Attributes:
+        ran: The operating point at which the image is generated; None if the position of its calls is unknown.
+        differences: In which fields `ran` differs from the adaptor's operating point, one phrase each.
+        source: Where the image's first timestep lies in memory; None if the position of its calls is known.
+        steps: The steps.
     """
 
     ran: OperatingPoint | None = None
-    differences: list[str] = field(default_factory=list)  # of what ran from the adaptor's operating point
+    differences: list[str] = field(default_factory=list)
     source: tuple[Any, Any] | None = None
     steps: deque[LoggedStep] = field(default_factory=lambda: deque(maxlen=MAX_STEPS))
 
     def add(self, full: bool, forced_full_reason: str | None, call: dict[str, Any]) -> None:
-        """`call`: the arguments of the UNet's forward; only their shapes are kept."""
-        form = _form({**call, "timestep": None})
-        before = self.steps[-1] if self.steps else None
-        if before is not None and before.form == form:
-            on_meta = before.call
+        """Appends a step.
+
+        Args:
+            full: Whether the full UNet ran.
+            forced_full_reason: Why the step was full although the schedule gave it to the adaptor, else None.
+            call: Arguments of the UNet's `forward` by name; only the shapes of tensors are stored.
+        """
+        signature = _signature({**call, "timestep": None})
+        previous = self.steps[-1] if self.steps else None
+        if previous is not None and previous.signature == signature:
+            meta_call = previous.call
         else:
-            on_meta = shapes({**call, "timestep": torch.empty(())})
-        self.steps.append(LoggedStep(full, forced_full_reason, on_meta, form))
+            meta_call = shapes({**call, "timestep": torch.empty(())})
+        self.steps.append(LoggedStep(full, forced_full_reason, meta_call, signature))
 
     @classmethod
-    def of_unknown(cls, timestep: Any, before: "StepLog | None") -> "StepLog":
-        """The log of a call without a known place: that of the calls before, or a new image's."""
+    def for_unknown_position(cls, timestep: Any, previous: "StepLog | None") -> "StepLog":
+        """Finds the log for a UNet call whose position in the solver's timesteps is unknown.
+
+        Such a call is taken for the first of a new image if its timestep lies in another tensor than that of the
+        previous call, or is the timestep with which the previous image started.
+
+        Args:
+            timestep: The call's timestep, a tensor or a number.
+            previous: The log of the previous call of unknown position, if any.
+
+        Returns:
+            `previous`, or a new log if the call starts a new image.
+        """
         source: tuple[Any, Any] = (None, timestep)
         if isinstance(timestep, Tensor):
             source = (timestep.untyped_storage().data_ptr(), timestep.storage_offset())
-        if before is None or before.source is None or before.source[0] != source[0] or before.source == source:
+        if previous is None or previous.source is None:
             return cls(source=source)
-        return before
+        if previous.source[0] != source[0] or previous.source == source:
+            return cls(source=source)
+        return previous
 
 
-def _form(value: Any) -> Hashable:
-    """What FLOPs depend on: shapes of tensors, and all other values."""
+def _signature(value: Any) -> Hashable:
+    """Reduces a value to what FLOPs depend on: the shape and dtype of tensors, and everything else as it is."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype
     if isinstance(value, dict):
-        return tuple((name, _form(part)) for name, part in value.items())
+        return tuple((name, _signature(item)) for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return tuple(_form(part) for part in value)
+        return tuple(_signature(item) for item in value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else id(value)

@@ -1,15 +1,17 @@
-"""Which step a UNet call is, and whether the features of the call before belong to it.
+"""Finds which step of which image a UNet call is, and whether the previous call's features belong to that image.
 
-A pipeline does not say at which step it is, but it passes the UNet elements of its solver's `timesteps`. An element's
-place in that tensor's memory is the step, also where a solver calls twice per step (Heun, KDPM2) or repeats a timestep
-(PNDM). Every call of a pipeline makes a new `timesteps` tensor; a loop of one's own may run many images over one. There
-a call at position 0, or where the image before began, begins an image.
+A pipeline does not pass the index of a step to the UNet, but the timestep that it passes is an element of its solver's
+`timesteps` tensor. The position of that element in memory identifies the step, even if the solver calls the UNet twice
+per step (Heun, KDPM2) or repeats a timestep (PNDM). Every pipeline call creates a new `timesteps` tensor. A custom
+sampling loop may generate many images with one tensor: there, a call at position 0, or at the position at which the
+previous image started, starts a new image.
 
-Images on one tensor can be aborted, or generated in turns, and their calls look alike. So the positions where images
-stopped are kept, and features are used only where no other image can be at the same position: what is not certain is a
-full step. Once calls went from the first position to the last without a break, images that rested meanwhile are taken
-for aborted. Two images in any order never get each other's features. Of three, one can, if it has the same prompt, size
-and position as the third, and rested while the second ran to its end.
+Images on one tensor may be aborted or generated alternately, and their calls look alike. Therefore the positions at
+which unfinished images stopped are stored, and features are reused only if no other image can be at the same position.
+Whenever that is uncertain, the step is a full one. Once an image has run from its first to its last position without
+interruption, the unfinished ones that did not run meanwhile are considered aborted. With two images in any order,
+neither ever gets the other's features. With three, an image can get another's if both have the same prompt tensor, size
+and position and the other one paused while the third image ran from start to end.
 """
 
 from dataclasses import dataclass
@@ -19,96 +21,148 @@ from torch import Tensor
 
 from clockwork.pipeline.step_log import StepLog
 
-UNKNOWN = "its place in the solver's timesteps is not known"
-DISORDER = "the calls do not follow the timesteps one by one"
-CHANGED = "batch, size, dtype, device or prompt changed"
+# Why a step is full although the schedule gives it to the adaptor.
+UNKNOWN_POSITION = "its position in the solver's timesteps is not known"
+OUT_OF_ORDER = "the calls do not follow the timesteps one by one"
+CALL_CHANGED = "batch, size, dtype, device or prompt changed"
 MAX_UNFINISHED = 64
 
 
-def position(t: Any, timesteps: Any) -> int | None:
-    """Where in `timesteps` the number `t` lies: by its memory, never by its value, which solvers repeat."""
+def find_position(t: Any, timesteps: Any) -> int | None:
+    """Finds the position of a timestep in the solver's timesteps.
+
+    The comparison is by memory address. Values do not identify a position, because solvers repeat them.
+
+    Args:
+        t: The timestep that the UNet received.
+        timesteps: The solver's `timesteps`, one-dimensional.
+
+    Returns:
+        The index such that `t` is a view of `timesteps[index]`; None if `t` is not a view of an element.
+    """
     if not (isinstance(t, Tensor) and isinstance(timesteps, Tensor) and t.numel() == 1 and timesteps.dim() == 1):
         return None
     if t.dtype != timesteps.dtype or t.untyped_storage().data_ptr() != timesteps.untyped_storage().data_ptr():
         return None
-    place, rest = divmod(int(t.storage_offset()) - int(timesteps.storage_offset()), timesteps.stride(0) or 1)
-    return place if rest == 0 and 0 <= place < len(timesteps) else None
+    index, remainder = divmod(int(t.storage_offset()) - int(timesteps.storage_offset()), timesteps.stride(0) or 1)
+    return index if remainder == 0 and 0 <= index < len(timesteps) else None
 
 
 @dataclass(frozen=True)
 class UNetCall:
-    """What two neighbouring steps of one image have in common, and where in it this one is."""
+    """What identifies a UNet call: its position, and what consecutive calls of one image have in common.
 
-    timesteps: Tensor  # the solver's, kept so that no later tensor takes its memory
+    Attributes:
+        timesteps: The solver's timesteps. The reference keeps later tensors from reusing their memory.
+        position: Index of the call's timestep in `timesteps`.
+        prompt_embeds: The `encoder_hidden_states`, the same object for all calls of an image.
+        sample_spec: Shape, dtype and device of the sample.
+    """
+
+    timesteps: Tensor
     position: int
-    text: Any  # encoder_hidden_states, the same object throughout
-    form: tuple[Any, ...]  # shape, dtype and device of the sample
+    prompt_embeds: Any
+    sample_spec: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class TextEmbedding:
-    """What an adaptor reads of an image's prompts: `batch × width`, None where a prompt is not known."""
+    """The text embedding that an adaptor reads for an image's prompts.
+
+    Attributes:
+        text_emb: The embedding, `batch × width`; None if a prompt is unknown.
+    """
 
     text_emb: Tensor | None
 
 
 @dataclass(frozen=True)
 class LoopState:
-    """A thread's sampling loop after one of its steps; each step makes a new one, and a step that fails none."""
+    """The state of a thread's sampling loop after a step. It is immutable: a step that fails leaves it unchanged.
+
+    Attributes:
+        call: The UNet call of the step.
+        first_position: Position of the image's first call; greater than 0 if its `strength` is below 1.
+        r_out: The step's features for the next step, `batch × channels × height × width`; None after the last step.
+        log: The image's log.
+        text: The image's text embedding; None until a step needs it.
+        unfinished: Positions at which other images on the same timesteps stopped.
+        uninterrupted: Whether no other image ran a step since this one started.
+    """
 
     call: UNetCall
-    first_position: int  # of the image: with strength 0.5 it is not 0
+    first_position: int
     r_out: Tensor | None
     log: StepLog
-    text: TextEmbedding | None = None  # once a step needed it
-    unfinished: tuple[int, ...] = ()  # the last positions of other images on these timesteps
-    uninterrupted: bool = True  # no other image had a step since this one began
+    text: TextEmbedding | None = None
+    unfinished: tuple[int, ...] = ()
+    uninterrupted: bool = True
 
     @property
     def finished(self) -> bool:
+        """Whether the step was the image's last."""
         return self.call.position == len(self.call.timesteps) - 1
 
 
 @dataclass(frozen=True)
 class StepLocation:
-    """A call's place in its image."""
+    """Which step of its image a UNet call is, and what the step may reuse.
+
+    Attributes:
+        first_position: Position of the image's first call.
+        step: Index of the step, from 1.
+        is_first_step: Whether the call starts a new image.
+        r_out_prev: The previous step's features, if they may be reused.
+        text: The image's text embedding, if an earlier step computed it.
+        forced_full_reason: Why the step must be full; None if the schedule decides.
+        unfinished: Positions at which other images on the same timesteps stopped.
+        uninterrupted: Whether no other image ran a step since this one started.
+    """
 
     first_position: int
-    step: int  # from 1
-    begins: bool = False  # an image
+    step: int
+    is_first_step: bool = False
     r_out_prev: Tensor | None = None
     text: TextEmbedding | None = None
-    forced_full_reason: str | None = None  # None where the schedule decides
+    forced_full_reason: str | None = None
     unfinished: tuple[int, ...] = ()
     uninterrupted: bool = True
 
     @classmethod
-    def of(cls, call: UNetCall, state: LoopState | None) -> "StepLocation":
-        """Where a call is, after the thread's calls that left `state`."""
+    def locate(cls, call: UNetCall, state: LoopState | None) -> "StepLocation":
+        """Locates a UNet call.
+
+        Args:
+            call: The call.
+            state: State after the thread's previous call, if any.
+
+        Returns:
+            The step that the call is.
+        """
         if state is None or state.call.timesteps is not call.timesteps:
-            return cls(call.position, 1, begins=True)
-        before, first = call.position - 1, state.first_position
-        if state.call.position == before:
-            return cls._next(call, state)
+            return cls(call.position, 1, is_first_step=True)
+        previous, first = call.position - 1, state.first_position
+        if state.call.position == previous:
+            return cls._locate_next(call, state)
         others = state.unfinished
         if not state.finished:
             others = (*others, state.call.position)[-MAX_UNFINISHED:]
-        if before < 0 or (before not in state.unfinished and (state.finished or call.position == first)):
-            rested = state.finished and state.uninterrupted  # the others, all the while
-            return cls(call.position, 1, begins=True, unfinished=() if rested else others)
-        first, others = min(first, call.position), _without(before, others)
+        if previous < 0 or (previous not in state.unfinished and (state.finished or call.position == first)):
+            others_aborted = state.finished and state.uninterrupted
+            return cls(call.position, 1, is_first_step=True, unfinished=() if others_aborted else others)
+        first, others = min(first, call.position), _remove_first(previous, others)
         step = call.position - first + 1
-        return cls(first, step, forced_full_reason=DISORDER, unfinished=others, uninterrupted=False)
+        return cls(first, step, forced_full_reason=OUT_OF_ORDER, unfinished=others, uninterrupted=False)
 
     @classmethod
-    def _next(cls, call: UNetCall, state: LoopState) -> "StepLocation":
-        """One position after the call before: of the same image, unless another one waits at that position too."""
+    def _locate_next(cls, call: UNetCall, state: LoopState) -> "StepLocation":
+        """Locates a call one position after the previous: the same image, unless another stopped there too."""
         reason = None
         if state.call.position in state.unfinished:
-            reason = DISORDER
-        elif call.text is not state.call.text or call.form != state.call.form:
-            reason = CHANGED
-        known: dict[str, Any] = {} if reason else {"r_out_prev": state.r_out, "text": state.text}
+            reason = OUT_OF_ORDER
+        elif call.prompt_embeds is not state.call.prompt_embeds or call.sample_spec != state.call.sample_spec:
+            reason = CALL_CHANGED
+        reused: dict[str, Any] = {} if reason else {"r_out_prev": state.r_out, "text": state.text}
         step = call.position - state.first_position + 1
         return cls(
             state.first_position,
@@ -116,17 +170,25 @@ class StepLocation:
             forced_full_reason=reason,
             unfinished=state.unfinished,
             uninterrupted=state.uninterrupted,
-            **known,
+            **reused,
         )
 
-    def after(self, call: UNetCall, r_out: Tensor, text: TextEmbedding | None, log: StepLog) -> LoopState:
-        """The loop's state once the step is done; the last step's features are not kept."""
-        last = call.position == len(call.timesteps) - 1
-        kept = None if last else r_out.detach()
-        return LoopState(call, self.first_position, kept, log, text, self.unfinished, self.uninterrupted)
+    def next_state(self, call: UNetCall, r_out: Tensor, text: TextEmbedding | None, log: StepLog) -> LoopState:
+        """Returns the loop's state after this step.
+
+        Args:
+            call: The UNet call of the step.
+            r_out: The step's features, `batch × channels × height × width`. They are dropped after the last step.
+            text: The image's text embedding, if a step has computed it.
+            log: The image's log.
+        """
+        is_last = call.position == len(call.timesteps) - 1
+        stored = None if is_last else r_out.detach()
+        return LoopState(call, self.first_position, stored, log, text, self.unfinished, self.uninterrupted)
 
 
-def _without(position: int, positions: tuple[int, ...]) -> tuple[int, ...]:
+def _remove_first(position: int, positions: tuple[int, ...]) -> tuple[int, ...]:
+    """Removes the first occurrence of a position, if there is one."""
     if position not in positions:
         return positions
     i = positions.index(position)

@@ -1,4 +1,4 @@
-"""What a pipeline's last image did, and what it cost."""
+"""`summary`: which steps of a pipeline's last image were full, and what the image cost."""
 
 from collections import Counter
 from collections.abc import Hashable
@@ -8,24 +8,40 @@ from typing import Any
 from clockwork.flops.cost import full_and_adaptor_flops
 from clockwork.flops.counter import Flops
 from clockwork.operating_point import OperatingPoint
-from clockwork.pipeline.enable import enabled
+from clockwork.pipeline.enable import enabled_hook
 
 
 @dataclass(frozen=True)
 class Summary:
-    """FLOPs are of the UNet and the adaptor, all steps and the whole batch."""
+    """Steps and FLOPs of a pipeline's last image.
+
+    FLOPs are those of the UNet and the adaptor, over all steps and the whole batch, both passes of guidance included.
+
+    Attributes:
+        cut: The cut, `down,up`.
+        schedule: The schedule.
+        adaptor: Class name of the adaptor.
+        full_steps: Number of steps on which the full UNet ran.
+        adaptor_steps: Number of steps on which the adaptor ran.
+        forced_full_steps: Number of full steps that the schedule gave to the adaptor, by reason.
+        flops: FLOPs with Clockwork.
+        flops_without: FLOPs if every step were full.
+        trained: The operating point that the adaptor was trained for; None for an adaptor without one.
+        ran: The operating point of the image; None if the position of its calls in the timesteps is unknown.
+        differences: In which fields `ran` differs from `trained`, for example "steps 6, not 8".
+    """
 
     cut: str
     schedule: str
     adaptor: str
     full_steps: int
     adaptor_steps: int
-    forced_full_steps: dict[str, int]  # those that the schedule gave to the adaptor, by their reason
+    forced_full_steps: dict[str, int]
     flops: Flops
-    flops_without: Flops  # every step in full
-    trained: OperatingPoint | None  # the adaptor's operating point
-    ran: OperatingPoint | None  # None where no step's place was known
-    differences: list[str]  # "steps 6, not 8": of what ran from the adaptor's operating point
+    flops_without: Flops
+    trained: OperatingPoint | None
+    ran: OperatingPoint | None
+    differences: list[str]
 
     def __str__(self) -> str:
         lines = [
@@ -34,30 +50,33 @@ class Summary:
             *(f"  {count} of the full: {reason}" for reason, count in self.forced_full_steps.items()),
         ]
         for name in ("paper", "full"):
-            with_it, without = getattr(self.flops, name), getattr(self.flops_without, name)
+            flops, without = getattr(self.flops, name), getattr(self.flops_without, name)
             if without:
-                saved = 1 - with_it / without
-                lines.append(f"GFLOPs ({name}): {with_it / 1e9:.6g}, without {without / 1e9:.6g} ({-saved:+.1%})")
+                saved = 1 - flops / without
+                lines.append(f"GFLOPs ({name}): {flops / 1e9:.6g}, without {without / 1e9:.6g} ({-saved:+.1%})")
         if self.trained is not None:
             lines.append(f"adaptor trained for: {_describe(self.trained)}")
         if self.ran is not None:
             lines.append(f"ran: {_describe(self.ran)}")
         if self.trained is not None and self.ran is not None:
-            lines.append(f"differs: {'; '.join(self.differences) or 'in nothing'}")
+            lines.append(f"differences: {'; '.join(self.differences) or 'none'}")
         return "\n".join(lines)
 
 
 def summary(pipe: Any) -> Summary:
-    """Prints and returns what the last image did.
+    """Prints and returns the steps and FLOPs of a pipeline's last image.
 
-    Each image has figures of its own. This is the one that had the calling thread's last step, finished or not; in a
-    thread that has generated nothing, the one that had the last step of all threads.
+    The last image is the one to which the calling thread's last step belongs, finished or not. In a thread that has
+    generated nothing, it is the one to which the last step of all threads belongs.
 
     Args:
-        pipe: An enabled pipeline.
+        pipe: A pipeline with Clockwork enabled.
+
+    Returns:
+        The summary that is printed.
 
     Raises:
-        UserError: Clockwork is not enabled on it.
+        UserError: If Clockwork is not enabled on the pipeline.
     """
     report = summarise(pipe)
     print(report)
@@ -65,26 +84,35 @@ def summary(pipe: Any) -> Summary:
 
 
 def summarise(pipe: Any) -> Summary:
-    """What `summary` prints. FLOPs are counted on shapes now, so the image itself pays nothing for them."""
-    hook = enabled(pipe)
-    log, clocked = hook.log, hook.clocked
-    steps = tuple(log.steps)  # a copy: another thread may add to it
-    spent, without = Flops(), Flops()
+    """Returns what `summary` prints.
+
+    FLOPs are counted by this call, from the shapes of the logged steps, so generating an image is not slowed down.
+
+    Args:
+        pipe: A pipeline with Clockwork enabled.
+
+    Raises:
+        UserError: If Clockwork is not enabled on the pipeline.
+    """
+    hook = enabled_hook(pipe)
+    log, denoiser = hook.log, hook.denoiser
+    steps = tuple(log.steps)  # a copy: another thread may append to it
+    flops, flops_without = Flops(), Flops()
     costs: dict[Hashable, tuple[Flops, Flops]] = {}
     for step in steps:
-        if step.form not in costs:
-            costs[step.form] = full_and_adaptor_flops(clocked.split, clocked.adaptor, step.call)
-        full, adaptor = costs[step.form]
-        spent, without = spent + (full if step.full else adaptor), without + full
+        if step.signature not in costs:
+            costs[step.signature] = full_and_adaptor_flops(denoiser.split, denoiser.adaptor, step.call)
+        full, adaptor = costs[step.signature]
+        flops, flops_without = flops + (full if step.full else adaptor), flops_without + full
     return Summary(
-        cut=str(clocked.split.cut),
-        schedule=str(clocked.schedule),
-        adaptor=type(clocked.adaptor).__name__,
+        cut=str(denoiser.split.cut),
+        schedule=str(denoiser.schedule),
+        adaptor=type(denoiser.adaptor).__name__,
         full_steps=sum(step.full for step in steps),
         adaptor_steps=sum(not step.full for step in steps),
         forced_full_steps=dict(Counter(s.forced_full_reason for s in steps if s.forced_full_reason is not None)),
-        flops=spent,
-        flops_without=without,
+        flops=flops,
+        flops_without=flops_without,
         trained=hook.trained,
         ran=log.ran,
         differences=log.differences,
@@ -92,6 +120,7 @@ def summarise(pipe: Any) -> Summary:
 
 
 def _describe(point: OperatingPoint) -> str:
+    """Describes an operating point in one line."""
     return (
         f"{point.teacher}, schedule {point.schedule}, {point.solver}, {point.steps} steps, "
         f"guidance {point.guidance:g}, {point.resolution} pixels"

@@ -32,7 +32,7 @@ import clockwork
 from clockwork.adaptors import ResNet
 from clockwork.miniature import WEIGHTS
 from clockwork.operating_point import OperatingPoint
-from clockwork.pipeline.enable import enabled
+from clockwork.pipeline.enable import enabled_hook
 from clockwork.sampling.sampler import feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Teacher
@@ -179,7 +179,7 @@ def random_adaptor(teacher: Teacher, folder: Path) -> Path:
 
 def counts(pipe: Any) -> tuple[int, int]:
     """Full and adaptor steps of the last call."""
-    steps = enabled(pipe).log.steps
+    steps = enabled_hook(pipe).log.steps
     return sum(s.full for s in steps), sum(not s.full for s in steps)
 
 
@@ -191,11 +191,11 @@ def fresh(name: str = "StableDiffusionPipeline", given_solver: Any = None) -> tu
 
 def steps(pipe: Any) -> str:
     """The last call's steps: F for full, a for adaptor."""
-    return "".join("F" if step.full else "a" for step in enabled(pipe).log.steps)
+    return "".join("F" if step.full else "a" for step in enabled_hook(pipe).log.steps)
 
 
 def reasons(pipe: Any) -> list[str]:
-    return [step.forced_full_reason for step in enabled(pipe).log.steps if step.forced_full_reason]
+    return [step.forced_full_reason for step in enabled_hook(pipe).log.steps if step.forced_full_reason]
 
 
 class StoppedError(Exception):
