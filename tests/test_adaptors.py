@@ -94,7 +94,7 @@ def test_another_point_warns_and_another_teacher_refuses(tmp_path: Path) -> None
         warn_if_mismatched(POINT, replace(POINT, steps=6, guidance=2.0))
     with pytest.raises(ValueError, match="trained for teacher miniature"):
         warn_if_mismatched(POINT, replace(POINT, teacher_hash="other"))
-    with pytest.raises(FileNotFoundError, match="no adaptor folder"):
+    with pytest.raises(FileNotFoundError, match="not an adaptor folder"):
         load_adaptor(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_a_class_without_a_kind_or_with_anothers_is_refused() -> None:
 
         class Nameless(Adaptor): ...
 
-    with pytest.raises(UserError, match=r"kind='scaled', and so has .*Scaled: rename one"):
+    with pytest.raises(UserError, match=r"kind='scaled', and so has .*Scaled: give one of them another kind"):
 
         class Again(Adaptor, kind="scaled"): ...
 

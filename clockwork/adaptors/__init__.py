@@ -1,4 +1,4 @@
-"""The modules that stand in for the low-res path, one a file, and their folder on disk and on the hub."""
+"""Adaptors, the modules that replace the low-res path, and how they are saved, loaded and shared."""
 
 from clockwork.adaptors.base import INPUTS, KINDS, Adaptor, FeatureDims
 from clockwork.adaptors.folder import (

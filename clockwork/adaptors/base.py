@@ -1,4 +1,4 @@
-"""What an adaptor is, and the blocks they are built from (paper, Section 4.1 and Appendix A)."""
+"""The base class of adaptors, and the blocks that they are built from (paper, Section 4.1 and Appendix A)."""
 
 import re
 from abc import abstractmethod
@@ -16,30 +16,38 @@ INPUTS = ("r_in", "r_out_prev", "t_emb", "text_emb")
 
 @dataclass(frozen=True)
 class FeatureDims:
-    """Channels of the features at a cut, and of the two embeddings."""
+    """Channels of the features at a cut, and widths of the two embeddings.
+
+    Attributes:
+        r_in: Channels of the features that leave the kept down layers.
+        r_out: Channels of the features that enter the kept up layers.
+        t_emb: Width of the UNet's time embedding.
+        text_emb: Width of the text embedding; 0 without one.
+        upscale: Resolution of `r_out` divided by that of `r_in`, 1 for the cut `stage1`, 2 for `stage1_upsampled`.
+    """
 
     r_in: int
     r_out: int
     t_emb: int
     text_emb: int
-    upscale: int = 1  # r_out's resolution over r_in's: 2 where an upsampler lies between them
+    upscale: int = 1
 
 
-KINDS: dict[str, "type[Adaptor]"] = {}  # every adaptor class that has been imported, by its kind
+KINDS: dict[str, "type[Adaptor]"] = {}  # all adaptor classes that have been imported, by kind
 
 
 class Adaptor(nn.Module):
-    """Replaces the low-res path: `r_out_hat = phi(r_in, r_out_prev, t_emb, text_emb)`.
+    """A module that replaces the low-res path: `r_out_hat = phi(r_in, r_out_prev, t_emb, text_emb)` (equation 2).
 
-    A subclass is final and names its kind, by which its folder finds it: `class Blend(Adaptor, kind="blend")`.
+    A subclass is final and declares its kind, which is stored in the folder of a saved adaptor:
+    `class Blend(Adaptor, kind="blend")`. A class without a kind, or with that of another class, raises a `UserError`.
 
     Args:
-        dims: Channels of the features at the cut, and of the embeddings.
-        inputs: Those that it reads, of `r_in`, `r_out_prev`, `t_emb`, `text_emb`; the others may be None.
+        dims: Channels of the features at the cut, and widths of the embeddings.
+        inputs: Which of `r_in`, `r_out_prev`, `t_emb` and `text_emb` the adaptor reads. The others may be None.
 
     Raises:
-        UserError: An input is unknown, or neither `r_in` nor `r_out_prev` is among them. A class: it has no kind, or
-            another class has that one.
+        UserError: If an input is unknown, or neither `r_in` nor `r_out_prev` is among them.
     """
 
     kind: ClassVar[str]
@@ -52,75 +60,125 @@ class Adaptor(nn.Module):
         other = KINDS.get(kind)
         if other is not None and f"{other.__module__}.{other.__qualname__}" != name:
             first = f"{other.__module__}.{other.__qualname__}"
-            raise UserError(f"{name} has kind={kind!r}, and so has {first}: rename one")
+            raise UserError(f"{name} has kind={kind!r}, and so has {first}: give one of them another kind")
         cls.kind = kind
         KINDS[kind] = cls
 
     def __init__(self, dims: FeatureDims, inputs: tuple[str, ...]) -> None:
         super().__init__()
         if unknown := set(inputs) - set(INPUTS):
-            raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: choose among {', '.join(INPUTS)}")
+            raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: use some of {', '.join(INPUTS)}")
         if not {"r_in", "r_out_prev"} & set(inputs):
-            raise UserError("an adaptor needs r_in or r_out_prev among its inputs")
+            raise UserError("an adaptor needs r_in or r_out_prev: add one of them to its inputs")
         self.dims, self.inputs = dims, tuple(name for name in INPUTS if name in inputs)
 
     @abstractmethod
     def forward(
         self, r_in: Tensor | None, r_out_prev: Tensor | None, t_emb: Tensor | None, text_emb: Tensor | None
     ) -> Tensor:
-        """Features `batch × channels × height × width`, embeddings `batch × width`; gives `r_out`'s shape."""
+        """Estimates `r_out`.
+
+        Args:
+            r_in: Features that leave the kept down layers, `batch × channels × height × width`.
+            r_out_prev: `r_out` of the previous step, `batch × channels × height × width`.
+            t_emb: The UNet's time embedding, `batch × width`.
+            text_emb: Text embedding of the prompts, `batch × width`.
+
+        Returns:
+            The estimate, of the shape of `r_out_prev`.
+        """
 
     def config(self) -> dict[str, Any]:
-        """The arguments that build it again."""
+        """Returns the constructor's arguments as plain data, for `config.json`."""
         return {"dims": asdict(self.dims), "inputs": list(self.inputs)}
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The precision of its weights; None without any."""
+        """Precision of the weights; None if the adaptor has none."""
         first = next(self.parameters(), None)
         return None if first is None else first.dtype
 
     @property
-    def feature_width(self) -> int:
+    def feature_channels(self) -> int:
+        """Number of channels of `features`."""
         return sum(getattr(self.dims, name.removesuffix("_prev")) for name in self.inputs if name.startswith("r_"))
 
     def features(self, r_in: Tensor | None, r_out_prev: Tensor | None) -> Tensor:
-        """concat(r_in, r_out_prev), of those that are inputs, at `r_out`'s resolution."""
-        chosen = []
+        """Concatenates those of `r_in` and `r_out_prev` that are inputs.
+
+        Args:
+            r_in: Features that leave the kept down layers, `batch × channels × height × width`; interpolated to the
+                resolution of `r_out`.
+            r_out_prev: `r_out` of the previous step, `batch × channels × height × width`.
+
+        Returns:
+            The features, `batch × feature_channels × height × width`.
+
+        Raises:
+            UserError: If the adaptor reads `r_out_prev`, which is None on the first step.
+        """
+        features = []
         if "r_in" in self.inputs:
             assert r_in is not None
             size = r_out_prev.shape[-2:] if r_out_prev is not None else [n * self.dims.upscale for n in r_in.shape[-2:]]
-            chosen.append(r_in if r_in.shape[-2:] == torch.Size(size) else F.interpolate(r_in, size=tuple(size)))
+            features.append(r_in if r_in.shape[-2:] == torch.Size(size) else F.interpolate(r_in, size=tuple(size)))
         if "r_out_prev" in self.inputs:
             if r_out_prev is None:
                 raise UserError(
-                    "this adaptor reads r_out of the step before, and there is none: start with a full step"
+                    "this adaptor reads r_out of the previous step, which the first step does not have: "
+                    "start with a full step"
                 )
-            chosen.append(r_out_prev)
-        return torch.cat(chosen, dim=1)
+            features.append(r_out_prev)
+        return torch.cat(features, dim=1)
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, with the time embedding added in between."""
+    """Two times group norm, SiLU and convolution, with the time embedding added in between; residual.
 
-    def __init__(self, width: int, out: int, time: int | None) -> None:
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        t_emb_width: Width of the time embedding; None for a block without one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, t_emb_width: int | None) -> None:
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(_groups(width), width), nn.Conv2d(width, out, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(_groups(out), out), nn.Conv2d(out, out, 3, padding=1)
-        self.time = None if time is None else nn.Linear(time, out)
-        self.skip = nn.Identity() if width == out else nn.Conv2d(width, out, 1)
+        self.norm1 = nn.GroupNorm(_num_groups(in_channels), in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(_num_groups(out_channels), out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.time = None if t_emb_width is None else nn.Linear(t_emb_width, out_channels)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, t_emb: Tensor | None) -> Tensor:
+        """Runs the block.
+
+        Args:
+            x: Features, `batch × in_channels × height × width`.
+            t_emb: Time embedding, `batch × t_emb_width`, if the block has one.
+
+        Returns:
+            Features, `batch × out_channels × height × width`.
+        """
         h = self.conv1(F.silu(self.norm1(x)))
-        if self.time is not None and time is not None:
-            h = h + self.time(F.silu(time))[:, :, None, None]
+        if self.time is not None and t_emb is not None:
+            h = h + self.time(F.silu(t_emb))[:, :, None, None]
         return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
 
 
-def _groups(width: int) -> int:
-    return next(n for n in (32, 16, 8, 4, 2, 1) if width % n == 0)
+def _num_groups(channels: int) -> int:
+    """Returns the largest power of two up to 32 that divides the number of channels."""
+    return next(n for n in (32, 16, 8, 4, 2, 1) if channels % n == 0)
 
 
 def resize_to(x: Tensor, size: torch.Size) -> Tensor:
-    """Cut or pad to an odd size that strided layers rounded away."""
+    """Resizes features, if necessary, to a size that strided layers have rounded.
+
+    Args:
+        x: Features, `batch × channels × height × width`.
+        size: Height and width of the result.
+
+    Returns:
+        The features, interpolated to the nearest value; `x` itself if it has that size.
+    """
     return x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size))

@@ -1,4 +1,4 @@
-"""The model card of an adaptor: the page that it has on the hub, all of it from its `config.json`."""
+"""The model card of an adaptor, which is its page on the hub."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,21 @@ METRICS = {
     "clip_score_miniature": "CLIP score (miniature)",
     "psnr": "PSNR to the full teacher",
     "ssim": "SSIM to the full teacher",
-    "tflops_paper": "TFLOPs an image (paper)",
-    "tflops_full": "TFLOPs an image (full)",
+    "tflops_paper": "TFLOPs per image (paper)",
+    "tflops_full": "TFLOPs per image (full)",
     "latency_ms": "latency (ms)",
 }
 
 
 def model_card(config: Mapping[str, Any]) -> str:
-    """Markdown under a YAML header; with the row's figures where the adaptor has been measured."""
+    """Writes the model card of an adaptor.
+
+    Args:
+        config: Contents of the adaptor's `config.json`. Its `row`, if any, becomes a table of measurements.
+
+    Returns:
+        Markdown with the hub's YAML header.
+    """
     point, row = config["operating_point"], config.get("row") or {}
     measured = {name: row[name] for name in METRICS if row.get(name) is not None}
     title = f"Clockwork {config['kind']} adaptor for {point['teacher']}"
@@ -34,14 +41,16 @@ def model_card(config: Mapping[str, Any]) -> str:
     )
     parts = [f"---\n{header.to_yaml()}\n---", f"# {title}", _ABOUT, _table("operating point", point)]
     if measured:
-        where = f"Measured with {row['images']} images, seed {row['seed']}, on {row['device']} ({row['versions']})."
-        parts += [where, _table("measured", {METRICS[name]: f"{value:.6g}" for name, value in measured.items()})]
+        conditions = (
+            f"Measured with {row['images']} images, seed {row['seed']}, on {row['device']} ({row['versions']})."
+        )
+        parts += [conditions, _table("measured", {METRICS[name]: f"{value:.6g}" for name, value in measured.items()})]
     return "\n\n".join(parts) + "\n"
 
 
-_ABOUT = """On most sampling steps this small module stands in for the low-resolution path of the teacher's UNet
-([Clockwork Diffusion](https://arxiv.org/abs/2312.08128)). It belongs to the operating point below; at another one it
-warns, and another teacher it refuses.
+_ABOUT = """On most sampling steps this small module replaces the low-resolution path of the teacher's UNet
+([Clockwork Diffusion](https://arxiv.org/abs/2312.08128)). It was trained for the operating point below. At another
+operating point a warning is issued; with another teacher an error is raised.
 
 ```python
 import clockwork
@@ -51,6 +60,7 @@ clockwork.enable(pipe, adaptor="<this repository's name, or a folder>")
 
 
 def _results(row: Mapping[str, Any], measured: Mapping[str, float]) -> list[EvalResult]:
+    """Converts the measurements of a row to the hub's format."""
     return [
         EvalResult(
             task_type="text-to-image",
@@ -65,5 +75,6 @@ def _results(row: Mapping[str, Any], measured: Mapping[str, float]) -> list[Eval
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:
+    """Writes a Markdown table of two columns."""
     lines = [f"| {title} | |", "|---|---|"]
     return "\n".join(lines + [f"| {name} | {value} |" for name, value in values.items()])
