@@ -19,13 +19,15 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from clockwork.deprecated import with_new_config_keys
 from clockwork.errors import UserError
 from clockwork.experiments import configs
+from clockwork.experiments.schemas import COMMANDS, unknown_key
 
 # Not ours to mend, and nothing a user can act on.
 for message in (
@@ -62,17 +64,19 @@ def command(
 
     def wrap(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         def run() -> None:
-            words = [quoted(argument) for argument in with_new_config_keys(sys.argv[1:])]
+            multirun = bool({"-m", "--multirun"} & set(sys.argv))
+            words = [quoted(argument, multirun) for argument in with_new_config_keys(sys.argv[1:])]
             if word and words and re.fullmatch(r"\w+", words[0]):
                 words[0] = f"{word}={words[0]}"
             _quiet_libraries()
 
             def task(cfg: DictConfig) -> None:
                 sys.argv[1:] = words  # as the user passed them
-                with _exit_statuses(kept, cfg):
+                with _exit_statuses(config, kept, cfg):
+                    configs.check_config(config, cfg, HydraConfig.get().runtime.choices)
                     function(cfg)
 
-            with _exit_statuses(kept):
+            with _exit_statuses(config, kept):
                 first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
                 sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
                 hydra.main(version_base="1.3", config_path=str(configs.FOLDER), config_name=config)(task)()
@@ -83,8 +87,8 @@ def command(
 
 
 @contextmanager
-def _exit_statuses(kept: str, cfg: DictConfig | None = None) -> Iterator[None]:
-    """Turns what ends the block into an exit status."""
+def _exit_statuses(config: str, kept: str, cfg: DictConfig | None = None) -> Iterator[None]:
+    """Turns what ends the block into an exit status; `cfg` is the config of that name, once it is composed."""
     terminate = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
@@ -92,9 +96,11 @@ def _exit_statuses(kept: str, cfg: DictConfig | None = None) -> Iterator[None]:
         reason = innermost(error)
         if os.environ.get("CLOCKWORK_DEBUG"):
             raise
-        if not isinstance(reason, MISTAKES):  # a bug in what Hydra was building
+        if not isinstance(reason, MISTAKES) and not _about_override(
+            str(error), config
+        ):  # a bug in what Hydra was building
             raise _with_advice(reason, cfg) from None
-        print(f"error: {sentence(reason)}", file=sys.stderr)
+        print(f"error: {sentence(error, config)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         _stopped(130, kept, str(error))
@@ -143,12 +149,18 @@ def _quiet_libraries() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def quoted(word: str) -> str:
-    """As Hydra wants it: it takes `table=3` for a number, and asks for quotes around a config's name."""
-    group, _, names = word.partition("=")
-    if group.lstrip("+") not in ("table", "figure") or not re.fullmatch(r"\w+(,\w+)*", names):
-        return word
-    return f"{group}={','.join(repr(name) for name in names.split(','))}"
+def quoted(word: str, multirun: bool = False) -> str:
+    """Quotes values that Hydra would read otherwise.
+
+    Config names such as `table=3` are numbers to Hydra, and `cut=3,4` and `schedule=2,4` are sweeps, which they are
+    only with `-m`.
+    """
+    key, _, value = word.partition("=")
+    if key.lstrip("+") in ("table", "figure") and re.fullmatch(r"\w+(,\w+)*", value):
+        return f"{key}={','.join(repr(name) for name in value.split(','))}"
+    if re.fullmatch(r"(\w+\.)?(cut|schedule)", key) and re.fullmatch(r"\d+(, *\d+)+", value) and not multirun:
+        return f"{key}={value!r}"
+    return word
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -158,15 +170,43 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-def sentence(mistake: BaseException) -> str:
-    """The innermost reason, on one line."""
-    mistake = innermost(mistake)
-    key = getattr(mistake, "full_key", None)
-    if isinstance(mistake, MissingMandatoryValue):
+def sentence(mistake: BaseException, config: str | None = None) -> str:
+    """The reason of a mistake, on one line.
+
+    Args:
+        mistake: The exception.
+        config: The command's config in which it occurred, if known.
+    """
+    reason = innermost(mistake)
+    key = getattr(reason, "full_key", None)
+    if isinstance(mistake, OverrideParseException):
+        return (
+            f"{mistake.override!r} cannot be read: put the value in quotes, as in key='a value with spaces or commas'"
+        )
+    if isinstance(mistake, HydraException) and (known := _about_override(str(mistake), config)):
+        return known
+    if isinstance(reason, MissingMandatoryValue):
         return missing_value(str(key))
-    if isinstance(mistake, InterpolationKeyError) and (found := re.search(r"'brings\.(\w+)", str(mistake))):
-        return f"the teacher's config has no {key} for {found[1]} in `brings`: pass {key}=<a value>, or add it there"
-    return " ".join(str(mistake).split())
+    if isinstance(reason, InterpolationKeyError) and (brought := re.search(r"'brings\.(\w+)", str(reason))):
+        return f"the teacher's config has no {key} for {brought[1]} in `brings`: pass {key}=<a value>, or add it there"
+    return " ".join(str(reason).split())
+
+
+def _about_override(message: str, config: str | None) -> str | None:
+    """What is wrong with an override that Hydra refused, if it is one of the common mistakes."""
+    if config and (unknown := re.search(r"Could not (?:override|append to config\. No match.*) '([\w.]+)'", message)):
+        return unknown_key(unknown[1], COMMANDS[config])
+    if config and (unknown := re.search(r"Key '\w+' is not in struct\s+full_key: ([\w.]+)", message)):
+        return unknown_key(unknown[1], COMMANDS[config])
+    if group := re.search(r"Could not find '([\w/@]+)/(\S+?)'", message):
+        return configs.unknown_choice(group[1], group[2])
+    if twice := re.search(r"An item is already at '([\w.]+)'", message):
+        return f"+{twice[1]} is not allowed, because {twice[1]} is a key of this config: pass {twice[1]}=… without +"
+    if target := re.search(r"Error locating target '([\w.]+)'", message):
+        return f"there is no {target[1]}: check the module and the name in _target_"
+    if sweep := re.search(r"Ambiguous value for argument '((\S+?)=(.*))'", message):
+        return f"{sweep[1]!r} is a sweep: pass -m as well, or {sweep[2]}=[{sweep[3]}] for a list"
+    return None
 
 
 def missing_value(key: str) -> str:

@@ -1,21 +1,67 @@
-"""What the chosen teacher brings to a command: Hydra overrides that stand before the user's own, which win."""
+"""Composes and checks the configs of the commands.
+
+What the chosen teacher brings to a command are Hydra overrides before the user's own, which win.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from clockwork.errors import MissingFileError, UserError
+from clockwork.experiments.schemas import check, schema_of
 
 FOLDER = Path(__file__).parents[2] / "configs"
 
 
 def compose_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """A command's config as the command itself composes it, with what its teacher brings. Hydra is initialised."""
-    return compose(config, [*teacher_overrides(config, overrides), *overrides])
+    """Composes and checks a command's config as the command itself does.
+
+    Args:
+        config: The command's, such as `train`. Hydra is initialised.
+        overrides: The user's; what their teacher brings is added.
+
+    Raises:
+        UserError: A key or value is not allowed.
+    """
+    words = [*teacher_overrides(config, overrides), *overrides]
+    composed = compose(config, words, return_hydra_config=True)
+    choices = composed.hydra.runtime.choices
+    with flag_override(composed, ["struct", "readonly"], [False, False]):
+        for key, value in composed.items_ex(resolve=False):
+            if chosen := re.fullmatch(r"\$\{hydra:runtime\.choices\.(\w+)\}", str(value)):
+                composed[key] = choices[chosen[1]]
+        del composed["hydra"]
+    check_config(config, composed, choices)
+    return composed
+
+
+def check_config(config: str, composed: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Checks a composed config of a command, and brings its values into their normal form.
+
+    Args:
+        config: The command's.
+        composed: The composed config.
+        choices: The chosen config of each group, as in `hydra.runtime.choices`.
+
+    Raises:
+        UserError: A key or value is not allowed.
+    """
+    chosen = choices.get("sweep")
+    if chosen is not None and chosen not in GlobalHydra.instance().config_loader().get_group_options("sweep"):
+        raise UserError(unknown_choice("sweep", chosen))  # Hydra ignores unknown configs of an optional group
+    check(composed, schema_of(config, composed))
+
+
+def unknown_choice(group: str, name: str) -> str:
+    """Returns the message about a config that a group does not have."""
+    stems = (file.stem for file in (FOLDER / group).glob("*.yaml"))
+    names = sorted(stems, key=lambda stem: (int(stem) if stem.isdigit() else 0, stem))
+    return f"{group}={name} is not allowed: use one of {', '.join(names)}"
 
 
 def teacher_overrides(config: str, overrides: Sequence[str]) -> list[str]:
@@ -26,8 +72,12 @@ def teacher_overrides(config: str, overrides: Sequence[str]) -> list[str]:
         overrides: The user's; the teacher is theirs, or else the command's own.
 
     Raises:
-        UserError: A sweep over teachers that bring different ones.
+        UserError: A sweep over teachers that bring different ones, or a group that is null, which Hydra does not take.
     """
+    for word in overrides:
+        group = word.lstrip("+").removesuffix("=null")
+        if word.endswith("=null") and (FOLDER / group).is_dir():
+            raise UserError(unknown_choice(group, "null"))
     chosen = [found[1] for word in overrides if (found := re.match(r"teacher=['\"]?([\w,]+)", word))]
     names = chosen[-1].split(",") if chosen else _default_teacher(config)
     brought = {name: _groups(config, name) for name in names}

@@ -1,0 +1,206 @@
+"""The configs of the commands."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig
+
+from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, Phase
+from clockwork.experiments.schemas.groups import (
+    Adaptor,
+    Images,
+    Logger,
+    Metrics,
+    Prompts,
+)
+from clockwork.experiments.schemas.point import OperatingPoint, WithTeacher, schedule_fits
+from clockwork.experiments.schemas.rules import ABSENT
+from clockwork.experiments.schemas.tables import Scale, Table
+from clockwork.experiments.schemas.tools import (
+    Bench,
+    Drift,
+    GPUCheck,
+    Miniature,
+    Perturb,
+    RandomTeacher,
+    Report,
+    Score,
+    Tables,
+)
+from clockwork.experiments.schemas.training import Data, LRScheduler, Objective, Optimizer, Trainer
+from clockwork.experiments.schemas.types import (
+    NOT_EMPTY,
+    Count,
+    CountOrNone,
+    CutText,
+    Decay,
+    Guidance,
+    GuidanceRange,
+    NotNegative,
+    Positive,
+    ScheduleText,
+    Seed,
+    Share,
+    Solver,
+    StepRange,
+    Steps,
+    Text,
+)
+
+
+@dataclass(kw_only=True)
+class Train(OperatingPoint):
+    adaptor: Adaptor
+    prompts: Prompts
+    images: Images
+    data: Data
+    logger: Logger
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler
+    objective: Objective
+    prompts_per_epoch: Count
+    repeats_per_epoch: Count
+    batch_size: Count
+    generation_batch_size: Count
+    max_examples_gb: Positive
+    examples_device: Literal["auto", "device", "cpu"]
+    features: Literal["teacher", "own"]
+    learning_rate: Positive
+    guided: NotNegative
+    decay: bool
+    epochs: Count
+    ema: Decay | None
+    val_prompts: CountOrNone
+    keep: Literal["last", "best"]
+    patience: Count | None
+    samples_every: CountOrNone
+    name: Text | None
+    teachers: Text
+    scales: GuidanceRange | None
+    step_counts: StepRange | None
+    data_name: Text
+    objective_name: Text
+    adaptor_name: Text
+    output: Text
+    trainer: Trainer
+    start: Steps = ABSENT
+    end: Steps = ABSENT
+
+    @staticmethod
+    def relation(values: dict[str, Any]) -> str | None:
+        return None if values["objective"] else schedule_fits(values)
+
+
+@dataclass(kw_only=True)
+class Difference:
+    """What a point of a sweep has of its own."""
+
+    adaptor: Text = ABSENT
+    cut: CutText = ABSENT
+    schedule: ScheduleText = ABSENT
+    solver: Solver = ABSENT
+    steps: Steps = ABSENT
+    guidance: Guidance = ABSENT
+
+
+@dataclass(kw_only=True)
+class Evaluate(OperatingPoint):
+    adaptor: Adaptor
+    adaptor_name: Text
+    adaptors: Text
+    prompts: Prompts
+    metrics: Metrics
+    logger: Logger
+    scale: Scale
+    batch_size: Count
+    output: Text
+    points: Annotated[list[Difference], NOT_EMPTY] | None
+    table: Table = ABSENT
+    figure: Table = ABSENT
+
+    @staticmethod
+    def relation(values: dict[str, Any]) -> str | None:
+        points = [{**values, "adaptor": values["adaptor_name"], **point} for point in values["points"] or [{}]]
+        return next((p for point in points if point["adaptor"] != "none" and (p := schedule_fits(point))), None)
+
+
+@dataclass(kw_only=True)
+class EvaluateTable(Evaluate):
+    """With a table or figure: its teachers bring prompts and metrics, and their configs are checked by themselves."""
+
+    prompts: Any
+    metrics: Any
+
+
+@dataclass(kw_only=True)
+class Generate(OperatingPoint):
+    adaptor: Adaptor
+    adaptor_name: Text
+    adaptors: Text
+    prompt: Text
+    count: Count
+    output: Text
+    relation = staticmethod(schedule_fits)
+
+
+@dataclass(kw_only=True)
+class PhaseDifference:
+    """What an editor of a set has of its own."""
+
+    adaptor: Text = ABSENT
+    schedule: ScheduleText = ABSENT
+
+
+@dataclass(kw_only=True)
+class Edit(WithTeacher):
+    cut: CutText
+    schedule: ScheduleText
+    solver: Solver
+    steps: Steps | None
+    guidance: Guidance
+    teacher_name: Text
+    seed: Seed
+    adaptor: Adaptor
+    adaptor_name: Text
+    adaptors: Text
+    edit_metrics: EditMetrics
+    logger: Logger
+    image: Text | None
+    resize: bool
+    source: Text | None
+    target: Text | None
+    inversion: Phase
+    generation: Phase
+    negative: str
+    tau_f: Share
+    tau_a: Share
+    keep_source: bool
+    replay: bool
+    latents: Text | None
+    output: Text
+    points: Annotated[list[PhaseDifference], NOT_EMPTY]
+    benchmark: Benchmark = ABSENT
+    name: Text = ABSENT
+
+
+def schema_of(config: str, composed: DictConfig) -> type:
+    """Returns the dataclass that describes a command's composed config."""
+    is_table = config == "evaluate" and ("table" in composed or "figure" in composed)
+    return EvaluateTable if is_table else COMMANDS[config]
+
+
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "generate": Generate,
+    "edit": Edit,
+    "bench": Bench,
+    "drift": Drift,
+    "perturb": Perturb,
+    "score": Score,
+    "report": Report,
+    "tables": Tables,
+    "gpu_check": GPUCheck,
+    "random_teacher": RandomTeacher,
+    "miniature": Miniature,
+}

@@ -1,0 +1,126 @@
+"""The config groups that several commands have: adaptor, prompts, images, metrics, logger."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from clockwork.experiments.schemas.rules import ABSENT, Bounds, Open
+from clockwork.experiments.schemas.types import (
+    NOT_EMPTY,
+    Count,
+    Device,
+    Split,
+    Text,
+)
+
+Inputs = Annotated[list[Literal["r_in", "r_out_prev", "t_emb", "text_emb"]], NOT_EMPTY]
+
+
+@dataclass(kw_only=True)
+class AnyAdaptor(Open):
+    """An adaptor class of the user's own."""
+
+    _target_: Text
+    inputs: Inputs = ABSENT
+
+
+@dataclass(kw_only=True)
+class Identity:
+    _target_: Literal["clockwork.adaptors.Identity"]
+
+
+@dataclass(kw_only=True)
+class TrainedAdaptor:
+    _target_: Literal["clockwork.adaptors.ResNet", "clockwork.adaptors.UNet"]
+    width: Count
+    blocks: Count
+    inputs: Inputs
+
+
+@dataclass(kw_only=True)
+class AdaptorFolder:
+    """`folder` has a path, `none` has no keys."""
+
+    path: Text = ABSENT
+
+
+Adaptor = Identity | TrainedAdaptor | AdaptorFolder | AnyAdaptor
+
+
+@dataclass(kw_only=True)
+class Foreign(Open):
+    """A group that builds something of the user's own."""
+
+    _target_: Text
+
+
+@dataclass(kw_only=True)
+class Captions:
+    _target_: Literal["clockwork.data.prompts.captions"]
+    path: Text
+    count: Count | None = ABSENT
+    column: Text | None = ABSENT
+    sample: int | None = ABSENT
+
+
+@dataclass(kw_only=True)
+class SceneCaptions:
+    _target_: Literal["clockwork.miniature.prompts.scene_prompts"]
+    split: Split
+    count: Count
+
+
+@dataclass(kw_only=True)
+class ImageFolder:
+    _target_: Literal["clockwork.data.captioned_images.folder"]
+    path: Text
+    count: Count | None
+    column: Text | None
+
+
+@dataclass(kw_only=True)
+class SceneImages:
+    _target_: Literal["clockwork.miniature.prompts.scene_images"]
+    split: Split
+    count: Count
+
+
+Prompts = Captions | SceneCaptions | Foreign
+Images = ImageFolder | SceneImages | Foreign
+
+
+@dataclass(kw_only=True)
+class NoMetrics:
+    _target_: Literal["clockwork.evaluation.metrics.none"]
+    latency: bool
+
+
+@dataclass(kw_only=True)
+class MiniatureMetrics:
+    _target_: Literal["clockwork.miniature.metrics.text_to_image"]
+    reference: Annotated[int, Bounds(least=2)]
+    latency: bool
+    cache: Text = ABSENT
+
+
+@dataclass(kw_only=True)
+class PaperMetrics:
+    _target_: Literal["clockwork.evaluation.metrics.real"]
+    reference: Text
+    inception: Text
+    sha256: Text
+    clip: Text
+    clip_tag: Text | None
+    size: Count | None
+    latency: bool
+    device: Device
+    cache: Text = ABSENT
+
+
+Metrics = NoMetrics | MiniatureMetrics | PaperMetrics | Foreign
+
+
+@dataclass(kw_only=True)
+class Logger:
+    name: Literal["csv", "none", "wandb"]
+    project: Text = ABSENT
+    group: Text | None = ABSENT

@@ -1,0 +1,56 @@
+"""An operating point, which most commands have."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clockwork.errors import UserError
+from clockwork.experiments.schemas.teachers import AnyTeacher, Brings, Teacher
+from clockwork.experiments.schemas.types import (
+    Count,
+    CutText,
+    Device,
+    Guidance,
+    Precision,
+    ScheduleText,
+    Seed,
+    Solver,
+    Steps,
+    Text,
+)
+from clockwork.schedule import Schedule
+
+
+@dataclass(kw_only=True)
+class WithTeacher:
+    """What a teacher's config sets."""
+
+    teacher: Teacher | AnyTeacher
+    adaptor_width: dict[str, Count]
+    brings: Brings
+    device: Device
+    precision: Precision
+
+
+@dataclass(kw_only=True)
+class OperatingPoint(WithTeacher):
+    """configs/point.yaml"""
+
+    cut: CutText
+    schedule: ScheduleText
+    solver: Solver
+    steps: Steps
+    guidance: Guidance
+    teacher_name: Text
+    seed: Seed
+
+
+def schedule_fits(values: dict[str, Any]) -> str | None:
+    """PNDM calls the UNet once more than it has steps."""
+    calls = values["steps"] + (values["solver"] == "pndm")
+    schedule = values["schedule"]
+    text = ",".join(map(str, schedule)) if isinstance(schedule, list) else str(schedule)
+    try:
+        Schedule.parse(text).adaptor_steps(calls)
+    except UserError as error:
+        return str(error)
+    return None

@@ -1,0 +1,147 @@
+"""The configs of the commands that analyse, report and prepare."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from clockwork.experiments.schemas.groups import (
+    Images,
+    Metrics,
+    Prompts,
+)
+from clockwork.experiments.schemas.point import OperatingPoint, WithTeacher
+from clockwork.experiments.schemas.rules import ABSENT, Bounds
+from clockwork.experiments.schemas.tables import Scale, Table
+from clockwork.experiments.schemas.types import (
+    NOT_EMPTY,
+    Count,
+    CountOrNone,
+    CutText,
+    Device,
+    Positive,
+    Precision,
+    ScheduleText,
+    Seed,
+    Share,
+    Solver,
+    Steps,
+    Text,
+)
+
+
+@dataclass(kw_only=True)
+class Bench(OperatingPoint):
+    batch: Count
+    rounds: Count
+
+
+@dataclass(kw_only=True)
+class Drift(OperatingPoint):
+    prompts: Prompts
+    cuts: Annotated[list[CutText], NOT_EMPTY]
+    count: Count
+    batch_size: Count
+    output: Text
+
+
+@dataclass(kw_only=True)
+class Perturb(OperatingPoint):
+    prompts: Prompts
+    layers: Literal["up", "down", "bottleneck", "conv_in"]
+    alpha: Share
+    over: Literal["example", "channel"]
+    from_steps: Annotated[list[CountOrNone], NOT_EMPTY]
+    count: Count
+    grids: CountOrNone
+    batch_size: Count
+    output: Text
+
+    @staticmethod
+    def relation(values: dict[str, Any]) -> str | None:
+        last = values["steps"] - (values["solver"] != "pndm")  # PNDM calls the UNet once more than it has steps
+        if max(values["from_steps"]) <= last:
+            return None
+        return (
+            f"from_steps={values['from_steps']} is not allowed for {values['steps']} steps: use values from 0 to {last}"
+        )
+
+
+@dataclass(kw_only=True)
+class Score(WithTeacher):
+    images: Images
+    metrics: Metrics
+    resolution: Count
+    batch_size: Count
+    solver: Solver = ABSENT  # a teacher's config may set these, for other commands
+    steps: Steps = ABSENT
+    schedule: ScheduleText = ABSENT
+
+
+@dataclass(kw_only=True)
+class Report:
+    what: Literal["tables", "flops", "html"]
+    rows: Text
+    edits: Text
+    adaptors: Text
+    output: Text
+    scale: Scale
+    table: Table = ABSENT
+    figure: Table = ABSENT
+
+
+@dataclass(kw_only=True)
+class Tables:
+    scale: Scale
+    tables: list[Count]
+    figures: list[Count]
+    train: list[Text]
+    evaluate: list[Text]
+    adaptors: Text
+    rows: Text
+    output: Text
+
+
+@dataclass(kw_only=True)
+class GPUCheck:
+    device: Device
+    precision: Precision
+    small: bool
+    output: Text
+
+
+@dataclass(kw_only=True)
+class RandomTeacher:
+    architecture: Literal[
+        "sd15", "efficient", "distilled", "bk_sdm_base", "bk_sdm_small", "bk_sdm_tiny", "instaflow", "sd21", "sdxl"
+    ]
+    path: Text
+    precision: Literal["float32", "bfloat16", "float16"]
+    seed: Seed
+
+
+@dataclass(kw_only=True)
+class MiniatureStage:
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    offset: CountOrNone = ABSENT
+
+
+@dataclass(kw_only=True)
+class MiniatureTrainer:
+    devices: Count
+    strategy: Text
+
+
+@dataclass(kw_only=True)
+class Miniature:
+    stage: Literal["autoencoder", "clip", "draft", "miniature", "miniature_sd", "ship"]
+    output: Text
+    scenes: Annotated[int, Bounds(least=1)]
+    autoencoder: MiniatureStage
+    clip: MiniatureStage
+    draft: MiniatureStage
+    miniature: MiniatureStage
+    miniature_sd: MiniatureStage
+    trainer: MiniatureTrainer
+    device: Device
+    seed: Seed

@@ -1,0 +1,71 @@
+"""The types of values that several configs have."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from clockwork.experiments.schemas.rules import Bounds, Rule
+from clockwork.schedule import Schedule
+
+
+def _not_empty(value: Any) -> Any:
+    if len(value) == 0:
+        raise ValueError
+    return value
+
+
+NOT_EMPTY = Rule(_not_empty, "not empty")
+
+
+def _schedule(value: Any) -> str:
+    """Of `clock2`, `full`, `2,4`, 2 or [2, 4]."""
+    steps = value if isinstance(value, list) else [value]
+    if any(isinstance(step, bool) or not isinstance(step, int | str) for step in steps):
+        raise ValueError
+    text = ",".join(map(str, steps))
+    Schedule.parse(text)
+    return text
+
+
+def _cut(value: Any) -> str:
+    """Of `stage1`, `layer1`, `3,4` or [3, 4]; whether a UNet has it shows later."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if not re.fullmatch(r"stage[1-9]\d*(_upsampled)?|layer[1-9]\d*|\d+, *\d+", text):
+        raise ValueError
+    return text
+
+
+def _ascending(value: list[float]) -> list[float]:
+    low, high = value
+    if low > high:
+        raise ValueError
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?|[a-z]+:\d+|meta", value):
+        raise ValueError
+    return value
+
+
+Text = Annotated[str, NOT_EMPTY]
+Count = Annotated[int, Bounds(least=1)]
+CountOrNone = Annotated[int, Bounds(least=0)]
+Steps = Annotated[int, Bounds(least=1, most=1000)]
+Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
+Guidance = Annotated[float, Bounds(least=0)]
+Share = Annotated[float, Bounds(least=0, most=1)]
+Positive = Annotated[float, Bounds(above=0)]
+NotNegative = Annotated[float, Bounds(least=0)]
+Decay = Annotated[float, Bounds(above=0, below=1)]
+StepRange = Annotated[list[Steps], Rule(_ascending, "as [lowest,highest]")]
+GuidanceRange = Annotated[list[Guidance], Rule(_ascending, "as [lowest,highest]")]
+ScheduleText = Annotated[
+    Any, Rule(_schedule, "full, clock2, clock4, …, always, or the adaptor's steps, from 2 on, such as [2,4,6,8]")
+]
+CutText = Annotated[
+    Any, Rule(_cut, "stage1, stage1_upsampled, layer1, …, or the numbers of kept layers, such as [3,4]")
+]
+Device = Annotated[str, Rule(_device, "such as auto, cpu, cuda, cuda:1 or mps")]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Solver = Literal["dpm++", "dpm", "pndm", "ddim", "flow"]
+Split = Literal["train", "validation", "test"]
