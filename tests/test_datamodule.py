@@ -18,7 +18,8 @@ from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
-from clockwork.training.datamodule import GIB, Epoch, OnlineDataModule, shuffled
+from clockwork.training.batches import shuffled
+from clockwork.training.datamodule import GIB, Epoch, OnlineDataModule
 from clockwork.training.examples import AdaptorExample, TrajectoryExamples
 from clockwork.training.latents import UnrolledLatents
 from clockwork.training.store import Batch, ExampleStore
@@ -135,8 +136,10 @@ def test_captions_come_with_their_latents(teacher: Teacher) -> None:
 @pytest.mark.parametrize("place", ["auto", "device", "cpu"])
 def test_examples_are_the_same_wherever_they_are_kept(teacher: Teacher, place: str) -> None:
     source = TrajectoryExamples(sampler(teacher))
-    (here,), (there,) = (list(Epoch(OnlineDataModule(source, PROMPTS, 1, 1, 9, place=p), 0)) for p in ("device", place))
-    assert flat(here) == flat(there)
+    (on_device,), (elsewhere,) = (
+        list(Epoch(OnlineDataModule(source, PROMPTS, 1, 1, 9, examples_device=p), 0)) for p in ("device", place)
+    )
+    assert flat(on_device) == flat(elsewhere)
     with pytest.raises(UserError, match="examples_device=gpu"):
         ExampleStore("gpu")
 

@@ -39,7 +39,7 @@ def generate_and_train(real: RealSize) -> None:
     source = TrajectoryExamples(replace(sampler, steps=cfg.steps, schedule=Schedule.parse("2,3,4,5")))
     sizes = (cfg.prompts_per_epoch, cfg.repeats_per_epoch, cfg.batch_size, cfg.generation_batch_size)
     prompts = scene_prompts("train", cfg.prompts_per_epoch)
-    data = OnlineDataModule(source, prompts, *sizes, max_gb=cfg.max_examples_gb, place="device")
+    data = OnlineDataModule(source, prompts, *sizes, max_gb=cfg.max_examples_gb, examples_device="device")
     rounds = data.rounds(0)
     data.store.clear(max(sum(batch.examples for batch in part) for part in rounds))
     for part in islice(source.parts(rounds[0][0].items, 1, 0), 2):

@@ -29,8 +29,8 @@ from clockwork.training.latents import UnrolledLatents
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.base import UNetDistillation
 from clockwork.training.objectives.features import FeatureDistillation
-from clockwork.training.objectives.guidance import Guidance
-from clockwork.training.objectives.progressive import Progressive
+from clockwork.training.objectives.guidance import GuidanceDistillation
+from clockwork.training.objectives.progressive import ProgressiveDistillation
 
 
 @pytest.fixture(params=["sd15", "sdxl"])
@@ -68,14 +68,16 @@ def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, t
     """The host never waits for the GPU between an epoch's first batch and its last: not in the loop, nor for averaged
     weights, clipping, or the look at numbers that are not finite."""
     # At the end of an epoch values are read, which are not there; nor can they be saved.
-    monkeypatch.setattr(StopWhenNotFinite, "_look", lambda *_: None)
+    monkeypatch.setattr(StopWhenNotFinite, "_raise_if_not_finite", lambda *_: None)
     monkeypatch.setattr(EpochMeans, "read", lambda self: {})
     monkeypatch.setattr(Trainer, "save_checkpoint", lambda *_, **__: None)
     watch = Watch(real.gpu)
     with GPU:
         adaptor = ResNet(WIDTHS)
     sampler = replace(real.sampler, adaptor=adaptor)
-    data = OnlineDataModule(TrajectoryExamples(sampler), PROMPTS, 2, repeats_per_epoch=2, batch_size=2, place="device")
+    data = OnlineDataModule(
+        TrajectoryExamples(sampler), PROMPTS, 2, repeats_per_epoch=2, batch_size=2, examples_device="device"
+    )
     module = AdaptorDistillation(adaptor, [2], sampler.guidance, guided=1.0)
     strategy = SingleDeviceStrategy(GPU, accelerator=AnyDevice())
     quiet = {"strategy": strategy, "logger": False, "enable_progress_bar": False}
@@ -94,8 +96,8 @@ def test_own_features() -> None:
 
 OBJECTIVES: dict[str, tuple[type[UNetDistillation], float]] = {
     "recover": (FeatureDistillation, 7.5),
-    "guidance": (Guidance, 7.5),
-    "progressive": (Progressive, 1.0),
+    "guidance": (GuidanceDistillation, 7.5),
+    "progressive": (ProgressiveDistillation, 1.0),
 }
 
 

@@ -22,11 +22,11 @@ from clockwork.teachers.surgery import without_top_attention
 from clockwork.training.ddim import DDIM
 from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.latents import NoisedLatents, NoisyLatents, UnrolledLatents
-from clockwork.training.noised import NoisedExamples, noised
+from clockwork.training.noised import NoisedExamples, add_noise
 from clockwork.training.objectives.base import mean_square, predict
-from clockwork.training.objectives.features import FeatureDistillation, leaving_blocks, relative
-from clockwork.training.objectives.guidance import Guidance
-from clockwork.training.objectives.progressive import Progressive, halvings
+from clockwork.training.objectives.features import FeatureDistillation, block_outputs, relative_error
+from clockwork.training.objectives.guidance import GuidanceDistillation
+from clockwork.training.objectives.progressive import ProgressiveDistillation, halvings
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,7 +44,7 @@ def test_a_noised_pair_is_what_a_rollout_computes_from_the_same_latents(teacher:
     records = list(rollout(FullDenoiser(made.split), solver, 4, noise, *conditions, 3.0))
     entering = [noise * solver.init_noise_sigma, *(record.latents for record in records)]
     for step, rows in ((2, slice(0, 6)), (4, slice(6, 12))):
-        pair = NoisedExamples(made).pair(entering[step - 2], entering[step - 1], step, cfg_batch(*conditions))
+        pair = NoisedExamples(made).example(entering[step - 2], entering[step - 1], step, cfg_batch(*conditions))
         for name in ("r_in", "r_out_prev", "t_emb", "text_emb", "r_out", "step", "conditional"):
             assert torch.equal(getattr(pair, name), getattr(unrolled, name)[rows]), name
 
@@ -59,9 +59,9 @@ def test_pictures_are_noised_to_the_solvers_timesteps(teacher: Teacher, solver: 
     betas = torch.linspace(c["beta_start"] ** 0.5, c["beta_end"] ** 0.5, c["num_train_timesteps"]) ** 2
     products = (1 - betas).cumprod(0)
     x, e = teacher.noise([1, 2]), teacher.noise([3, 4])
-    for t in pairs.times:
+    for t in pairs.timesteps:
         a = products[int(t)]
-        torch.testing.assert_close(noised(made, x, e, t.expand(2)), a.sqrt() * x + (1 - a).sqrt() * e)
+        torch.testing.assert_close(add_noise(made, x, e, t.expand(2)), a.sqrt() * x + (1 - a).sqrt() * e)
 
 
 def test_latents_of_pictures_decode_to_them(teacher: Teacher) -> None:
@@ -88,12 +88,12 @@ def test_recovering_begins_at_the_surgerys_error(teacher: Teacher) -> None:
     both = cfg_batch(*teacher.conditions(list(asked.captions), 3.0, with_text_emb=False))
     x, t = (torch.cat([v, v]) for v in (asked.latents, asked.timestep))
     light = without_top_attention(teacher.unet)
-    with torch.no_grad(), leaving_blocks(teacher.unet) as theirs, leaving_blocks(light) as ours:
+    with torch.no_grad(), block_outputs(teacher.unet) as theirs, block_outputs(light) as ours:
         wanted = 2.0 * mean_square(
             light(x, t, both.prompt_embeds).sample, teacher.unet(x, t, both.prompt_embeds).sample
         )
     assert len(ours) == len(theirs) == 9  # four down, the middle, four up
-    wanted = wanted + 0.5 * torch.stack([relative(a, b) for a, b in zip(ours, theirs, strict=True)]).mean()
+    wanted = wanted + 0.5 * torch.stack([relative_error(a, b) for a, b in zip(ours, theirs, strict=True)]).mean()
     torch.testing.assert_close(loss.detach(), wanted)
     assert not teacher.unet.conv_in.weight.requires_grad and module.unet.conv_in.weight.requires_grad
     assert {name.split(".")[0] for name in module.state_dict()} == {"unet"}
@@ -118,7 +118,7 @@ def test_the_guidance_target_is_the_rollouts_arithmetic(teacher: Teacher) -> Non
     """A solver's step with the target leads where the roll-out's own guided step led, bit for bit."""
     made = sampler(teacher, "ddim")
     asked = UnrolledLatents(made)(PROMPTS, 1)
-    module = Guidance(teacher, Guidance.init_student(teacher), 4)
+    module = GuidanceDistillation(teacher, GuidanceDistillation.init_student(teacher), 4)
     target, alone = module.target(asked)
     solver = make_solver("ddim", teacher.noise_schedule)
     solver.set_timesteps(4)
@@ -172,7 +172,7 @@ def test_one_student_step_to_the_target_is_two_of_the_teachers(prediction: str) 
     """With diffusers' own scheduler on both sides: two steps of 8 with the teacher, one of 4 with the target."""
     guided = small_teacher("guided", guidance=1.0)
     teacher = guided.with_components("guided", scheduler=ddim_solver(prediction, 4))
-    module = Progressive(teacher, copy.deepcopy(teacher.unet), 4)
+    module = ProgressiveDistillation(teacher, copy.deepcopy(teacher.unet), 4)
     fine, coarse = ddim_solver(prediction, 8), ddim_solver(prediction, 4)
     assert coarse.timesteps.tolist() == fine.timesteps.tolist()[::2]
     z, captions = teacher.noise([0, 1]), ("a red circle", "a star")
@@ -208,9 +208,9 @@ def test_halvings() -> None:
 
 def test_what_an_objective_cannot_begin_with_is_refused(teacher: Teacher) -> None:
     with pytest.raises(ValueError, match="objective=guidance first"):
-        Progressive.check_teacher(teacher)
-    with pytest.raises(ValueError, match="one pass a step already"):
-        Guidance.check_teacher(small_teacher("guided"))
+        ProgressiveDistillation.check_teacher(teacher)
+    with pytest.raises(ValueError, match="one pass per step already"):
+        GuidanceDistillation.check_teacher(small_teacher("guided"))
     with pytest.raises(ValueError, match="no transformer blocks"):
         FeatureDistillation.init_student(load_teacher("miniature", device="cpu"))
 
@@ -227,8 +227,8 @@ def test_a_training_step_on_a_gpu_reads_nothing_back() -> None:
             asked = NoisyLatents(latents, t, torch.empty(4), ("a star",) * 4)
             modules = [
                 FeatureDistillation(two_passes, small_unet("efficient"), 4),
-                Guidance(two_passes, small_unet("guided"), 4),
-                Progressive(one_pass, small_unet("guided"), 4),
+                GuidanceDistillation(two_passes, small_unet("guided"), 4),
+                ProgressiveDistillation(one_pass, small_unet("guided"), 4),
             ]
         for module in modules:
             loss = module.training_step(asked, 0)

@@ -90,7 +90,7 @@ def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -
         assert plan.unet_calls == taken.unet_calls
     # What is trained is not asked for the gradient of its input; text encoders are not in the plan.
     assert 0.8 < counted.get_total_flops() / (plan.teacher_flops + plan.training_flops) < 1.25
-    assert (plan.sets > 1) == (name == "adaptor")
+    assert (plan.rounds > 1) == (name == "adaptor")
 
 
 def test_a_command_prints_its_plan(
@@ -114,9 +114,9 @@ def test_a_command_prints_its_plan(
 
 def test_plans_of_stages_add_up() -> None:
     one = Plan(**{f.name: i for i, f in enumerate(fields(Plan), 1)})
-    both = total([one, replace(one, examples_bytes=100, sets=1)])
+    both = total([one, replace(one, examples_bytes=100, rounds=1)])
     assert (both.epochs, both.unet_calls, both.steps, both.checkpoint_bytes) == (2, 6, 8, 16)
-    assert (both.sets, both.examples_bytes, both.result_bytes) == (2, 100, one.result_bytes)
+    assert (both.rounds, both.examples_bytes, both.result_bytes) == (2, 100, one.result_bytes)
 
 
 def test_prefixes() -> None:

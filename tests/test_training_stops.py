@@ -27,7 +27,7 @@ from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
-from clockwork.training.samples import Samples, beside_teacher
+from clockwork.training.samples import SampleImages, comparison_samplers
 from clockwork.unet.split import SplitUNet
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +105,7 @@ def run(teacher: Teacher, folder: Path, epochs: int) -> dict[str, torch.Tensor]:
     sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
     prompts = [Prompt(i, f"a star {i}") for i in range(2)]
     module = AdaptorDistillation(adaptor, guidance=3.0, optimizer=partial(torch.optim.Adam, lr=1e-3))
-    samples = Samples(beside_teacher(sampler), prompts, folder / "samples", every=1)
+    samples = SampleImages(comparison_samplers(sampler), prompts, folder / "samples", every_n_epochs=1)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     data = OnlineDataModule(TrajectoryExamples(sampler), prompts, repeats_per_epoch=1)
     fit(module, folder, data, [samples], max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)

@@ -18,14 +18,16 @@ from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.fit import fit
 from clockwork.training.latents import UnrolledLatents
 from clockwork.training.objectives.adaptor import AdaptorDistillation
-from clockwork.training.objectives.guidance import Guidance
+from clockwork.training.objectives.guidance import GuidanceDistillation
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
 
 
 def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
-    module = Guidance(teacher, Guidance.init_student(teacher), 2, optimizer=ADAM, lr_scheduler=COSINE)
+    module = GuidanceDistillation(
+        teacher, GuidanceDistillation.init_student(teacher), 2, optimizer=ADAM, lr_scheduler=COSINE
+    )
     data = OnlineDataModule(UnrolledLatents(sampler(teacher, steps=2), scales=(1.0, 5.0)), PROMPTS, 3, 1, 3)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     fit(module, folder, data, max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **quiet)

@@ -26,7 +26,7 @@ from clockwork.training.fit import check_options, fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.progressive import halvings
 from clockwork.training.plan import Plan, adaptor_plan, total, unet_plan
-from clockwork.training.samples import Samples, beside_teacher
+from clockwork.training.samples import SampleImages, comparison_samplers
 from clockwork.unet.split import SplitUNet
 
 
@@ -50,7 +50,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
     guidance = cfg.guidance if teacher.unet_calls_per_step(cfg.guidance) == 2 else 1.0
     steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
     module = AdaptorDistillation(adaptor, steps, guidance, cfg.guided, **optimisation(cfg))
-    trainer = _fit(cfg, module, output, data, beside_teacher(sampler), items, "val/guided_relative_l2")
+    trainer = _fit(cfg, module, output, data, comparison_samplers(sampler), items, "val/guided_relative_l2")
     if trainer.is_global_zero:
         about = {
             "training": module.figures,
@@ -145,7 +145,7 @@ def _processes(cfg: DictConfig) -> int:
 
 def _sizes(cfg: DictConfig) -> dict[str, Any]:
     """What a plan depends on besides the examples and what is trained."""
-    return {"epochs": cfg.epochs, "ranks": _processes(cfg), "ema": cfg.ema is not None}
+    return {"epochs": cfg.epochs, "world_size": _processes(cfg), "ema": cfg.ema is not None}
 
 
 def _print_plan(*plans: Plan) -> None:
@@ -166,7 +166,7 @@ def _data(
         generation_batch_size=cfg.generation_batch_size,
         seed=cfg.seed,
         max_gb=cfg.max_examples_gb,
-        place=cfg.examples_device,
+        examples_device=cfg.examples_device,
         grouped=grouped,
         validation=held_out,
     )
@@ -195,7 +195,7 @@ def _fit(
         module,
         output,
         data,
-        (Samples(samplers, prompts, output / "samples", cfg.samples_every),),
+        (SampleImages(samplers, prompts, output / "samples", cfg.samples_every),),
         ema=cfg.ema,
         monitor=monitor if data.validation else None,
         keep=cfg.keep,

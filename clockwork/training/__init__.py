@@ -1,1 +1,1 @@
-"""Training: one LightningModule an objective."""
+"""Training of adaptors and UNets with PyTorch Lightning: one LightningModule per objective, one data module for all."""

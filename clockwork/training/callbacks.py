@@ -1,4 +1,4 @@
-"""What happens around a training step: averaged weights, a stop at numbers that are not finite, the progress bar."""
+"""Callbacks: moving average of the weights, stop at a loss that is not finite, early stopping and progress bar."""
 
 import sys
 from collections.abc import Iterator
@@ -16,14 +16,17 @@ from clockwork.errors import UserError
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.epoch_means import EpochMeans
 
-NEVER = 2**31 - 1
+NEVER = 2**31 - 1  # batch number that stands for "no such batch"
 
 
 class WeightAverage(Callback):
-    """Exponential moving average of the trained weights: what is validated, shown as sample images and kept.
+    """Exponential moving average of the trained weights, which replaces them in validation and sample images.
 
-    diffusers' `EMAModel`: at step n the decay is the smaller of `decay` and (1 + n) / (10 + n). A checkpoint holds the
-    trained weights in `state_dict` and the average here.
+    Uses diffusers' `EMAModel`: at step n the decay is the smaller of `decay` and (1 + n) / (10 + n). A checkpoint holds
+    the trained weights in its `state_dict`, and the average in this callback's state.
+
+    Args:
+        decay: Largest decay, between 0 and 1.
     """
 
     def __init__(self, decay: float) -> None:
@@ -32,6 +35,7 @@ class WeightAverage(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Creates the average, from the checkpoint if training is resumed."""
         self.average = EMAModel(module.parameters(), decay=self.decay, foreach=True)
         if self._loaded is not None:
             self.average.load_state_dict(self._loaded)
@@ -39,27 +43,37 @@ class WeightAverage(Callback):
         self._steps = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        if trainer.global_step > self._steps:  # not while gradients of several batches are accumulated
+        """Updates the average after an optimiser step."""
+        if trainer.global_step > self._steps:  # gradients of several batches may be accumulated
             self.average.step(module.parameters())
             self._steps = trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Loads the average into the module."""
         self.average.store(module.parameters())
         self.average.copy_to(module.parameters())
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Loads the trained weights back into the module."""
         self.average.restore(module.parameters())
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns the average for a checkpoint."""
         return self.average.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the average of a checkpoint until `on_fit_start`."""
         self._loaded = state_dict
 
 
 @contextmanager
 def averaged_weights(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """While open, the module holds the averaged weights, where there are any."""
+    """Context manager in which the module holds the moving average of its weights, if there is one.
+
+    Args:
+        trainer: Trainer with the callbacks.
+        module: The module in training.
+    """
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAverage)]
     for average in averages:
         average.on_validation_start(trainer, module)
@@ -71,59 +85,68 @@ def averaged_weights(trainer: Trainer, module: LightningModule) -> Iterator[None
 
 
 class StopWhenNotFinite(Callback):
-    """Stops training at the first loss or gradient that is NaN or infinite, before anything of it is saved.
+    """Stops training with a UserError when a loss or gradient is NaN or infinite, before a checkpoint is written.
 
-    Looks at every step and waits for the device only every `interval` batches, at the end of an epoch and before a
-    checkpoint.
+    Every step is checked on the device. The result is read only every `interval` batches, at the end of an epoch and
+    before a checkpoint, because reading it waits for the device.
+
+    Args:
+        interval: Number of batches between two reads.
     """
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        # The first batch with such a loss, and gradient, times the number of processes, plus the process's own
+        """Forgets what was found in the previous epoch."""
+        # Of the loss and of the gradient: number of the first batch that is not finite × number of processes + rank.
         self._first = torch.full((2,), NEVER, device=module.device)
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
-        if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves such steps out by itself
+        """Checks the gradients."""
+        if getattr(trainer.precision_plugin, "scaler", None) is None:  # a gradient scaler skips such steps itself
             norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-            self._note(1, norm, trainer, trainer.fit_loop.epoch_loop.batch_idx)
+            self._record(1, norm, trainer, trainer.fit_loop.epoch_loop.batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._note(0, outputs["loss"], trainer, batch_idx)
+        """Checks the loss."""
+        self._record(0, outputs["loss"], trainer, batch_idx)
         if (batch_idx + 1) % self.interval == 0:
-            self._look(trainer)
+            self._raise_if_not_finite(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._look(trainer)
+        """Reads the result at the end of an epoch."""
+        self._raise_if_not_finite(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer)
+        """Reads the result before a checkpoint is written."""
+        self._raise_if_not_finite(trainer)
 
-    def _note(self, which: int, number: Tensor, trainer: Trainer, batch_idx: int) -> None:
-        here = torch.where(number.isfinite(), NEVER, batch_idx * trainer.world_size + trainer.global_rank)
-        self._first[which] = torch.minimum(self._first[which], here)
+    def _record(self, index: int, value: Tensor, trainer: Trainer, batch_idx: int) -> None:
+        """Records a batch if a value of it is not finite, without waiting for the device."""
+        location = torch.where(value.isfinite(), NEVER, batch_idx * trainer.world_size + trainer.global_rank)
+        self._first[index] = torch.minimum(self._first[index], location)
 
-    def _look(self, trainer: Trainer) -> None:
-        """Ends every process where one of them has seen such a number; the first raises a UserError for all."""
+    def _raise_if_not_finite(self, trainer: Trainer) -> None:
+        """Ends all processes if one of them recorded a batch; the main process raises a UserError."""
         loss, gradient = trainer.strategy.reduce(self._first.clone(), reduce_op="min").tolist()
         if min(loss, gradient) == NEVER:
             return
         if not trainer.is_global_zero:
             sys.exit(2)
         batch, rank = divmod(min(loss, gradient), trainer.world_size)
-        epoch, what = trainer.current_epoch, "loss" if loss <= gradient else "gradient"
-        kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
+        epoch, name = trainer.current_epoch, "loss" if loss <= gradient else "gradient"
+        note = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
         raise UserError(
-            f"the {what} is not finite in epoch {epoch + 1}, batch {batch + 1}{_prompts(trainer, batch, rank)}: train "
-            f"to another output with a lower learning_rate, trainer.gradient_clip_val=1 or another precision{kept}"
+            f"the {name} is not finite in epoch {epoch + 1}, batch {batch + 1}{_prompts(trainer, batch, rank)}: train "
+            f"to another output with a lower learning_rate, trainer.gradient_clip_val=1 or another precision{note}"
         )
 
 
 def _prompts(trainer: Trainer, batch: int, rank: int) -> str:
-    """What the examples of a batch were made of, where the data module knows."""
+    """Describes the prompts of a training batch, if the data module is ours."""
     if not isinstance(trainer.datamodule, OnlineDataModule):
         return ""
     items = trainer.datamodule.items_of_batch(trainer.current_epoch, batch, rank, trainer.world_size)
@@ -132,16 +155,18 @@ def _prompts(trainer: Trainer, batch: int, rank: int) -> str:
 
 
 class StayStopped(EarlyStopping):
-    """Early stopping, also when the command of a run that it has stopped is run again."""
+    """Early stopping that remains in effect when a stopped run is resumed."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Stops at once if the checkpoint has no patience left."""
         trainer.should_stop = self.wait_count >= self.patience
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's, with the epoch's means so far, read when the bar is redrawn and not at every step."""
+    """Lightning's progress bar with the epoch's means, which are read only when the bar is redrawn."""
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """Returns Lightning's metrics and the means so far, without those by step."""
         figures = super().get_metrics(trainer, module)
         figures.pop("v_num", None)
         means = getattr(module, "means", EpochMeans()).read()

@@ -1,62 +1,48 @@
-"""Examples made while training: fresh ones every epoch, from a random part of the prompts or images, seen several
-times."""
+"""Data module that generates new training examples every epoch, from a random part of the prompts or images."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from tqdm import tqdm
 
 from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
-from clockwork.training.source import ExampleSource, Work
+from clockwork.training.batches import GenerationBatch, ValidationBatches, generate, shuffled
+from clockwork.training.source import ExampleSource
 from clockwork.training.store import Batch, ExampleStore
 
 GIB = 2**30
 
 
-@dataclass(frozen=True)
-class GenerationBatch:
-    """What a process makes examples of at once."""
-
-    items: Sequence[Any]
-    id: int  # of the first item over all processes
-    work: Work
-
-    @property
-    def examples(self) -> int:
-        return len(self.items) * self.work.examples
-
-
 class OnlineDataModule(LightningDataModule):
-    """Fresh examples every epoch, made of a random part of the items and kept in bounded memory.
+    """Generates new examples every epoch, from a random part of the items and in bounded memory.
 
-    Generation costs far more than a training step, so an epoch sees its examples `repeats_per_epoch` times. They depend
-    on the seed and the epoch alone, so that a resumed run sees what an uninterrupted one would have. Where an epoch's
-    examples are larger than `max_gb`, the epoch is several rounds of generation and training, equal but for one
-    generation batch.
+    Generation costs far more than a training step, so an epoch uses its examples `repeats_per_epoch` times. They depend
+    on the seed and the epoch alone, so that a resumed run uses the same examples as an uninterrupted one. If the
+    examples of an epoch are larger than `max_gb`, the epoch consists of several rounds of generation and training,
+    whose sizes differ by at most one generation batch.
 
-    With several processes each generates and trains on its share. All have equally many items: the first of an epoch
-    are used twice where their number is not a multiple of the processes'.
+    With several processes, each generates and uses its share. All have the same number of items: if the number of items
+    is not a multiple of the number of processes, the first items of an epoch are used twice.
 
     Args:
-        source: Makes the examples.
+        source: Generates the examples.
         items: Prompts or captioned images.
-        per_epoch: Items of one epoch, over all processes.
-        repeats_per_epoch: How often an epoch sees its examples.
-        batch_size: Examples of a training batch, per process.
-        generation_batch_size: Items that the teacher works on at once, per process.
-        seed: The run's.
-        max_gb: GiB that examples may take at once, per process; at least one generation batch is kept.
-        place: Where they are kept: `auto`, `device` or `cpu` (`ExampleStore`).
-        grouped: Whether a batch holds whole groups (the two halves of guidance); else it holds independent examples.
-        validation: Held-out items. Their examples are made once, kept on the host, and come in whole groups.
+        per_epoch: Number of items of an epoch, over all processes.
+        repeats_per_epoch: Number of times that an epoch uses each of its examples.
+        batch_size: Number of examples of a training batch, per process.
+        generation_batch_size: Number of items of a batch of the teacher, per process.
+        seed: Seed of the run.
+        max_gb: Largest memory of the examples in GiB, per process; at least one generation batch is kept.
+        examples_device: Memory of the examples: `auto`, `device` or `cpu` (`ExampleStore`).
+        grouped: Whether a batch consists of complete groups, such as the two halves of guidance, instead of independent
+            examples.
+        validation: Held-out items. Their examples are generated once, kept on the host, and used in complete groups.
     """
 
     def __init__(
@@ -69,7 +55,7 @@ class OnlineDataModule(LightningDataModule):
         generation_batch_size: int = 64,
         seed: int = 0,
         max_gb: float = 6.5,
-        place: str = "auto",
+        examples_device: str = "auto",
         grouped: bool = True,
         validation: Sequence[Any] = (),
     ) -> None:
@@ -78,18 +64,20 @@ class OnlineDataModule(LightningDataModule):
         self.per_epoch, self.repeats_per_epoch = min(per_epoch, len(items)), repeats_per_epoch
         self.batch_size, self.generation_batch_size = batch_size, generation_batch_size
         self.max_gb, self.group_size = max_gb, source.group_size if grouped else 1
-        self.store = ExampleStore(place, self.group_size)
+        self.store = ExampleStore(examples_device, self.group_size)
 
     def train_dataloader(self) -> "Epoch":
+        """Returns this process's training batches of the current epoch."""
         trainer = self.trainer
         return Epoch(self, trainer.current_epoch, trainer.global_rank, trainer.world_size)
 
     def val_dataloader(self) -> "ValidationBatches":
+        """Returns this process's validation batches, the same in every epoch."""
         return ValidationBatches(self._validation_examples, self.batch_size)
 
     @cached_property
     def _validation_examples(self) -> ExampleStore:
-        """This process's share; the noise is that of no epoch."""
+        """This process's validation examples, with noise that no epoch uses."""
         seed = self.noise_seed(-1)
         share = self.validation[self.trainer.global_rank :: self.trainer.world_size]
         batches = [
@@ -101,119 +89,135 @@ class OnlineDataModule(LightningDataModule):
         generate(self.source, batches, seed, store)
         return store
 
-    def rounds(self, epoch: int, rank: int = 0, ranks: int = 1) -> list[list[GenerationBatch]]:
-        """What a process generates before each part of an epoch's training.
+    def rounds(self, epoch: int, rank: int = 0, world_size: int = 1) -> list[list[GenerationBatch]]:
+        """Plans an epoch of a process, without generating anything.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            rank: Rank of the process.
+            world_size: Number of processes.
+
+        Returns:
+            The generation batches of each round of generation and training.
 
         Raises:
             UserError: There are fewer items than processes.
         """
-        check_items(self.per_epoch, ranks)
+        check_items(self.per_epoch, world_size)
         rng = random.Random(f"{self.seed}/{epoch}")
         chosen = rng.sample(list(self.items), self.per_epoch)
-        chosen += chosen[: -len(chosen) % ranks]
+        chosen += chosen[: -len(chosen) % world_size]
         seed = self.noise_seed(epoch)
         batches = [
-            GenerationBatch(batch[rank::ranks], batch[0].id, self.source.work(seed, batch[0].id))
-            for batch in chunks(chosen, self.generation_batch_size * ranks)
+            GenerationBatch(batch[rank::world_size], batch[0].id, self.source.work(seed, batch[0].id))
+            for batch in chunks(chosen, self.generation_batch_size * world_size)
         ]
         largest = max(batch.examples for batch in batches) * self.source.example_bytes()
-        fitting = max(1, int(self.max_gb * GIB) // largest)
-        number = -(-len(batches) // fitting)
-        edges = [i * len(batches) // number for i in range(number + 1)]
+        batches_per_round = max(1, int(self.max_gb * GIB) // largest)
+        num_rounds = -(-len(batches) // batches_per_round)
+        edges = [i * len(batches) // num_rounds for i in range(num_rounds + 1)]
         return [batches[start:end] for start, end in pairwise(edges)]
 
-    def items_of_batch(self, epoch: int, number: int, rank: int = 0, ranks: int = 1) -> list[Any]:
-        """The prompts or images of one of a process's training batches, worked out without generating anything."""
+    def items_of_batch(self, epoch: int, number: int, rank: int = 0, world_size: int = 1) -> list[Any]:
+        """Finds the prompts or images of a training batch, without generating anything.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            number: Number of the process's batch in the epoch, from 0.
+            rank: Rank of the process.
+            world_size: Number of processes.
+
+        Returns:
+            One prompt or image per group of examples in the batch.
+
+        Raises:
+            IndexError: The epoch has no such batch.
+        """
         order = torch.Generator().manual_seed(self.order_seed(epoch))
-        for batches in self.rounds(epoch, rank, ranks):
+        for batches in self.rounds(epoch, rank, world_size):
             blocks = [batch.items for batch in batches for _ in range(batch.work.examples // self.group_size)]
             items = [item for block in blocks for item in block]
-            places = list(
-                shuffled(torch.arange(len(items))[None], self.repeats_per_epoch, self.groups_per_batch, order)
-            )
-            if number < len(places):
-                return [items[place] for place in places[number].tolist()]
-            number -= len(places)
-        raise IndexError(f"epoch {epoch} has no such batch")
+            groups = torch.arange(len(items))[None]
+            indices = list(shuffled(groups, self.repeats_per_epoch, self.groups_per_batch, order))
+            if number < len(indices):
+                return [items[index] for index in indices[number].tolist()]
+            number -= len(indices)
+        raise IndexError(f"epoch {epoch} has fewer batches than that")
 
     def num_steps(self, batches: Sequence[GenerationBatch]) -> int:
-        """Training batches of one round."""
+        """Computes the number of training batches of one round.
+
+        Args:
+            batches: Generation batches of the round.
+
+        Returns:
+            The number of training batches, over all repeats.
+        """
         groups = sum(batch.examples for batch in batches) // self.group_size
         return self.repeats_per_epoch * -(-groups // self.groups_per_batch)
 
     @property
     def groups_per_batch(self) -> int:
+        """Number of groups of a training batch."""
         return max(1, self.batch_size // self.group_size)
 
     def order_seed(self, epoch: int) -> int:
+        """Returns the seed of the order of an epoch's batches.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         return self.seed * 100_003 + epoch
 
     def noise_seed(self, epoch: int) -> int:
-        """No evaluation uses this noise."""
+        """Returns the seed of an epoch's noise, which no evaluation uses.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         return (self.seed + 1) * 1_000_000 + epoch
 
 
 class Epoch:
-    """One process's training batches of one epoch; iterating over them generates the examples, round by round."""
+    """One process's training batches of one epoch. Iterating over them generates the examples, round by round.
 
-    def __init__(self, data: OnlineDataModule, epoch: int, rank: int = 0, ranks: int = 1) -> None:
+    Args:
+        data: The data module.
+        epoch: Number of the epoch, from 0.
+        rank: Rank of the process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, data: OnlineDataModule, epoch: int, rank: int = 0, world_size: int = 1) -> None:
         self.data, self.epoch, self.rank = data, epoch, rank
-        self.rounds = data.rounds(epoch, rank, ranks)
+        self.rounds = data.rounds(epoch, rank, world_size)
 
     def __len__(self) -> int:
         return sum(map(self.data.num_steps, self.rounds))
 
     def __iter__(self) -> Iterator[Batch]:
         data, order = self.data, torch.Generator().manual_seed(self.data.order_seed(self.epoch))
-        largest = max(sum(batch.examples for batch in part) for part in self.rounds)
+        largest = max(sum(batch.examples for batch in batches) for batches in self.rounds)
         for batches in self.rounds:
             data.store.clear(largest)
-            bar = tqdm(batches, f"epoch {self.epoch}: the teacher's examples", leave=False, disable=self.rank > 0)
+            bar = tqdm(batches, f"epoch {self.epoch}: generating examples", leave=False, disable=self.rank > 0)
             generate(data.source, bar, data.noise_seed(self.epoch), data.store)
             groups = shuffled(data.store.groups, data.repeats_per_epoch, data.groups_per_batch, order)
             yield from data.store.batches(list(groups))
 
 
-class ValidationBatches:
-    """The held-out examples in whole groups, in the same order every time."""
-
-    def __init__(self, store: ExampleStore, batch_size: int) -> None:
-        self.store, self.groups_per_batch = store, max(1, batch_size // store.group_size)
-
-    def __len__(self) -> int:
-        return -(-self.store.size // self.store.group_size // self.groups_per_batch)
-
-    def __iter__(self) -> Iterator[Batch]:
-        if self.store.size:
-            groups = self.store.groups.split(self.groups_per_batch, dim=1)
-            yield from self.store.batches([places.flatten() for places in groups])
-
-
-def generate(source: ExampleSource, batches: Iterable[GenerationBatch], seed: int, store: ExampleStore) -> None:
-    """Appends the examples of some generation batches to a store."""
-    for batch in batches:
-        for part in source.parts(batch.items, seed, batch.id):
-            store.append(part)
-
-
-def shuffled(groups: Tensor, repeats_per_epoch: int, groups_per_batch: int, order: torch.Generator) -> Iterator[Tensor]:
-    """Batches of examples' places: all groups in a new order, several times.
+def check_items(count: int, world_size: int) -> None:
+    """Checks that every process has a prompt or image.
 
     Args:
-        groups: Places of examples that belong together, `group size × groups`.
-        repeats_per_epoch: How often every group comes.
-        groups_per_batch: Groups of a batch; the last batch of a repeat may have fewer.
-        order: Draws the orders.
+        count: Number of prompts or images of an epoch.
+        world_size: Number of processes.
+
+    Raises:
+        UserError: There are fewer prompts or images than processes.
     """
-    for _ in range(repeats_per_epoch):
-        for chosen in torch.randperm(groups.shape[1], generator=order).split(groups_per_batch):
-            yield groups[:, chosen].flatten()
-
-
-def check_items(count: int, ranks: int) -> None:
-    """Raises a UserError where processes would be without a prompt or image."""
-    if count < ranks:
+    if count < world_size:
         raise UserError(
-            f"an epoch has {count} prompts or images for {ranks} processes, and each needs one: raise "
+            f"an epoch has {count} prompts or images for {world_size} processes, and each needs one: raise "
             "prompts_per_epoch, pass more prompts, or start fewer processes"
         )

@@ -1,4 +1,4 @@
-"""Unrolled trajectories: the teacher's own roll-outs from captions, as an adaptor's examples (Algorithm 1)."""
+"""Adaptor examples from unrolled trajectories, which are the teacher's roll-outs from captions (Algorithm 1)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,19 +23,33 @@ from clockwork.unet.split import SplitUNet
 
 @dataclass(frozen=True)
 class AdaptorExample(Batch):
-    """What the adaptor sees and should answer; features and `t_emb` in the teacher's precision."""
+    """Inputs and target of an adaptor. Features and `t_emb` are in the teacher's precision.
 
-    r_in: Tensor  # batch × channels × height × width
-    r_out_prev: Tensor  # likewise: of the step before, the teacher's or the adaptor's own
-    t_emb: Tensor  # batch × time width
-    text_emb: Tensor  # batch × text width; width 0 for adaptors that do not read text
-    r_out: Tensor  # like r_out_prev, the teacher's: the answer
-    step: Tensor  # batch: which step of the roll-out
-    conditional: Tensor  # batch: 0 in guidance's unconditional half, 1 in the prompts'
+    Attributes:
+        r_in: Features that enter the low-res path, `batch × channels × height × width`.
+        r_out_prev: Features that left it on the previous step, `batch × channels × height × width`: the teacher's, or
+            the adaptor's estimate of them.
+        t_emb: Time embedding, `batch × time width`.
+        text_emb: Text embedding, `batch × text width`; the width is 0 for adaptors that do not read text.
+        r_out: The teacher's features that leave the low-res path, of the shape of `r_out_prev`: the target.
+        step: Step of the roll-out, from 1, `batch`.
+        conditional: 0 in guidance's unconditional half and 1 in the prompts' half, `batch`.
+    """
+
+    r_in: Tensor
+    r_out_prev: Tensor
+    t_emb: Tensor
+    text_emb: Tensor
+    r_out: Tensor
+    step: Tensor
+    conditional: Tensor
 
 
 class AdaptorSource(ExampleSource):
-    """What `data=trajectories` and `data=noised` share: examples of an adaptor at a sampler's operating point.
+    """Base class of sources of adaptor examples at a sampler's operating point.
+
+    Args:
+        sampler: The operating point, with the teacher, and the adaptor if its inputs are known.
 
     Raises:
         UserError: The sampler's schedule has no adaptor steps.
@@ -51,61 +65,77 @@ class AdaptorSource(ExampleSource):
 
     @cached_property
     def _shapes(self) -> tuple[tuple[torch.Size, ...], torch.Size]:
-        return feature_shapes(self.sampler)  # builds a UNet, and every epoch asks
+        """Shapes of an example, cached because they are needed every epoch and `feature_shapes` builds a UNet."""
+        return feature_shapes(self.sampler)
 
     def example_bytes(self) -> int:
+        """Returns the memory of one example in bytes."""
         teacher = self.sampler.teacher
-        features, e = self._shapes
+        features, t_emb = self._shapes
         text = teacher.text_width * 4 if self.reads_text else 0
         size = torch.empty(0, dtype=teacher.unet.dtype).element_size()
-        return size * (sum(shape.numel() for shape in features) + e.numel()) + text + 2 * 8
+        return size * (sum(shape.numel() for shape in features) + t_emb.numel()) + text + 2 * 8
 
 
 def feature_shapes(sampler: Sampler) -> tuple[tuple[torch.Size, torch.Size, torch.Size], torch.Size]:
-    """Shapes of one example's r_in, r_out_prev and r_out, `channels × height × width`, and of its time embedding."""
+    """Computes the shapes of one example on `meta`, without running the teacher.
+
+    Args:
+        sampler: Sampler with the teacher and the cut.
+
+    Returns:
+        The shapes of `r_in`, `r_out_prev` and `r_out`, each `channels × height × width`, and of the time embedding.
+    """
     with torch.device("meta"):
         unet = type(sampler.teacher.unet).from_config(sampler.teacher.unet.config)
     split = SplitUNet(unet, sampler.split.cut)
-    e = split.embed(**meta_call(unet, sampler.teacher.latent_shape, tokens=1))
-    high = split.high_in(e)
-    r_out = split.low(high, e).shape[1:]
-    return (high.r_in.shape[1:], r_out, r_out), e.t_emb.shape[1:]
+    embedded = split.embed(**meta_call(unet, sampler.teacher.latent_shape, tokens=1))
+    high = split.high_in(embedded)
+    r_out = split.low(high, embedded).shape[1:]
+    return (high.r_in.shape[1:], r_out, r_out), embedded.t_emb.shape[1:]
 
 
 class TrajectoryExamples(AdaptorSource):
-    """Examples of captions: `data=trajectories`.
+    """Adaptor examples from captions (`data=trajectories`; paper, Section 4.3).
 
     Args:
         sampler: The operating point, with the adaptor in training.
-        features: What an example has as `r_out_prev` after an adaptor step: `teacher`'s features, or the adaptor's
-            `own` estimate, as it will be at inference (matters for consecutive adaptor steps only: clock 4, not clock
-            2).
+        features: `r_out_prev` after an adaptor step: the `teacher`'s features, or the adaptor's `own` estimate, as at
+            inference. This matters only for consecutive adaptor steps, as with clock 4 but not clock 2.
+
+    Raises:
+        UserError: `features` is neither, or the sampler's schedule has no adaptor steps.
     """
 
     def __init__(self, sampler: Sampler, features: str = "teacher") -> None:
         super().__init__(sampler)
         if features not in ("teacher", "own"):
-            raise UserError(f"features={features} is not known: use teacher, or own")
-        self.own = sampler.adaptor if features == "own" else None
+            raise UserError(f"features={features} is not known: use teacher or own")
+        self.adaptor = sampler.adaptor if features == "own" else None
 
     def work(self, seed: int, batch_id: int) -> Work:
+        """Returns the number of examples and UNet calls of one caption."""
         return Work(self.group_size * len(self.adaptor_steps), self.group_size * self.sampler.num_unet_calls)
 
     def parts(self, items: Sequence[Prompt], seed: int, batch_id: int) -> Iterator[AdaptorExample]:
-        return unroll(self.sampler, items, seed, self.own, self.reads_text)
+        """Generates the examples of some captions, step by step."""
+        return unroll(self.sampler, items, seed, self.adaptor, self.reads_text)
 
 
 def unroll(
-    sampler: Sampler, prompts: Sequence[Prompt], seed: int, own: Adaptor | None = None, reads_text: bool = True
+    sampler: Sampler, prompts: Sequence[Prompt], seed: int, adaptor: Adaptor | None = None, reads_text: bool = True
 ) -> Iterator[AdaptorExample]:
-    """Each adaptor step of the full teacher's roll-outs for a batch of prompts, both halves of guidance.
+    """Runs the full teacher from noise to latent, and yields the examples of the adaptor steps.
 
     Args:
         sampler: The operating point.
-        prompts: The batch.
-        seed: The noise's.
-        own: The adaptor whose estimate replaces the teacher's features after an adaptor step.
-        reads_text: Whether the adaptors' text embedding is needed; without it the text embedder is not loaded.
+        prompts: A batch of prompts.
+        seed: Seed of the noise.
+        adaptor: Adaptor whose estimate is `r_out_prev` after an adaptor step; by default the teacher's features are.
+        reads_text: Whether the adaptor reads the text embedding; otherwise the text embedder is not loaded.
+
+    Yields:
+        One batch per adaptor step, with both halves of guidance, the negative half first.
     """
     condition, negative = sampler.teacher.conditions([p.text for p in prompts], sampler.guidance, reads_text)
     noise = sampler.teacher.noise([p.id for p in prompts], seed)
@@ -113,21 +143,28 @@ def unroll(
     text = text_emb_or_empty(cfg_batch(condition, negative))
     batch = len(text)
     conditional = is_conditional(batch, len(prompts))
-    previous = None
+    r_out_prev = None
     for record in rollout(
         FullDenoiser(sampler.split), solver, sampler.steps, noise, condition, negative, sampler.guidance
     ):
-        seen, estimated = record.denoised, None
+        denoised, estimated = record.denoised, None
         if not sampler.schedule.is_full(record.step):
-            prev = torch.zeros_like(seen.r_out) if previous is None else previous
-            t_emb, step = seen.t_emb.expand(batch, -1), torch.full((batch,), record.step)
-            yield AdaptorExample(seen.r_in, prev, t_emb, text, seen.r_out, step, conditional)
-            if own is not None:
+            prev = torch.zeros_like(denoised.r_out) if r_out_prev is None else r_out_prev
+            t_emb, step = denoised.t_emb.expand(batch, -1), torch.full((batch,), record.step)
+            yield AdaptorExample(denoised.r_in, prev, t_emb, text, denoised.r_out, step, conditional)
+            if adaptor is not None:
                 with torch.no_grad():
-                    estimated = estimate(own, seen.r_in, prev, t_emb, text)
-        previous = seen.r_out if estimated is None else estimated
+                    estimated = estimate(adaptor, denoised.r_in, prev, t_emb, text)
+        r_out_prev = denoised.r_out if estimated is None else estimated
 
 
 def text_emb_or_empty(condition: Condition) -> Tensor:
-    """The adaptors' text embedding, `batch × width`; width 0 without one."""
+    """Returns the text embedding that adaptors read.
+
+    Args:
+        condition: Condition of the UNet.
+
+    Returns:
+        The embedding, `batch × width`; the width is 0 if the condition has none.
+    """
     return condition.prompt_embeds.new_zeros(len(condition), 0) if condition.text_emb is None else condition.text_emb

@@ -1,4 +1,4 @@
-"""Lightning's Trainer as every objective uses it: resuming, checkpoints, one log, and what a stopped run leaves."""
+"""Training with Lightning's Trainer: resuming, checkpoints, averaged weights, early stopping and interruption."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,59 +28,75 @@ def fit(
     patience: int | None = None,
     **trainer: Any,
 ) -> Trainer:
-    """Trains to the end, from `output/checkpoints/last.ckpt` where there is one; then the module holds the weights to
-    keep.
+    """Trains a module, resuming from `output/checkpoints/last.ckpt` if that exists.
+
+    Afterwards the module holds the weights that `keep` and `ema` choose.
 
     Args:
-        module: What is trained.
+        module: The module to train.
         output: Folder of the checkpoints.
-        data: The examples, unless the module brings its own.
-        callbacks: More of them; `Checkpoint` callbacks run after the epoch's checkpoint is written.
+        data: Data module, unless `module` has dataloaders.
+        callbacks: Additional callbacks; `Checkpoint` callbacks run after the epoch's checkpoint is written.
         every_n_steps: Training steps between two checkpoints; by default one is written per epoch.
-        ema: Decay of the weights' exponential moving average, which is then kept in place of the weights themselves.
-        monitor: The figure whose lowest value makes `best.ckpt`, such as `val/loss`; without one, nothing is validated.
-        keep: Which weights are kept: the `last` epoch's, or the `best` by `monitor`.
-        patience: Epochs without a new lowest `monitor` after which training stops; by default it does not.
-        trainer: Lightning's own options.
+        ema: Decay of an exponential moving average of the weights, which replaces the weights at the end.
+        monitor: Name of the logged figure whose lowest value determines `best.ckpt`, such as `val/loss`. Without it
+            there is no validation.
+        keep: The epoch of the final weights: `last`, or `best` by `monitor`.
+        patience: Number of epochs without a new lowest `monitor` after which training stops; never by default.
+        trainer: Further arguments of Lightning's `Trainer`.
+
+    Returns:
+        The trainer.
 
     Raises:
-        UserError: The options do not go together (`check_options`), or the loss or a gradient was not finite.
-        KeyboardInterrupt: Ctrl-C, after Lightning's teardown; its message names what is kept.
-        SystemExit: With status 143 after SIGTERM.
+        UserError: The options are not compatible (`check_options`), or the loss or a gradient was not finite.
+        KeyboardInterrupt: Ctrl-C was pressed; the message names the checkpoint that is kept.
+        SystemExit: SIGTERM was received; the status is 143.
     """
     check_options(keep, patience, ema, trainer.get("precision", "32-true"), monitor is not None)
     folder = output / "checkpoints"
     average = None if ema is None else WeightAverage(ema)
-    watching: list[Callback] = [StopAtSigterm(), StopWhenNotFinite()]
+    standard: list[Callback] = [StopAtSigterm(), StopWhenNotFinite()]
     if average is not None:
-        watching.append(average)
+        standard.append(average)
     if patience is not None:
-        watching.append(StayStopped(monitor, patience=patience, check_on_train_epoch_end=True))
+        standard.append(StayStopped(monitor, patience=patience, check_on_train_epoch_end=True))
     if trainer.get("enable_progress_bar", True):
-        watching.append(ProgressBar(refresh_rate=20))
+        standard.append(ProgressBar(refresh_rate=20))
     settings = {"log_every_n_steps": 1, "enable_model_summary": False, "num_sanity_val_steps": 0, **trainer}
-    fitting = Trainer(
+    pl_trainer = Trainer(
         default_root_dir=output,
-        callbacks=[*watching, *_checkpoints(folder, monitor, every_n_steps), *callbacks],
+        callbacks=[*standard, *_checkpoints(folder, monitor, every_n_steps), *callbacks],
         use_distributed_sampler=False,
         inference_mode=False,
         limit_val_batches=0 if monitor is None else None,
         **settings,
     )
     last = folder / "last.ckpt"
-    with interruptible(fitting, last):
-        fitting.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
-    _take_weights(module, average, folder / "best.ckpt" if keep == "best" else None)
-    return fitting
+    with interruptible(pl_trainer, last):
+        pl_trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    _load_final_weights(module, average, folder / "best.ckpt" if keep == "best" else None)
+    return pl_trainer
 
 
 def check_options(keep: str, patience: int | None, ema: float | None, precision: str, validated: bool) -> None:
-    """Raises a UserError for options of `fit` that do not exist or do not go together."""
+    """Checks options of `fit` before anything is loaded.
+
+    Args:
+        keep: As in `fit`.
+        patience: As in `fit`.
+        ema: As in `fit`.
+        precision: Lightning's precision.
+        validated: Whether there is validation.
+
+    Raises:
+        UserError: An option has no such value, or needs another one.
+    """
     if keep not in KEEP:
         raise UserError(f"keep={keep} is not known: use {' or '.join(KEEP)}")
     if not validated and (keep == "best" or patience is not None):
-        what = "keep=best" if keep == "best" else f"patience={patience}"
-        raise UserError(f"{what} needs validation figures: set val_prompts to 1 or more")
+        option = "keep=best" if keep == "best" else f"patience={patience}"
+        raise UserError(f"{option} needs validation figures: set val_prompts to 1 or more")
     if ema is not None and not 0 < ema < 1:
         raise UserError(f"ema={ema} is not a decay: use a number between 0 and 1, such as 0.999, or null")
     if precision not in PRECISIONS:
@@ -90,14 +106,14 @@ def check_options(keep: str, patience: int | None, ema: float | None, precision:
 
 
 def _checkpoints(folder: Path, monitor: str | None, every_n_steps: int | None) -> list[Callback]:
-    """`best.ckpt` before `last.ckpt`, so that the last knows the best's score."""
+    """Creates the checkpoint callbacks, `best.ckpt` before `last.ckpt`, so that the latter contains the best score."""
     options: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": every_n_steps is None}
     last = ModelCheckpoint(folder, "last", every_n_train_steps=every_n_steps, **options)
     return [last] if monitor is None else [ModelCheckpoint(folder, "best", monitor=monitor, **options), last]
 
 
-def _take_weights(module: LightningModule, average: WeightAverage | None, best: Path | None) -> None:
-    """Puts the weights to keep, and their epoch's figures, into the module."""
+def _load_final_weights(module: LightningModule, average: WeightAverage | None, best: Path | None) -> None:
+    """Loads the best checkpoint, if one is given, and the moving average, if there is one, into the module."""
     if best is not None:
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
         module.load_state_dict(checkpoint["state_dict"])

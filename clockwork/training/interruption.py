@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and failures do to a training run, and to the processes that Lightning has started for it."""
+"""Ctrl-C, SIGTERM and failures during training: what is kept is reported, and no process is left behind."""
 
 import signal
 import sys
@@ -16,63 +16,75 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @contextmanager
 def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
-    """Around a training run: says what is kept when it is stopped, and leaves no process behind.
+    """Context manager for a training run. If the run is stopped, it reports the checkpoint and ends other processes.
 
     Args:
-        trainer: Lightning's, whose `fit` runs inside.
-        last: The checkpoint that the same command would go on from.
+        trainer: Lightning's trainer, whose `fit` runs in the block.
+        last: The checkpoint from which a run is resumed.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C, where Lightning would exit with status 1; its message says what is kept.
-        SystemExit: With status 143, after SIGTERM.
+        KeyboardInterrupt: Ctrl-C was pressed (Lightning alone would exit with status 1). The message names the
+            checkpoint that is kept.
+        SystemExit: SIGTERM was received; the status is 143.
     """
-    before = signal.getsignal(signal.SIGTERM)
+    previous_handler = signal.getsignal(signal.SIGTERM)
     _stop_at_sigterm()
     try:
         yield
     except BaseException as error:
         _end_processes(trainer)
         if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt(_kept(last)) from None
+            raise KeyboardInterrupt(_kept_message(last)) from None
         if isinstance(error, SystemExit) and error.code == _TERMINATED and trainer.is_global_zero:
-            print(f"stopped by SIGTERM: {_kept(last)}", file=sys.stderr)
+            print(f"stopped by SIGTERM: {_kept_message(last)}", file=sys.stderr)
         raise
     finally:
         if _in_main_thread():
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous_handler)
 
 
 class StopAtSigterm(Callback):
-    """SIGTERM ends training at once: Lightning's own handler waits for the batch to end, and with several processes for
-    a broadcast that a process in another collective never joins."""
+    """Ends training at SIGTERM without waiting.
+
+    Lightning's own handler waits for the end of the batch, and with several processes for a broadcast, which a process
+    in another collective never joins.
+    """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Replaces Lightning's handler."""
         _stop_at_sigterm()
 
 
 def _stop_at_sigterm() -> None:
+    """Installs a handler of SIGTERM that raises SystemExit; only the main thread may do so."""
     if _in_main_thread():
         signal.signal(signal.SIGTERM, _exit)
 
 
 def _exit(*_: Any) -> None:
+    """Handles SIGTERM."""
     sys.exit(_TERMINATED)
 
 
 def _in_main_thread() -> bool:
+    """Tests whether the caller runs in the main thread."""
     return threading.current_thread() is threading.main_thread()
 
 
-def _kept(last: Path) -> str:
+def _kept_message(last: Path) -> str:
+    """Describes what a stopped run keeps."""
     if not last.is_file():
         return "the first epoch had not ended, and nothing is kept"
     epoch = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
-    return f"the checkpoint of epoch {epoch} is kept in {last}, and the same command goes on from there"
+    return f"the checkpoint of epoch {epoch} is kept in {last}, and the same command resumes from it"
 
 
 def _end_processes(trainer: Trainer) -> None:
-    """Ends those that Lightning has started, which would wait for this one; it watches them, and would kill this one
-    for their exit status."""
+    """Ends the processes that Lightning has started, which would wait for this one forever.
+
+    The launcher's list is cleared, because Lightning watches these processes and would kill this one for their exit
+    status.
+    """
     launcher = trainer.strategy.launcher
     if hasattr(launcher, "procs"):
         launcher.kill(signal.SIGKILL)

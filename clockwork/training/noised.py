@@ -1,4 +1,4 @@
-"""Regular distillation, the paper's ablation (Figure 7): pictures noised forward to two neighbouring timesteps."""
+"""Regular distillation, the paper's ablation (Figure 7): images noised to two neighbouring timesteps."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,48 +16,91 @@ from clockwork.training.source import Work
 
 
 class NoisedExamples(AdaptorSource):
-    """Examples of images: `data=noised`. One per image and adaptor step, both halves of guidance: as many as a
-    roll-out gives, so that the two compare like for like."""
+    """Adaptor examples from captioned images (`data=noised`).
+
+    Each image yields one example per adaptor step and half of guidance, as many as a roll-out yields, so that both ways
+    of training are compared with the same number of examples.
+
+    Args:
+        sampler: The operating point.
+
+    Raises:
+        UserError: The sampler's schedule has no adaptor steps.
+    """
 
     def __init__(self, sampler: Sampler) -> None:
         super().__init__(sampler)
         solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
         solver.set_timesteps(sampler.steps)
-        self.times = solver.timesteps
+        self.timesteps = solver.timesteps
 
     def work(self, seed: int, batch_id: int) -> Work:
+        """Returns the number of examples and UNet calls of one image."""
         calls = sum(2 if step > 1 else 1 for step in self.adaptor_steps)
         return Work(self.group_size * len(self.adaptor_steps), self.group_size * calls)
 
     def parts(self, images: Sequence[CaptionedImage], seed: int, batch_id: int) -> Iterator[AdaptorExample]:
+        """Generates the examples of some images, step by step."""
         teacher = self.sampler.teacher
-        data = teacher.encode_images(pixels(images, teacher.resolution))
+        clean = teacher.encode_images(pixels(images, teacher.resolution))
         conditions = teacher.conditions([image.text for image in images], self.sampler.guidance, self.reads_text)
         condition = cfg_batch(*conditions)
         for step in self.adaptor_steps:
             noise = teacher.noise([image.id for image in images], seed * 1000 + step)
-            before, now = (
-                noised(self.sampler, data, noise, self.times[max(i, 0)].expand(len(data))) for i in (step - 2, step - 1)
+            previous, current = (
+                add_noise(self.sampler, clean, noise, self.timesteps[max(i, 0)].expand(len(clean)))
+                for i in (step - 2, step - 1)
             )
-            yield self.pair(before, now, step, condition)
+            yield self.example(previous, current, step, condition)
 
-    def pair(self, before: Tensor, now: Tensor, step: int, condition: Condition) -> AdaptorExample:
-        """The example at a step, from the latents that enter the step before and this one."""
-        seen = self._look(now, step, condition)
-        prev = self._look(before, step - 1, condition).r_out if step > 1 else torch.zeros_like(seen.r_out)
+    def example(self, previous: Tensor, current: Tensor, step: int, condition: Condition) -> AdaptorExample:
+        """Computes the examples of one step.
+
+        Args:
+            previous: Latents that enter the step before, `batch × channels × height × width`.
+            current: Latents that enter this step, of the same shape.
+            step: The step, from 1.
+            condition: Conditions of both halves of guidance.
+
+        Returns:
+            One example per latent and half.
+        """
+        denoised = self._denoise(current, step, condition)
+        if step > 1:
+            r_out_prev = self._denoise(previous, step - 1, condition).r_out
+        else:
+            r_out_prev = torch.zeros_like(denoised.r_out)
         batch = len(condition)
-        t_emb, number = seen.t_emb.expand(batch, -1), torch.full((batch,), step)
-        conditional = is_conditional(batch, len(now))
-        return AdaptorExample(seen.r_in, prev, t_emb, text_emb_or_empty(condition), seen.r_out, number, conditional)
+        return AdaptorExample(
+            r_in=denoised.r_in,
+            r_out_prev=r_out_prev,
+            t_emb=denoised.t_emb.expand(batch, -1),
+            text_emb=text_emb_or_empty(condition),
+            r_out=denoised.r_out,
+            step=torch.full((batch,), step),
+            conditional=is_conditional(batch, len(current)),
+        )
 
     @torch.no_grad()
-    def _look(self, latents: Tensor, step: int, condition: Condition) -> Denoised:
-        both = torch.cat([latents] * (len(condition) // len(latents)))
-        return FullDenoiser(self.sampler.split)(both, self.times[step - 1].to(latents.device), condition, step, None)
+    def _denoise(self, latents: Tensor, step: int, condition: Condition) -> Denoised:
+        """Runs the full UNet on the latents of a step, once per half of guidance."""
+        repeated = torch.cat([latents] * (len(condition) // len(latents)))
+        t = self.timesteps[step - 1].to(latents.device)
+        return FullDenoiser(self.sampler.split)(repeated, t, condition, step, None)
 
 
-def noised(sampler: Sampler, data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """Latents of images, with noise as the teacher's noise schedule has at the timesteps (`batch`)."""
+def add_noise(sampler: Sampler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Adds noise to latents by the teacher's noise schedule.
+
+    Args:
+        sampler: Sampler with the teacher.
+        clean: Latents of images, `batch × channels × height × width`.
+        noise: Noise of the same shape.
+        timesteps: Timesteps, `batch`.
+
+    Returns:
+        The noisy latents.
+    """
     schedule = sampler.teacher.noise_schedule
     solver = make_solver("flow" if sampler.teacher.flow else "ddim", schedule)
-    return solver.add_noise(data, noise, timesteps.to(data.device))
+    return solver.add_noise(clean, noise, timesteps.to(clean.device))

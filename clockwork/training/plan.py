@@ -1,4 +1,4 @@
-"""What a training will take, known before it starts: the teacher's passes, optimiser steps, FLOPs and memory."""
+"""Cost of a training, computed before it starts: UNet calls of the teacher, optimiser steps, FLOPs and memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,31 +14,46 @@ from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.examples import feature_shapes
 from clockwork.training.objectives.base import UNetDistillation
 
-BACKWARD = 2  # costs as much as so many forward passes
+BACKWARD = 2  # cost of a backward pass in forward passes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Of a whole training, without validation and sample images. Memory is one process's, all else is the sum of all
-    processes. FLOPs are in the convention `full` (docs/flops.md)."""
+    """Cost of a training, without validation and sample images.
+
+    `examples_bytes` is per process; all other numbers are sums over the processes. FLOPs are in the convention `full`
+    (docs/flops.md).
+
+    Attributes:
+        epochs: Number of epochs.
+        rounds: Largest number of rounds of an epoch; more than one if the examples of an epoch do not fit into memory.
+        unet_calls: UNet calls of the teacher at batch 1; guidance counts as two.
+        steps: Optimiser steps.
+        teacher_flops: FLOPs of the teacher's UNet calls.
+        training_flops: FLOPs of forward and backward passes of the module in training.
+        examples_bytes: Memory of the examples of the largest round.
+        checkpoint_bytes: Checkpoints on disk.
+        result_bytes: The trained adaptor or pipeline on disk.
+    """
 
     epochs: int
-    sets: int  # of examples, of the epoch that has most: more than one where they do not fit at once
-    unet_calls: int  # the teacher's; each of guidance's two is one
-    steps: int  # of the optimiser
+    rounds: int
+    unet_calls: int
+    steps: int
     teacher_flops: int
-    training_flops: int  # forward and backward of what is trained
-    examples_bytes: int  # of the largest set
-    checkpoint_bytes: int  # on disk
-    result_bytes: int  # on disk
+    training_flops: int
+    examples_bytes: int
+    checkpoint_bytes: int
+    result_bytes: int
 
     def __str__(self) -> str:
+        """Formats the plan as a table of label, value and note."""
         rows = [
             ("teacher passes", f"{self.unet_calls:,}", f"{self.unet_calls // self.epochs:,} per epoch"),
             ("optimiser steps", f"{self.steps:,}", f"{self.steps // self.epochs:,} per epoch"),
             ("teacher FLOPs", with_prefix(self.teacher_flops, "FLOPs"), ""),
             ("training FLOPs", with_prefix(self.training_flops, "FLOPs"), "forward and backward"),
-            ("examples in memory", with_prefix(self.examples_bytes, "B", 1024), _sets_per_epoch(self.sets)),
+            ("examples in memory", with_prefix(self.examples_bytes, "B", 1024), _rounds_per_epoch(self.rounds)),
             ("disk", with_prefix(self.checkpoint_bytes + self.result_bytes, "B", 1024), "checkpoints and the result"),
         ]
         return "\n".join(f"{name:20} {value:>16}  {note}".rstrip() for name, value, note in rows)
@@ -46,30 +61,41 @@ class Plan:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Of one training example, and of what is trained."""
+    """Cost of one training example, and sizes of the module in training.
 
-    teacher_call_flops: int  # of one pass at batch 1
-    unet_calls_per_loss: int  # the teacher's, each time the example is seen
-    flops: int  # forward and backward of what is trained
-    weights_bytes: int  # of what is trained
+    Attributes:
+        teacher_call_flops: FLOPs of a UNet call of the teacher at batch 1.
+        unet_calls_per_loss: UNet calls of the teacher each time that the loss of the example is computed.
+        flops: FLOPs of forward and backward passes of the module in training, per loss.
+        weights_bytes: Weights of the module in training.
+        result_bytes: The trained adaptor or pipeline on disk.
+    """
+
+    teacher_call_flops: int
+    unet_calls_per_loss: int
+    flops: int
+    weights_bytes: int
     result_bytes: int
 
 
-def adaptor_plan(sampler: Sampler, data: OnlineDataModule, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
-    """The plan of an adaptor's training.
+def adaptor_plan(sampler: Sampler, data: OnlineDataModule, epochs: int, world_size: int = 1, ema: bool = False) -> Plan:
+    """Plans the training of an adaptor.
 
     Args:
         sampler: The operating point, with the adaptor.
-        data: Its examples.
-        epochs: How many.
-        ranks: Processes that share the work.
-        ema: Whether an average of the weights is kept beside them.
+        data: The examples.
+        epochs: Number of epochs.
+        world_size: Number of processes.
+        ema: Whether there is a moving average of the weights.
+
+    Returns:
+        The plan.
     """
     assert sampler.adaptor is not None
     full, _ = step_flops(sampler)
     weights = weights_bytes(sampler.adaptor)
     cost = TrainingCost(full.full, 0, (1 + BACKWARD) * adaptor_flops(sampler, sampler.adaptor), weights, weights)
-    return plan(data, cost, epochs, ranks, ema)
+    return plan(data, cost, epochs, world_size, ema)
 
 
 def unet_plan(
@@ -79,45 +105,62 @@ def unet_plan(
     student: Sampler,
     guided: bool,
     epochs: int,
-    ranks: int = 1,
+    world_size: int = 1,
     ema: bool = False,
 ) -> Plan:
-    """The plan of a UNet's training.
+    """Plans the training of a UNet.
 
     Args:
-        sampler: The frozen teacher's.
+        sampler: Sampler with the frozen teacher.
         data: The latents.
-        objective: Says which passes its loss takes.
-        student: The sampler with the UNet in training.
+        objective: Class of the objective, which knows the number of UNet calls of its loss.
+        student: Sampler with the UNet in training.
         guided: Whether roll-outs are guided.
-        epochs, ranks, ema: As in `adaptor_plan`.
+        epochs: Number of epochs.
+        world_size: Number of processes.
+        ema: Whether there is a moving average of the weights.
+
+    Returns:
+        The plan.
     """
-    frozen, trained = (step_flops(which)[0].full for which in (sampler, student))
-    teacher_passes, student_passes = objective.unet_calls_per_example(sampler.teacher, guided)
+    teacher_flops, student_flops = (step_flops(each)[0].full for each in (sampler, student))
+    teacher_calls, student_calls = objective.unet_calls_per_example(sampler.teacher, guided)
     weights = weights_bytes(student.teacher.unet)
     modules = student.teacher.pipe.components.values()
     result = sum(weights_bytes(module) for module in modules if isinstance(module, nn.Module))
-    cost = TrainingCost(frozen, teacher_passes, (1 + BACKWARD) * student_passes * trained, weights, result)
-    return plan(data, cost, epochs, ranks, ema)
+    training_flops = (1 + BACKWARD) * student_calls * student_flops
+    cost = TrainingCost(teacher_flops, teacher_calls, training_flops, weights, result)
+    return plan(data, cost, epochs, world_size, ema)
 
 
-def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, ranks: int = 1, ema: bool = False) -> Plan:
-    """The plan of `epochs` epochs. A checkpoint holds the weights, Adam's two moments and the average; there are two
-    where training is validated."""
-    rounds = [data.rounds(epoch, 0, ranks) for epoch in range(epochs)]
-    sets = [part for epoch in rounds for part in epoch]
-    examples = [sum(batch.examples for batch in part) for part in sets]
-    seen = ranks * data.repeats_per_epoch * sum(examples)
-    generated = ranks * sum(len(batch.items) * batch.work.unet_calls for part in sets for batch in part)
-    passes = generated + cost.unet_calls_per_loss * seen
+def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, world_size: int = 1, ema: bool = False) -> Plan:
+    """Adds up the cost of all epochs.
+
+    Args:
+        data: The data module.
+        cost: Cost of one example.
+        epochs: Number of epochs.
+        world_size: Number of processes.
+        ema: Whether there is a moving average of the weights.
+
+    Returns:
+        The plan. A checkpoint holds the weights, Adam's two moments and the moving average, if there is one; with
+        validation there are two checkpoints.
+    """
+    rounds_by_epoch = [data.rounds(epoch, 0, world_size) for epoch in range(epochs)]
+    rounds = [batches for epoch_rounds in rounds_by_epoch for batches in epoch_rounds]
+    examples = [sum(batch.examples for batch in batches) for batches in rounds]
+    losses = world_size * data.repeats_per_epoch * sum(examples)
+    generation_calls = sum(len(batch.items) * batch.work.unet_calls for batches in rounds for batch in batches)
+    unet_calls = world_size * generation_calls + cost.unet_calls_per_loss * losses
     checkpoints = 2 if data.validation else 1
     return Plan(
         epochs=epochs,
-        sets=max(map(len, rounds)),
-        unet_calls=passes,
-        steps=sum(map(data.num_steps, sets)),
-        teacher_flops=passes * cost.teacher_call_flops,
-        training_flops=seen * cost.flops,
+        rounds=max(map(len, rounds_by_epoch)),
+        unet_calls=unet_calls,
+        steps=sum(map(data.num_steps, rounds)),
+        teacher_flops=unet_calls * cost.teacher_call_flops,
+        training_flops=losses * cost.flops,
         examples_bytes=max(examples) * data.source.example_bytes(),
         checkpoint_bytes=checkpoints * (4 if ema else 3) * cost.weights_bytes,
         result_bytes=cost.result_bytes,
@@ -125,15 +168,30 @@ def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, ranks: int = 1
 
 
 def total(plans: Sequence[Plan]) -> Plan:
-    """Of several trainings, one after the other, of which the last one's result is kept."""
-    names = ("epochs", "unet_calls", "steps", "teacher_flops", "training_flops", "checkpoint_bytes")
-    sums = {name: sum(getattr(one, name) for one in plans) for name in names}
-    largest = {name: max(getattr(one, name) for one in plans) for name in ("sets", "examples_bytes", "result_bytes")}
-    return Plan(**sums, **largest)
+    """Combines the plans of trainings that run one after the other, of which the last result is kept.
+
+    Args:
+        plans: One plan or more.
+
+    Returns:
+        The plan of all of them.
+    """
+    summed = ("epochs", "unet_calls", "steps", "teacher_flops", "training_flops", "checkpoint_bytes")
+    largest = ("rounds", "examples_bytes", "result_bytes")
+    sums = {name: sum(getattr(each, name) for each in plans) for name in summed}
+    return Plan(**sums, **{name: max(getattr(each, name) for each in plans) for name in largest})
 
 
 def adaptor_flops(sampler: Sampler, adaptor: Adaptor) -> int:
-    """Of the adaptor alone on one example, forward."""
+    """Counts the FLOPs of an adaptor's forward pass on one example.
+
+    Args:
+        sampler: Sampler with the teacher and the cut.
+        adaptor: The adaptor.
+
+    Returns:
+        FLOPs in the convention `full`.
+    """
     (r_in, r_out, _), t_emb = feature_shapes(sampler)
     with torch.device("meta"):
         inputs = [torch.empty(1, *shape) for shape in (r_in, r_out, t_emb, (adaptor.dims.text_emb,))]
@@ -142,11 +200,25 @@ def adaptor_flops(sampler: Sampler, adaptor: Adaptor) -> int:
 
 
 def weights_bytes(module: nn.Module) -> int:
+    """Returns the memory of a module's parameters in bytes.
+
+    Args:
+        module: The module.
+    """
     return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def with_prefix(number: float, unit: str, base: int = 1000) -> str:
-    """A number in four digits with its prefix: `6.742 GB`, and with base 1024 `6.279 GiB`."""
+    """Formats a number with four digits and a prefix of its unit, such as `6.742 GB`.
+
+    Args:
+        number: The number, not negative.
+        unit: The unit.
+        base: 1000, or 1024 for binary prefixes such as in `6.279 GiB`.
+
+    Returns:
+        Number, prefix and unit.
+    """
     power = 0
     while number >= base and power < 7:
         number, power = number / base, power + 1
@@ -154,5 +226,6 @@ def with_prefix(number: float, unit: str, base: int = 1000) -> str:
     return f"{number:.4g} {prefix}{'i' if base == 1024 and power else ''}{unit}"
 
 
-def _sets_per_epoch(number: int) -> str:
-    return "one set per epoch" if number == 1 else f"{number} sets per epoch, one after the other"
+def _rounds_per_epoch(number: int) -> str:
+    """Describes the rounds of an epoch in words."""
+    return "one round per epoch" if number == 1 else f"{number} rounds per epoch, one after the other"

@@ -1,4 +1,4 @@
-"""Sample images while something trains: of the same prompts and noise, by each of several samplers."""
+"""Sample images during training: the same prompts and noise with each of several samplers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,48 +15,56 @@ from clockwork.schedule import Schedule
 from clockwork.training.callbacks import averaged_weights
 
 
-class Samples(Checkpoint):
-    """Writes `epoch*.png`, one row of images per sampler, and passes it to loggers that keep images.
+class SampleImages(Checkpoint):
+    """Writes `epoch*.png`, one row of images per sampler, and passes the file to loggers that accept images.
 
     A `Checkpoint` callback, because Lightning runs those last and in their order: the epoch's checkpoint is written
     first, and an error in sample images does not lose the epoch.
 
     Args:
-        samplers: The samplers by name; what they share with the module in training has its weights, averaged where an
-            average is kept.
-        prompts: What is drawn.
-        folder: Where.
-        every: Epochs between two; the last epoch has some, too. 0: none.
+        samplers: Samplers by the label of their row. Modules that they share with the module in training have its
+            weights, or the moving average if there is one.
+        prompts: Prompts of the images.
+        folder: Folder of the files.
+        every_n_epochs: Epochs between two files; the last epoch also writes one. 0: no files.
     """
 
     def __init__(
-        self, samplers: Mapping[str, Sampler], prompts: Sequence[Prompt], folder: Path, every: int = 10
+        self, samplers: Mapping[str, Sampler], prompts: Sequence[Prompt], folder: Path, every_n_epochs: int = 10
     ) -> None:
-        self.samplers, self.prompts, self.folder, self.every = samplers, prompts, folder, every
+        self.samplers, self.prompts, self.folder, self.every_n_epochs = samplers, prompts, folder, every_n_epochs
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        due = self.every > 0 and (epoch % self.every == 0 or epoch == trainer.max_epochs or trainer.should_stop)
+        """Generates and writes the images, in the main process."""
+        epoch, every = trainer.current_epoch + 1, self.every_n_epochs
+        due = every > 0 and (epoch % every == 0 or epoch == trainer.max_epochs or trainer.should_stop)
         if not (trainer.is_global_zero and due):
             return
         file = self.folder / f"epoch{epoch:04d}.png"
         captions, ids = [p.text for p in self.prompts], [p.id for p in self.prompts]
         with averaged_weights(trainer, module):
             rows = {
-                name: sampler.teacher.decode(sampler.latents(captions, sampler.teacher.noise(ids)))
-                for name, sampler in self.samplers.items()
+                label: sampler.teacher.decode(sampler.latents(captions, sampler.teacher.noise(ids)))
+                for label, sampler in self.samplers.items()
             }
         write_grid(file, rows)
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):  # those that keep images
+            if hasattr(logger, "log_image"):
                 logger.log_image("samples", [str(file)], step=trainer.global_step)
 
 
-def beside_teacher(sampler: Sampler) -> dict[str, Sampler]:
-    """Teacher, identity (where the schedule has a full step for it to repeat) and the sampler's own adaptor."""
+def comparison_samplers(sampler: Sampler) -> dict[str, Sampler]:
+    """Creates the samplers whose images are compared while an adaptor is trained.
+
+    Args:
+        sampler: The operating point, with the adaptor in training.
+
+    Returns:
+        The teacher, the identity adaptor (if the schedule starts with a full step, which it can repeat), and the
+        sampler itself, by label.
+    """
     assert sampler.adaptor is not None
-    teacher = {"teacher": replace(sampler, adaptor=None, schedule=Schedule())}
-    identity = (
-        {"identity": replace(sampler, adaptor=Identity(sampler.adaptor.dims))} if sampler.schedule.is_full(1) else {}
-    )
-    return {**teacher, **identity, sampler.adaptor_name: sampler}
+    samplers = {"teacher": replace(sampler, adaptor=None, schedule=Schedule())}
+    if sampler.schedule.is_full(1):
+        samplers["identity"] = replace(sampler, adaptor=Identity(sampler.adaptor.dims))
+    return {**samplers, sampler.adaptor_name: sampler}

@@ -1,4 +1,4 @@
-"""Where training examples come from: the teacher's work, by prompt or captioned image."""
+"""Base class of what generates training examples with the teacher, from prompts or captioned images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -10,37 +10,62 @@ from clockwork.training.store import Batch
 
 @dataclass(frozen=True)
 class Work:
-    """What one prompt or image gives and costs."""
+    """What one prompt or image yields and costs.
+
+    Attributes:
+        examples: Number of training examples.
+        unet_calls: Number of the teacher's UNet calls at batch 1; guidance counts as two.
+    """
 
     examples: int
-    unet_calls: int  # each of guidance's two is one
+    unet_calls: int
 
 
 class ExampleSource(ABC):
-    """The teacher's work: makes training examples of prompts or captioned images."""
+    """Generates training examples with the teacher, from prompts or captioned images.
 
-    group_size: int = 1  # see `ExampleStore`
+    Attributes:
+        group_size: Number of examples that belong together, such as the two halves of guidance (`ExampleStore`).
+    """
+
+    group_size: int = 1
 
     @abstractmethod
     def parts(self, items: Sequence[Any], seed: int, batch_id: int) -> Iterator[Batch]:
-        """The examples of some prompts or images, in parts of `group_size` equal blocks.
+        """Generates the examples of some prompts or images.
 
         Args:
-            items: Prompts or captioned images: one process's share of a generation batch.
-            seed: The noise's.
-            batch_id: The number of the generation batch's first item over all processes. What is drawn per batch
-                depends on it, so that every process draws the same.
+            items: Prompts or captioned images: this process's share of a generation batch.
+            seed: Seed of the noise.
+            batch_id: Id of the generation batch's first item over all processes. It seeds what is drawn once per batch,
+                so that every process draws the same.
+
+        Yields:
+            Examples in parts of `group_size` blocks of equal length.
         """
 
     @abstractmethod
     def work(self, seed: int, batch_id: int) -> Work:
-        """What each item of that generation batch gives and costs, known without generating anything."""
+        """Returns what each item of a generation batch yields and costs, without generating anything.
+
+        Args:
+            seed: Seed of the noise.
+            batch_id: Id of the generation batch's first item over all processes.
+        """
 
     @abstractmethod
     def example_bytes(self) -> int:
-        """Memory of one example, likewise."""
+        """Returns the memory of one example in bytes, without generating anything."""
 
     def __call__(self, items: Sequence[Any], seed: int) -> Any:
-        """The examples of one generation batch, joined."""
+        """Generates the examples of one generation batch.
+
+        Args:
+            items: Prompts or captioned images.
+            seed: Seed of the noise.
+
+        Returns:
+            All examples as one batch.
+        """
         parts = list(self.parts(items, seed, items[0].id))
         return type(parts[0]).join(parts)

@@ -1,4 +1,4 @@
-"""Model-step distillation: the adaptor's features against the frozen teacher's (paper, Section 4.3, equation 3)."""
+"""Distillation of an adaptor from the frozen teacher's features (paper, Section 4.3, equation 3)."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -16,18 +16,19 @@ from clockwork.training.objectives.base import Objective
 
 @final
 class AdaptorDistillation(Objective):
-    """Trains an adaptor; the loss is computed in float32 whatever the precision of the teacher and of training.
+    """Trains an adaptor to predict the teacher's features; the loss is in float32 for every precision of the teacher.
 
-    Guidance runs every step twice and pushes the two apart: `e₋ + guidance × (e₊ − e₋)` of their errors reaches the
-    image. With `guided` above 0 that error's distance is added to the loss, so weighted; batches then hold the negative
-    halves first. The paper's loss is `guided` 0, each half by itself.
+    Classifier-free guidance amplifies the errors of its two halves: `e₋ + guidance × (e₊ − e₋)` of them reaches the
+    image. `guided` adds the size of this guided error to the loss. The paper's loss has `guided=0` and treats the
+    halves as independent examples.
 
     Args:
-        adaptor: What is trained.
-        steps: The adaptor steps of the schedule, for figures by step; none by default.
-        guidance: The guidance scale; 1 where the teacher takes one pass per step.
-        guided: Weight in the loss of the error after guidance.
-        training: `Objective`'s optimiser and learning-rate schedule.
+        adaptor: The adaptor to train.
+        steps: The schedule's adaptor steps, for which figures are logged per step; none by default.
+        guidance: Guidance scale; 1 if the teacher takes one pass per step.
+        guided: Weight of the guided error in the loss. If it is not 0, batches consist of complete groups, with the
+            negative half first.
+        **training: Arguments of `Objective`.
     """
 
     def __init__(
@@ -43,49 +44,76 @@ class AdaptorDistillation(Objective):
         self.guidance, self.guided = guidance, guided if guidance != 1 else 0.0
 
     def training_step(self, batch: AdaptorExample) -> Tensor:
-        estimate, truth, before = self.features(batch)
-        with torch.autocast(truth.device.type, enabled=False):
-            loss = distance(estimate, truth)
-            self.means.add(self.step_figures(batch, loss, truth, before))
+        """Computes the loss of a batch."""
+        estimate, target, previous = self.features(batch)
+        with torch.autocast(target.device.type, enabled=False):
+            loss = distance(estimate, target)
+            self.means.add(self.step_figures(batch, loss, target, previous))
             if not self.guided:
                 return loss.mean()
-            guided = guided_distance(estimate - truth, self.guidance)
-            guided_identity = guided_distance(before - truth, self.guidance)
+            guided = guided_distance(estimate - target, self.guidance)
+            guided_identity = guided_distance(previous - target, self.guidance)
             self.means.add({"guided": Figure(guided), "guided_identity": Figure(guided_identity)})
             return loss.mean() + self.guided * guided.mean()
 
     def validation_step(self, batch: AdaptorExample) -> None:
-        """Figures of held-out examples, in batches with both halves of guidance, whatever the loss."""
-        estimate, truth, before = self.features(batch)
-        self.validation_means.add(self.step_figures(batch, distance(estimate, truth), truth, before))
-        size = guided_distance(truth, self.guidance)
-        errors = {"guided_relative_l2": estimate - truth, "guided_relative_l2_identity": before - truth}
+        """Adds the figures of held-out examples, including those after guidance: batches consist of complete groups."""
+        estimate, target, previous = self.features(batch)
+        self.validation_means.add(self.step_figures(batch, distance(estimate, target), target, previous))
+        size = guided_distance(target, self.guidance)
+        errors = {"guided_relative_l2": estimate - target, "guided_relative_l2_identity": previous - target}
         relative = {name: guided_distance(error, self.guidance) / size for name, error in errors.items()}
         self.validation_means.add({name: Figure(values) for name, values in relative.items()})
 
     def features(self, batch: AdaptorExample) -> tuple[Tensor, Tensor, Tensor]:
-        """The adaptor's estimate of `r_out`, the teacher's, and the step before's, all in float32."""
+        """Runs the adaptor on a batch.
+
+        Args:
+            batch: The examples.
+
+        Returns:
+            The adaptor's estimate of `r_out`, the teacher's `r_out`, and that of the previous step, in float32, each
+            `batch × channels × height × width`.
+        """
         inputs = batch.to(batch.r_in.device, self.dtype)
         text = inputs.text_emb if inputs.text_emb.shape[1] else None
         estimate = self.adaptor(inputs.r_in, inputs.r_out_prev, inputs.t_emb, text)
         return estimate.float(), batch.r_out.float(), batch.r_out_prev.float()
 
-    def step_figures(self, batch: AdaptorExample, loss: Tensor, truth: Tensor, before: Tensor) -> dict[str, Figure]:
-        """The loss, and the loss of repeating the step before, from which the adaptor earns the difference; and both
-        relative to the teacher's features, by step."""
-        identity = distance(before, truth)
-        size = distance(torch.zeros_like(truth), truth)
+    def step_figures(self, batch: AdaptorExample, loss: Tensor, target: Tensor, previous: Tensor) -> dict[str, Figure]:
+        """Computes the figures that are logged for every batch.
+
+        Args:
+            batch: The examples.
+            loss: Distance of the adaptor's estimate to the target, `batch`.
+            target: The teacher's features, `batch × channels × height × width`.
+            previous: Those of the previous step, of the same shape.
+
+        Returns:
+            The loss and that of the identity adaptor, which repeats the previous step; and for each adaptor step both
+            of them relative to the size of the target.
+        """
+        identity = distance(previous, target)
+        size = distance(torch.zeros_like(target), target)
         figures = {"loss": Figure(loss), "identity": Figure(identity)}
-        number = batch.step.to(loss.device)
+        steps = batch.step.to(loss.device)
         for step in self.steps:
-            here = number == step
-            figures[f"relative_l2/step{step}"] = Figure(loss / size, here)
-            figures[f"relative_l2_identity/step{step}"] = Figure(identity / size, here)
+            at_step = steps == step
+            figures[f"relative_l2/step{step}"] = Figure(loss / size, at_step)
+            figures[f"relative_l2_identity/step{step}"] = Figure(identity / size, at_step)
         return figures
 
 
 def guided_distance(error: Tensor, guidance: float) -> Tensor:
-    """The distance that guidance makes of two halves' errors: `2n × …` → `n`, negative halves first. At guidance 1,
-    without a negative half, each error's own: `n × …` → `n`."""
+    """Computes the root mean square of the error after guidance.
+
+    Args:
+        error: Errors of both halves of guidance, the negative half first, `2n × channels × height × width`. With
+            guidance 1 there is no negative half: `n × channels × height × width`.
+        guidance: Guidance scale.
+
+    Returns:
+        One number per image, `n`.
+    """
     guided = error if guidance == 1 else apply_guidance(error, guidance)
     return distance(guided, torch.zeros_like(guided))
