@@ -1,4 +1,4 @@
-"""The clock: on which steps the whole UNet runs, and on which the adaptor stands in (paper, Section 4.2)."""
+"""Schedules: on which steps the full UNet runs, and on which the adaptor (paper, Section 4.2)."""
 
 import re
 from dataclasses import dataclass
@@ -8,9 +8,11 @@ from clockwork.errors import UserError
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which steps, counted from 1, are full passes.
+    """Which steps run the full UNet, counted from 1. On the others the adaptor replaces the low-res path.
 
-    `period` n: every n-th from the first on is (1: all of them, 0: none). `adaptor_at`: all but these are.
+    Attributes:
+        period: With period n, the first and every n-th step after it are full; all steps with 1, none with 0.
+        adaptor_at: Steps that run the adaptor although `period` makes them full.
     """
 
     period: int = 1
@@ -18,9 +20,18 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: "str | Schedule") -> "Schedule":
-        """`full`, `clock2`, `clock4`, …, a set of adaptor steps such as `2,4,6,8`, or `always`.
+        """Parses a schedule.
 
-        `always` runs the adaptor on every step, the first too (Table 5, "model distillation").
+        - `full`: all steps are full.
+        - `clock2`, `clock4`, …: the first step is full, and every second, fourth, … after it.
+        - `2,4,6,8`: these steps run the adaptor, all others are full.
+        - `always`: every step runs the adaptor, including the first (Table 5, "model distillation").
+
+        Args:
+            text: The schedule as text; a `Schedule` is returned as it is.
+
+        Raises:
+            UserError: If the text has none of these forms, or step 1 is among the adaptor's.
         """
         if isinstance(text, Schedule):
             return text
@@ -32,27 +43,51 @@ class Schedule:
             steps = frozenset(int(number) for number in text.split(","))
             if min(steps) < 2:
                 raise UserError(
-                    f"schedule {text!r}: steps count from 1 and the first is always full, so name steps from 2 on"
+                    f"schedule {text!r} is not possible: steps are counted from 1 and step 1 is always full, so use "
+                    "steps from 2 on"
                 )
             return cls(adaptor_at=steps)
-        raise UserError(f"no schedule {text!r}: say full, clock2, clock4, …, always, or adaptor steps such as 2,4,6,8")
+        raise UserError(
+            f"schedule {text!r} is not known: use full, clock2, clock4, …, always, or adaptor steps such as 2,4,6,8"
+        )
 
     def is_full(self, step: int) -> bool:
-        """C(t) = 0 of the paper."""
+        """Whether the full UNet runs on a step (C(t) = 0 in the paper).
+
+        Args:
+            step: Index of the step, from 1.
+        """
         if self.period == 0:
             return False
         return (step - 1) % self.period == 0 and step not in self.adaptor_at
 
     def adaptor_steps(self, steps: int) -> list[int]:
-        """The adaptor's steps among 1 … `steps`; refuses a schedule that names later ones."""
+        """Lists the steps that run the adaptor.
+
+        Args:
+            steps: Number of steps of the roll-out.
+
+        Returns:
+            Indices of the adaptor steps, from 1 to `steps`.
+
+        Raises:
+            UserError: If the schedule names steps after the last.
+        """
         if self.adaptor_at and max(self.adaptor_at) > steps:
             raise UserError(
-                f"schedule {self} is longer than the {steps} steps: name steps up to {steps}, or take more steps"
+                f"schedule {self} is longer than the {steps} steps: use adaptor steps up to {steps}, or more steps"
             )
         return [step for step in range(1, steps + 1) if not self.is_full(step)]
 
     def full_steps(self, steps: int) -> int:
-        """How many passes are full: ceil(steps / period) for a clock, as the first always is."""
+        """Returns the number of full steps: ceil(steps / period) for a clock.
+
+        Args:
+            steps: Number of steps of the roll-out.
+
+        Raises:
+            UserError: If the schedule names steps after the last.
+        """
         return steps - len(self.adaptor_steps(steps))
 
     def __str__(self) -> str:

@@ -18,6 +18,7 @@ from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers import text_embedder as embedders
+from clockwork.teachers.autoencoder import slice_size
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.split import SplitUNet
 
@@ -136,15 +137,14 @@ def test_decoding_and_encoding_in_slices_change_nothing(monkeypatch: pytest.Monk
     latents = teacher.noise(list(range(5)))
     images = teacher.decode(latents)
     encoded = teacher.encode_images(images)
-    monkeypatch.setattr(Teacher, "_decoder_batch", lambda self, latents: 2)
+    monkeypatch.setattr("clockwork.teachers.autoencoder.slice_size", lambda height, width: 2)
     assert torch.equal(images, teacher.decode(latents))
     assert torch.allclose(encoded, teacher.encode_images(images), atol=1e-5)  # other batch, other order of sums
 
 
-@pytest.mark.parametrize(("side", "at_once"), [(64, 4), (32, 16), (96, 1), (128, 1)])
-def test_the_decoders_slice_follows_the_resolution(half: Teacher, side: int, at_once: int) -> None:
-    scale = half.pipe.vae_scale_factor
-    assert half._decoder_batch(torch.empty(50, 4, side * 8 // scale, side * 8 // scale)) == at_once
+@pytest.mark.parametrize(("side", "at_once"), [(512, 4), (256, 16), (768, 1), (1024, 1)])
+def test_the_decoders_slice_follows_the_resolution(side: int, at_once: int) -> None:
+    assert slice_size(side, side) == at_once
 
 
 def test_the_text_embedder_is_one_tower_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:

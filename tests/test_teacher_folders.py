@@ -62,20 +62,20 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no scheduler": (remove("scheduler"), "it has no scheduler"),
     "no weights of the autoencoder": (remove(str(VAE)), "vae has no weights"),
     "no weights of the text encoder": (remove(str(TEXT)), "text_encoder has no weights"),
-    "no config of the text encoder": (remove("text_encoder/config.json"), "no config.json of a CLIPTextModel"),
-    "no config of the autoencoder": (remove("vae/config.json"), "no config.json of a AutoencoderKL"),
-    "a download cut off": (cut_off(UNET), "not a whole safetensors file"),
+    "no config of the text encoder": (remove("text_encoder/config.json"), "no valid config.json of a CLIPTextModel"),
+    "no config of the autoencoder": (remove("vae/config.json"), "no valid config.json of a AutoencoderKL"),
+    "a download cut off": (cut_off(UNET), "not a complete safetensors file"),
     "another autoencoder's weights": (configure("vae", block_out_channels=[8, 16]), "vae are of another model"),
     "another text encoder's weights": (configure("text_encoder", intermediate_size=99), "text_encoder are of another"),
     "fewer text layers": (without(TEXT, "encoder.layers.0"), "text_encoder are of another model"),
-    "another text encoder": (configure("text_encoder", hidden_size=96), "gives text of width 96, and its UNet"),
+    "another text encoder": (configure("text_encoder", hidden_size=96), "have width 96, but its UNet"),
     "another autoencoder": (
         configure("vae", latent_channels=16),
-        "gives 4, its autoencoder has 16",
+        "4 output channels, but its autoencoder has 16",
     ),
-    "an inpainting UNet": (configure("unet", in_channels=9), "takes 9 channels"),
+    "an inpainting UNet": (configure("unet", in_channels=9), "has 9 input"),
     "another UNet's weights": (configure("unet", layers_per_block=3), "unet are of another model"),
-    "a shard missing": (sharded_without_its_shard, "00001-of-00002.safetensors, which its index names"),
+    "a shard missing": (sharded_without_its_shard, "00001-of-00002.safetensors, which its index lists"),
     "Stable Diffusion v1.5 for the miniature": (of_architecture("sd15"), "pass teacher=sd15"),
     "Stable Diffusion v2.1 for the miniature": (of_architecture("sd21"), "pass teacher=sd21"),
     "Stable Diffusion XL for the miniature": (of_architecture("sdxl"), "pass teacher=sdxl"),
@@ -124,7 +124,10 @@ def test_a_folder_of_another_family_names_the_teacher_to_pass(
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, "drift", f"teacher={asked}", f"teacher.path={folder}", "prompts=miniature")
     assert stopped.value.code == 2
-    assert f"reads text of width {said}" in (error := capsys.readouterr().err) and f"pass teacher={found}" in error
+    assert (
+        f"reads text features of width {said}" in (error := capsys.readouterr().err)
+        and f"pass teacher={found}" in error
+    )
 
 
 def test_older_names_of_weights_are_no_other_model(folder: Path) -> None:

@@ -196,12 +196,12 @@ def test_folders_that_are_no_teachers_are_refused(tmp_path: Path) -> None:
     small_teacher("sd15").save(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / "unet")
-    with pytest.raises(FileNotFoundError, match="not a whole pipeline folder"):
+    with pytest.raises(FileNotFoundError, match="not a complete pipeline folder"):
         load_teacher(str(tmp_path / "part"))
     index = {"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "SD3Transformer2DModel"]}
     (tmp_path / "sd3").mkdir()
     (tmp_path / "sd3" / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="is a StableDiffusion3Pipeline: a teacher needs a UNet"):
         load_teacher(str(tmp_path / "sd3"))
-    with pytest.raises(FileNotFoundError, match="make it with `make chain`"):
+    with pytest.raises(FileNotFoundError, match="train it with `make chain`"):
         load_teacher("not_made_yet", made_by="make chain")

@@ -1,4 +1,4 @@
-"""Teachers: the frozen text encoder, UNet, autoencoder and noise schedule behind every adaptor and every row."""
+"""Teachers: frozen text-to-image pipelines, which adaptors are trained for and rows are measured with."""
 
 from clockwork.teachers.loading import load_teacher
 from clockwork.teachers.teacher import Teacher

@@ -1,4 +1,4 @@
-"""The published UNets by name, at their real size, as arguments of `UNet2DConditionModel`."""
+"""Architectures of the published UNets: arguments of `UNet2DConditionModel` by name."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from clockwork.errors import UserError
 _CROSS, _DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 _UP_CROSS, _UP = "CrossAttnUpBlock2D", "UpBlock2D"
 
-# diffusers calls the number of heads `attention_head_dim`; everything else defaults to SD v1.5's values.
+# In these models, diffusers' `attention_head_dim` is the number of heads. All other defaults are SD v1.5's values.
 _SD15: dict[str, Any] = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 _EFFICIENT: dict[str, Any] = {
     **_SD15,
@@ -22,9 +22,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "sd15": _SD15,
     # No transformer blocks at the highest resolution (paper, Section 5, after SnapFusion).
     "efficient": _EFFICIENT,
-    # Guidance distillation (Meng et al.) embeds the guidance scale in 256 numbers beside the timestep.
+    # Guidance distillation (Meng et al. 2023) adds an embedding of the guidance scale, of width 256, to the time's.
     "distilled": {**_EFFICIENT, "time_cond_proj_dim": 256},
-    # BK-SDM (arXiv 2305.15798): a resnet less in each block; then no middle; then no lowest level either.
+    # BK-SDM (arXiv 2305.15798). Base: one resnet less per block. Small: also no middle. Tiny: also no lowest level.
     "bk_sdm_base": {**_SD15, "layers_per_block": 1},
     "bk_sdm_small": {**_SD15, "layers_per_block": 1, "mid_block_type": None},
     "bk_sdm_tiny": {
@@ -35,7 +35,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "down_block_types": (_CROSS, _CROSS, _CROSS),
         "up_block_types": (_UP_CROSS, _UP_CROSS, _UP_CROSS),
     },
-    "instaflow": _SD15,  # other weights, the same shape
+    "instaflow": _SD15,  # the architecture of SD v1.5, with other weights
     "sd21": {
         "cross_attention_dim": 1024,
         "attention_head_dim": (5, 10, 20, 20),
@@ -59,10 +59,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 def architecture(name: str) -> dict[str, Any]:
-    """The arguments of `UNet2DConditionModel` for a published UNet, as a new dict.
+    """Returns the arguments of `UNet2DConditionModel` for a published UNet.
+
+    Args:
+        name: A key of `ARCHITECTURES`.
+
+    Returns:
+        A new dict.
 
     Raises:
-        UserError: The name is not a key of `ARCHITECTURES`.
+        UserError: If the name is unknown.
     """
     if name not in ARCHITECTURES:
         raise UserError(f"architecture {name!r} is not known: use one of {', '.join(ARCHITECTURES)}")
@@ -70,6 +76,16 @@ def architecture(name: str) -> dict[str, Any]:
 
 
 def meta_unet(name: str) -> UNet2DConditionModel:
-    """Builds a published UNet on the `meta` device, without weights, to count parameters and FLOPs."""
+    """Creates a published UNet on the `meta` device, without weights, to count parameters and FLOPs.
+
+    Args:
+        name: A key of `ARCHITECTURES`.
+
+    Returns:
+        The UNet in eval mode, without gradients.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
     with torch.device("meta"):
         return UNet2DConditionModel(**architecture(name)).eval().requires_grad_(False)

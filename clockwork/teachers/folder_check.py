@@ -14,13 +14,13 @@ from transformers import AutoConfig, CLIPTextModel, CLIPTextModelWithProjection
 from clockwork.errors import MissingFileError, UserError
 from clockwork.teachers.architectures import ARCHITECTURES
 
-MODELS = {  # the classes that a teacher is made of, by their folder
+MODELS = {  # the class of each part of a pipeline, by the name of its folder
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
     "text_encoder": CLIPTextModel,
     "text_encoder_2": CLIPTextModelWithProjection,
 }
-# How older folders name weights: by the part of the name that differs.
+# Parts of the names of weights in older folders, and what replaces them today.
 RENAMED = {
     "text_model.": "",
     ".query.": ".to_q.",
@@ -30,55 +30,63 @@ RENAMED = {
 }
 
 
-def check_text_width(source: Path | str, wanted: int) -> None:
-    """Refuses a UNet that reads text of another width than a teacher's config says: one of another family.
+def check_text_width(source: Path | str, expected: int) -> None:
+    """Checks the width of the text features that a UNet reads, which differs between families of models.
 
     Args:
         source: A pipeline folder, or a name on the hub.
-        wanted: `cross_attention_dim` of the config.
+        expected: `cross_attention_dim` of the chosen teacher's config.
+
+    Raises:
+        UserError: If the width differs.
     """
     config: Any = UNet2DConditionModel.load_config(source, subfolder="unet")
-    found = config["cross_attention_dim"]
-    if found == wanted:
+    width = config["cross_attention_dim"]
+    if width == expected:
         return
-    same = [name for name, shape in ARCHITECTURES.items() if shape["cross_attention_dim"] == found]
-    use = f"pass teacher={same[0]}" if same else f"choose a teacher whose cross_attention_dim is {found}"
+    matching = [name for name, arguments in ARCHITECTURES.items() if arguments["cross_attention_dim"] == width]
+    remedy = f"pass teacher={matching[0]}" if matching else f"choose a teacher whose cross_attention_dim is {width}"
     raise UserError(
-        f"the UNet of {source} reads text of width {found}, and the chosen teacher's of width {wanted}: {use}"
+        f"the UNet of {source} reads text features of width {width}, but the chosen teacher has width {expected}: "
+        f"{remedy}"
     )
 
 
 def check_folder(folder: Path, index: Mapping[str, Any]) -> None:
-    """Refuses a folder with a part missing, incomplete, or of another model than the others.
+    """Checks that a pipeline folder is complete and that its parts belong to one model.
 
     Args:
-        folder: In diffusers' format.
-        index: Its `model_index.json`.
+        folder: A folder in diffusers' format.
+        index: Contents of its `model_index.json`.
+
+    Raises:
+        MissingFileError: If a part or its weights are missing.
+        UserError: If a part is damaged, or belongs to another model than the others.
     """
-    texts = [name for name in ("text_encoder", "text_encoder_2") if name in index]
-    tokenizers = [name.replace("text_encoder", "tokenizer") for name in texts]
-    for name in ("unet", "vae", "scheduler", *texts, *tokenizers):
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if name in index]
+    tokenizers = [name.replace("text_encoder", "tokenizer") for name in encoders]
+    for name in ("unet", "vae", "scheduler", *encoders, *tokenizers):
         if not (folder / name).is_dir() or not any((folder / name).iterdir()):
-            raise MissingFileError(f"{folder} is not a whole pipeline folder: it has no {name}; download it again")
-    parts = {name: _without_weights(folder, name) for name in ("unet", "vae", *texts)}
+            raise MissingFileError(f"{folder} is not a complete pipeline folder: it has no {name}; download it again")
+    parts = {name: _without_weights(folder, name) for name in ("unet", "vae", *encoders)}
     unet, channels = parts["unet"].config, parts["vae"].config.latent_channels
     if {unet.in_channels, unet.out_channels} != {channels}:
         raise UserError(
-            f"the UNet of {folder} takes {unet.in_channels} channels and gives {unet.out_channels}, its autoencoder "
-            f"has {channels}: they are of different models, or not of a text-to-image one"
+            f"the UNet of {folder} has {unet.in_channels} input and {unet.out_channels} output channels, but its "
+            f"autoencoder has {channels}: use a folder of one text-to-image model"
         )
-    width = sum(parts[name].config.hidden_size for name in texts)
+    width = sum(parts[name].config.hidden_size for name in encoders)
     if width != unet.cross_attention_dim:
         raise UserError(
-            f"the text encoder of {folder} gives text of width {width}, and its UNet reads width "
-            f"{unet.cross_attention_dim}: they are of different models"
+            f"the text features of {folder} have width {width}, but its UNet reads width {unet.cross_attention_dim}: "
+            "use a folder of one model"
         )
     for name, module in parts.items():
         _check_weights(folder / name, module)
 
 
 def _without_weights(folder: Path, name: str) -> Any:
-    """The module that a part's config describes, on the `meta` device."""
+    """Creates the module that a part's config describes, on the `meta` device."""
     cls: Any = MODELS[name]
     try:
         with torch.device("meta"):
@@ -86,55 +94,63 @@ def _without_weights(folder: Path, name: str) -> Any:
                 return cls.from_config(cls.load_config(folder / name))
             return cls(AutoConfig.from_pretrained(folder / name))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{folder / name} has no config.json of a {cls.__name__}: {_line(error)}") from error
+        raise UserError(
+            f"{folder / name} has no valid config.json of a {cls.__name__} ({_one_line(error)}): download it again"
+        ) from error
 
 
 def _check_weights(part: Path, module: nn.Module) -> None:
-    """Compares the shapes in the headers of safetensors files with the module's."""
+    """Compares the names and shapes in the headers of a part's safetensors files with those of the module."""
     files = sorted(part.glob("*.safetensors"))
-    plain = [file for file in files if file.stem in ("model", "diffusion_pytorch_model")]
+    weight_files = [file for file in files if file.stem in ("model", "diffusion_pytorch_model")]
     shards = sorted(part.glob("*.safetensors.index.json"))
     if shards:
         names = set(json.loads(shards[0].read_text(encoding="utf-8"))["weight_map"].values())
-        plain = [part / name for name in sorted(names)]
-    if not plain:
+        weight_files = [part / name for name in sorted(names)]
+    if not weight_files:
         if any(part.glob("*.bin")):
-            return  # a pickle: its shapes are not known before it is loaded
-        found = ", ".join(file.name for file in files) or "none"
-        raise MissingFileError(f"{part} has no weights under their usual name ({found}): download the folder again")
-    shapes = {name: shape for file in plain for name, shape in _shapes(file).items()}
-    wanted = {_renamed(name): tuple(weight.shape) for name, weight in module.named_parameters()}
-    for name, shape in wanted.items():
+            return  # a pickle, whose shapes are unknown before it is loaded
+        present = ", ".join(file.name for file in files) or "none"
+        raise MissingFileError(f"{part} has no weights under their usual name ({present}): download the folder again")
+    shapes = {name: shape for file in weight_files for name, shape in _shapes(file).items()}
+    expected = {_current_name(name): tuple(weight.shape) for name, weight in module.named_parameters()}
+    for name, shape in expected.items():
         if name in shapes and shapes[name] != shape:
             raise UserError(
-                f"the weights of {part} are of another model than its config.json: {name} is {_times(shapes[name])}, "
-                f"not {_times(shape)}"
+                f"the weights of {part} are of another model than its config.json: {name} has shape "
+                f"{_shape_text(shapes[name])}, not {_shape_text(shape)}; download the folder again"
             )
-    missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
-    if missing or (extra and not part.name.startswith("text_encoder")):  # whose files may hold what it has no use for
-        found = f"{missing[0]} is missing" if missing else f"there is no {extra[0]} in it"
-        raise UserError(f"the weights of {part} are of another model than its config.json: {found}")
+    missing, extra = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
+    if missing or (extra and not part.name.startswith("text_encoder")):  # whose files may hold unused weights
+        problem = f"{missing[0]} is missing" if missing else f"{extra[0]} does not belong to it"
+        raise UserError(
+            f"the weights of {part} are of another model than its config.json: {problem}; download the folder again"
+        )
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Reads the shapes of all weights from the header of a safetensors file."""
     if not file.is_file():
-        raise MissingFileError(f"there is no {file}, which its index names: download the folder again")
+        raise MissingFileError(f"there is no {file}, which its index lists: download the folder again")
     try:
         with safe_open(file, "pt") as weights:
-            return {_renamed(name): tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+            return {_current_name(name): tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UserError(f"{file} is not a whole safetensors file ({_line(error)}): download it again") from error
+        raise UserError(f"{file} is not a complete safetensors file ({_one_line(error)}): download it again") from error
 
 
-def _renamed(name: str) -> str:
+def _current_name(name: str) -> str:
+    """Replaces the parts of a weight's name that diffusers and transformers have renamed."""
     for old, new in RENAMED.items():
         name = name.replace(old, new)
     return name
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
+    """Formats a shape, for example "320 × 4 × 3 × 3"."""
     return " × ".join(map(str, shape))
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """Shortens an error message to one line."""
     return " ".join(str(error).split())[:200]

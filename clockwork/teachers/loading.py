@@ -1,4 +1,4 @@
-"""Loading a teacher: a shipped one, or any Stable Diffusion by hub name or folder."""
+"""`load_teacher`: a shipped teacher, or any Stable Diffusion model by its folder or its name on the hub."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import __version__ as diffusers_version
 
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.device import choose_device, choose_precision
@@ -14,7 +15,7 @@ from clockwork.teachers.shipped import shipped_models, shipped_text_embedder
 from clockwork.teachers.teacher import Pipeline, Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
 
-TRAINED_TEACHERS = Path("outputs/teachers")  # where training leaves them
+TRAINED_TEACHERS = Path("outputs/teachers")  # where training saves them
 
 
 def load_teacher(
@@ -33,38 +34,49 @@ def load_teacher(
     """Loads a teacher.
 
     Args:
-        path: A name of those shipped or trained here (`outputs/teachers`), a folder in diffusers' format, or a name on
-            the hub. A path with a separator in it is never taken for a shipped one.
-        name: What rows call it; the folder's name by default.
-        guidance: The guidance scale where it is at its best.
-        resolution: Pixels per side; the model's own by default.
-        openclip: The OpenCLIP model whose pooled text adaptors read: open_clip's name, or that of a shipped one
-            (`teachers.shipped`). Shipped teachers have a default, others have none.
+        path: Name of a shipped teacher or of one in `outputs/teachers`, a folder in diffusers' format, or a name on the
+            hub. Only a name without a separator can be that of a shipped teacher.
+        name: Name of the teacher in rows and reports; the folder's name by default.
+        guidance: Default scale of classifier-free guidance.
+        resolution: Side of the images in pixels; the one that the UNet was trained for by default.
+        openclip: The OpenCLIP model whose text embedding adaptors read: open_clip's name, or that of a shipped model
+            (`clockwork.teachers.shipped`). The default is the shipped teacher's model, and none for other teachers.
         openclip_tag: open_clip's name of that model's weights.
         device: `auto`, or a torch device (`clockwork.io.device.choose_device`).
         precision: `auto`, `float32`, `bfloat16` or `float16`; `auto` is float16 on a CUDA GPU, else float32.
         flow: Whether the UNet predicts the velocity of a rectified flow.
-        made_by: The command that makes this teacher, for one that is on no hub.
-        cross_attention_dim: Width of the text that the UNet reads, where another is to be refused: of another family.
+        made_by: The command that trains this teacher, for the message if there is no folder at `path`.
+        cross_attention_dim: Expected width of the text features that the UNet reads; None accepts any width.
+
+    Returns:
+        The teacher.
 
     Raises:
-        UserError: There is no such teacher, or it is not a whole Stable Diffusion, or the device is not there.
+        MissingFileError: If there is no such teacher, or a part of it is missing.
+        UserError: If it is not a Stable Diffusion model of the expected width, or the device is not available.
     """
-    at = choose_device(device)
-    dtype = choose_precision(precision, at)
+    torch_device = choose_device(device)
+    dtype = choose_precision(precision, torch_device)
     source = find_folder(path)
     if made_by is not None and source is None:
-        raise MissingFileError(f"no teacher at {path}: make it with `{made_by}`, or pass teacher.path=<folder>")
+        raise MissingFileError(f"no teacher at {path}: train it with `{made_by}`, or pass teacher.path=<folder>")
     text_embedder = _text_embedder(source, openclip, openclip_tag)
     if text_embedder is not None:
-        text_embedder = replace(text_embedder, device=at, text_only=True)
+        text_embedder = replace(text_embedder, device=torch_device, text_only=True)
     pipe = _pipeline(source or path, dtype, cross_attention_dim)
-    return Teacher(name or Path(path).name, pipe.to(at), guidance, resolution, text_embedder, flow)
+    return Teacher(name or Path(path).name, pipe.to(torch_device), guidance, resolution, text_embedder, flow)
 
 
 def find_folder(path: str) -> Path | None:
-    """The folder of a teacher that is on this machine; None for a name on the hub."""
-    if Path(path).name == path:  # a bare name, not a path
+    """Finds the local folder of a teacher.
+
+    Args:
+        path: Name of a teacher, a folder, or a name on the hub.
+
+    Returns:
+        The folder; None if there is none, so that `path` can only be a name on the hub.
+    """
+    if Path(path).name == path:  # a name without a separator
         shipped = shipped_models(path)
         for folder in (
             (TRAINED_TEACHERS / path,) if shipped is None else (shipped.teachers[path], TRAINED_TEACHERS / path)
@@ -75,7 +87,7 @@ def find_folder(path: str) -> Path | None:
 
 
 def _text_embedder(source: Path | None, openclip: str | None, tag: str | None) -> OpenCLIP | None:
-    """The model by its name; without a name that of a shipped teacher, by the teacher's folder."""
+    """Returns the text embedder of the given name; without a name, that of a shipped teacher in folder `source`."""
     if openclip is not None:
         return shipped_text_embedder(openclip) or OpenCLIP(openclip, tag)
     shipped = None if source is None else shipped_models(source.name)
@@ -83,33 +95,44 @@ def _text_embedder(source: Path | None, openclip: str | None, tag: str | None) -
 
 
 def _pipeline(source: Path | str, dtype: torch.dtype, cross_attention_dim: int | None) -> Pipeline:
+    """Checks and loads the pipeline in a folder, or of a name on the hub."""
     index = _index(source)
     if not {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= index.keys():
         raise UserError(
             f"{source} is a {index.get('_class_name')}: a teacher needs a UNet, an autoencoder, a text encoder, its "
-            "tokenizer and a scheduler, as StableDiffusionPipeline and StableDiffusionXLPipeline have"
+            "tokenizer and a scheduler: use a StableDiffusionPipeline or a StableDiffusionXLPipeline"
         )
     if cross_attention_dim is not None:
         check_text_width(source, cross_attention_dim)
     if isinstance(source, Path):
         check_folder(source, index)
-    xl = "text_encoder_2" in index
-    # SDXL's decoder overflows in float16, and its config says so.
-    kept = {"vae": torch.float32, "default": dtype} if xl and _upcasts(source) and dtype == torch.float16 else dtype
+    is_xl = "text_encoder_2" in index
+    dtypes: Any = dtype
+    if is_xl and dtype == torch.float16 and _vae_overflows(source):
+        dtypes = {"vae": torch.float32, "default": dtype}
     try:
-        if xl:
-            pipe = StableDiffusionXLPipeline.from_pretrained(source, torch_dtype=kept)
+        if is_xl:
+            pipe = StableDiffusionXLPipeline.from_pretrained(source, **_dtype_argument(dtypes))
         else:
             pipe = StableDiffusionPipeline.from_pretrained(
-                source, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+                source, **_dtype_argument(dtypes), safety_checker=None, requires_safety_checker=False
             )
     except OSError as error:
-        raise MissingFileError(f"{source} is not a whole pipeline folder: {error}; {_download(source)}") from error
+        raise MissingFileError(
+            f"{source} is not a complete pipeline folder: {error}; {_how_to_download(source)}"
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _upcasts(source: Path | str) -> bool:
+def _dtype_argument(dtype: Any) -> dict[str, Any]:
+    """Returns the keyword argument of `from_pretrained` for the precision, which diffusers renamed in version 0.40."""
+    major, minor = (int(number) for number in diffusers_version.split(".")[:2])
+    return {"dtype" if (major, minor) >= (0, 40) else "torch_dtype": dtype}
+
+
+def _vae_overflows(source: Path | str) -> bool:
+    """Whether the autoencoder overflows in float16, according to its config (SDXL)."""
     from diffusers import AutoencoderKL
 
     config: Any = AutoencoderKL.load_config(source, subfolder="vae")
@@ -117,17 +140,18 @@ def _upcasts(source: Path | str) -> bool:
 
 
 def _index(source: Path | str) -> dict[str, Any]:
-    """The folder's model_index.json, or the hub's."""
+    """Reads the `model_index.json` of a folder or of a name on the hub."""
     if isinstance(source, Path) and not (source / "model_index.json").is_file():
         raise MissingFileError(
-            f"{source} is not a pipeline folder: it has no model_index.json; save one with save_pretrained"
+            f"{source} is not a pipeline folder, because it has no model_index.json: save one with save_pretrained"
         )
     try:
         return dict(DiffusionPipeline.load_config(source))
     except OSError as error:
-        raise MissingFileError(f"no teacher at {source}: {_download(source)}") from error
+        raise MissingFileError(f"no teacher at {source}: {_how_to_download(source)}") from error
 
 
-def _download(source: Path | str) -> str:
+def _how_to_download(source: Path | str) -> str:
+    """Tells how to download a pipeline, for error messages."""
     name = source if isinstance(source, str) and not source.startswith(("/", ".")) else "NAME"
-    return f"download it with `hf download {name} --local-dir DIR` where there is a network and pass teacher.path=DIR"
+    return f"run `hf download {name} --local-dir DIR` on a machine with a network, and pass teacher.path=DIR"

@@ -30,7 +30,7 @@ VIT_G: dict[str, Any] = {
     **{"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20, "hidden_act": "gelu"},
     "projection_dim": 1280,
 }
-TEXTS: dict[str, Sequence[Mapping[str, Any]]] = {"sd21": [VIT_H], "sdxl": [VIT_L, VIT_G]}  # others have ViT-L
+TEXTS: dict[str, Sequence[Mapping[str, Any]]] = {"sd21": [VIT_H], "sdxl": [VIT_L, VIT_G]}  # all other UNets have ViT-L
 VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -76,26 +76,28 @@ def pipeline_around(
         vae: Arguments of `AutoencoderKL`.
         vocabulary: Size of the text encoders' vocabulary.
         scheduler: The noise schedule; the published model's by default.
+
+    Returns:
+        The pipeline, in float32 on the CPU.
     """
-    words = _tokenizer()
-    ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    tokenizer = _tokenizer()
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     configs = [
         CLIPTextConfig(**{"intermediate_size": 4 * text["hidden_size"], **text}, vocab_size=vocabulary, **ids)
         for text in texts
     ]
-    decoder = AutoencoderKL(**vae)
+    autoencoder = AutoencoderKL(**vae)
     if len(configs) == 1:
-        plain = scheduler or _scheduler(unet)
-        parts = (decoder, CLIPTextModel(configs[0]), words, unet, plain)
+        parts = (autoencoder, CLIPTextModel(configs[0]), tokenizer, unet, scheduler or _scheduler(unet))
         return StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False)
     encoders = CLIPTextModel(configs[0]), CLIPTextModelWithProjection(configs[1])
     euler = scheduler or EulerDiscreteScheduler(**_BETAS)
-    return StableDiffusionXLPipeline(decoder, *encoders, words, words, unet, euler, add_watermarker=False)
+    return StableDiffusionXLPipeline(autoencoder, *encoders, tokenizer, tokenizer, unet, euler, add_watermarker=False)
 
 
 @cache
 def _tokenizer() -> CLIPTokenizer:
-    """Trains a tokenizer in which common words of captions are single tokens."""
+    """Trains a tokenizer that encodes common words of captions as single tokens."""
     with tempfile.TemporaryDirectory() as folder:
         return train_tokenizer(Path(folder), [WORDS, WORDS], length=77)
 

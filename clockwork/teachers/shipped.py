@@ -1,7 +1,7 @@
 """Models that ship with the package, by name.
 
-They belong to rooms above the core, which never imports those: the table below holds the module of each name, and the
-module is imported when the name is first used.
+They are defined in packages that the core does not import. `MODULES` maps each name to its module, which is imported
+when the name is first used.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clockwork.teachers.text_embedder import OpenCLIP
 
-# Each module has an attribute `SHIPPED`, the `ShippedModels` with that name.
+# Each module has an attribute `SHIPPED` of type `ShippedModels`.
 MODULES = {"miniature": "clockwork.miniature.teacher", "miniature_sd": "clockwork.miniature.teacher"}
-UNNAMED = "miniature"  # the text embedder of adaptors from early versions, whose config has none
+UNNAMED = "miniature"  # the text embedder of adaptors whose config, from an early version, does not name one
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def shipped_text_embedder(name: str | None) -> "OpenCLIP | None":
     """Finds a shipped text embedder.
 
     Args:
-        name: Its alias, or None for the one of early versions.
+        name: Its alias; None for the text embedder of early versions.
 
     Returns:
         The text embedder; None if nothing of that name ships with the package.

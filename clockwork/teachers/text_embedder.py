@@ -1,4 +1,4 @@
-"""OpenCLIP models: the pooled text that adaptors read, and the features that metrics look through."""
+"""OpenCLIP models: text embeddings for adaptors, and text and image features for metrics."""
 
 import json
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from clockwork.teachers.shipped import shipped_text_embedder
 
 @dataclass(frozen=True)
 class OpenCLIP:
-    """An open_clip model, loaded when it is first used and shared by all that name it alike.
+    """An open_clip model. It is loaded when it is first used; objects with equal arguments share its weights.
 
     Args:
-        name: open_clip's name, or `local-dir:` and a folder with `open_clip_config.json`.
+        name: open_clip's name, or `local-dir:` followed by a folder with `open_clip_config.json`.
         tag: open_clip's name of the weights.
-        device: Where it computes.
-        text_only: Whether the image tower is dropped as soon as it is loaded.
-        alias: Name under which saved adaptors refer to a model that ships with the package; None for others.
+        device: The device.
+        text_only: Whether the image encoder is removed after loading.
+        alias: Name of a model that ships with the package, by which saved adaptors refer to it; None for others.
         half_on_gpu: Whether it computes in float16 on a CUDA GPU.
     """
 
@@ -37,7 +37,11 @@ class OpenCLIP:
 
     @classmethod
     def from_config(cls, config: Mapping[str, str | None]) -> "OpenCLIP":
-        """The text tower of the model that `config` described."""
+        """Creates the text encoder that an adaptor's config describes.
+
+        Args:
+            config: The model's `config` when the adaptor was saved.
+        """
         shipped = shipped_text_embedder(config["name"])
         if shipped is not None:
             return replace(shipped, text_only=True)
@@ -45,19 +49,18 @@ class OpenCLIP:
 
     @property
     def config(self) -> dict[str, str | None]:
-        """How an adaptor's folder describes it: the same on every machine."""
+        """Name and tag for an adaptor's `config.json`, the same on every machine."""
         return {"name": self.alias or self.name, "tag": self.tag}
 
     @property
     def label(self) -> str:
-        """How a row describes it."""
+        """Name, tag and precision, for rows."""
         name = f"{self.name} {self.tag}" if self.tag else Path(self.name).name
         return name if self.precision == torch.float32 else f"{name} {str(self.precision).removeprefix('torch.')}"
 
     @property
     def identity(self) -> str:
-        """Everything that changes its embeddings: the label, and the weights' fingerprint where they are a folder's,
-        whose name does not tell."""
+        """Everything that changes the embeddings: the label, and for a folder also the weights' fingerprint."""
         return f"{self.label} {_weights_hash(self)}" if self.name.startswith("local-dir:") else self.label
 
     @property
@@ -68,27 +71,46 @@ class OpenCLIP:
 
     @property
     def width(self) -> int:
-        """Width of its embeddings, from its config alone."""
+        """Width of the embeddings, read from the config without loading the model."""
         return _width(self.name)
 
     @property
     def module(self) -> torch.nn.Module:
+        """The open_clip model itself."""
         model: torch.nn.Module = self._load()[0]
         return model
 
     def to(self, device: torch.device | str) -> "OpenCLIP":
-        """The same model on another device."""
+        """Returns the same model on another device.
+
+        Args:
+            device: The device.
+        """
         return replace(self, device=device)
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Unit vectors in float32, `batch × width`."""
+        """Embeds texts.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            Embeddings of unit length in float32, `batch × width`.
+        """
         model, _, tokenize = self._load()
         return F.normalize(model.encode_text(tokenize(texts).to(self.device)).float(), dim=-1)
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """Features in float32, not normalised, `batch × width`, of 8-bit images `batch × 3 × height × width`."""
+        """Embeds images.
+
+        Args:
+            images: 8-bit images, `batch × 3 × height × width`.
+
+        Returns:
+            Embeddings in float32, not normalised, `batch × width`.
+        """
         model, size, _ = self._load()
         pixels = images.to(self.device).float() / 255
         if pixels.shape[-1] != size:
@@ -101,11 +123,12 @@ class OpenCLIP:
         return features.float()
 
     def _load(self) -> tuple[Any, int, Any]:
-        return _load(self.name, self.tag, _spelled_out(self.device), self.precision, self.text_only)
+        """Returns the model, the side of its images in pixels and its tokenizer."""
+        return _load(self.name, self.tag, _with_index(self.device), self.precision, self.text_only)
 
 
-def _spelled_out(device: torch.device | str) -> torch.device:
-    """One name per device: `cuda` and `cuda:0` are one, and so are `cpu` and `cpu:0`."""
+def _with_index(device: torch.device | str) -> torch.device:
+    """Returns equal objects for equal devices: `cuda:0` for `cuda`, and `cpu` for `cpu:0`."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
@@ -116,7 +139,7 @@ def _spelled_out(device: torch.device | str) -> torch.device:
 def _load(
     name: str, tag: str | None, device: torch.device, precision: torch.dtype, text_only: bool
 ) -> tuple[Any, int, Any]:
-    """The model, the side of its images in pixels, and its tokenizer."""
+    """Loads a model. Returns it with the side of its images in pixels and its tokenizer."""
     import open_clip
 
     model = open_clip.create_model(name, pretrained=tag).eval().requires_grad_(False)
@@ -129,11 +152,13 @@ def _load(
 
 @lru_cache
 def _weights_hash(embedder: OpenCLIP) -> str:
+    """Returns the fingerprint of a model's weights."""
     return weights_hash(embedder.module)
 
 
 @lru_cache
 def _width(name: str) -> int:
+    """Reads the width of a model's embeddings from its config."""
     if name.startswith("local-dir:"):
         file = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
         return int(json.loads(file.read_text())["model_cfg"]["embed_dim"])

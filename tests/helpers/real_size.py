@@ -77,7 +77,7 @@ def _build(name: str, gpu: FakeGPU) -> RealSize:
 def switched_on(real: RealSize) -> Iterator[RealSize]:
     with pytest.MonkeyPatch.context() as patch, real.gpu.on():
         # Whether images are finite is a question to their values, which are not there.
-        patch.setattr("clockwork.teachers.teacher.require_finite", lambda numbers, what: None)
+        patch.setattr("clockwork.teachers.autoencoder.require_finite", lambda values, description: None)
         real.gpu.host_reads.clear()
         real.gpu.peak_bytes = real.gpu.bytes
         yield real
