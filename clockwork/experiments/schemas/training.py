@@ -67,7 +67,8 @@ class Recovery:
 @dataclass(kw_only=True)
 class Stage:
     _target_: Literal[
-        "clockwork.training.objectives.guidance.Guidance", "clockwork.training.objectives.progressive.Progressive"
+        "clockwork.training.objectives.guidance.GuidanceDistillation",
+        "clockwork.training.objectives.progressive.ProgressiveDistillation",
     ]
 
 
