@@ -235,5 +235,5 @@ def test_fewer_images_at_once_where_they_are_large(side: int, at_once: int) -> N
 
 
 def test_an_adaptorless_clock_is_refused(identity: Sampler) -> None:
-    with pytest.raises(ValueError, match="name an adaptor"):
+    with pytest.raises(ValueError, match="pass adaptor="):
         replace(identity, adaptor=None)

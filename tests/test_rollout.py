@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from helpers.models import SHAPES
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenois
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import SOLVERS, make_solver
 from clockwork.schedule import Schedule
-from clockwork.teachers import Condition, Teacher
+from clockwork.teachers import Condition, Teacher, load_teacher
 from clockwork.unet.chain import Cut
 from clockwork.unet.split import SplitUNet
 
@@ -54,6 +54,16 @@ def test_a_full_rollout_is_the_pipeline(teacher: Teacher, solver: str, guidance:
     teacher.flow = solver == "flow"
     ours = records(teacher, FullDenoiser(SplitUNet(teacher.unet)), solver, 6, guidance)[-1].latents
     assert torch.equal(ours, pipeline(teacher, solver, 6, guidance))
+
+
+def test_no_deprecation_warning_while_a_teacher_is_loaded_and_sampled() -> None:
+    """Neither of `torch_dtype` nor of the solver `dpm`; the filter leaves the caller's own warnings alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        teacher = load_teacher("miniature", device="cpu")
+        records(teacher, FullDenoiser(SplitUNet(teacher.unet)), "dpm", 2)
+        with pytest.raises(FutureWarning, match="dpmsolver"):
+            DPMSolverMultistepScheduler(algorithm_type="dpmsolver", final_sigmas_type="sigma_min")
 
 
 def test_pndm_makes_one_call_more_than_steps(teacher: Teacher) -> None:

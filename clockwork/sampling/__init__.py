@@ -1,0 +1,1 @@
+"""Sampling: denoisers, guidance, solvers, the sampling loop and the sampler."""

@@ -1,4 +1,4 @@
-"""The two denoisers: the full UNet, and the UNet with a clock (paper, Section 4.2)."""
+"""The denoisers: one runs the full UNet on every step, the other follows a schedule (paper, Section 4.2)."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,11 +21,11 @@ class Denoised:
     """The result of one denoiser call: the UNet's prediction, and the features at the cut.
 
     Attributes:
-        output: What the UNet predicts, `batch × channels × height × width`.
+        output: The UNet's prediction, `batch × channels × height × width`.
         r_in: Features that leave the kept down layers, `batch × channels × height × width`.
         r_out: Features that enter the kept up layers: the low-res path's, or the adaptor's estimate of them.
-        t_emb: The UNet's time embedding, `batch × width`, or `1 × width` where all share one timestep.
-        full: Whether the whole UNet ran.
+        t_emb: The UNet's time embedding, `batch × width`, or `1 × width` if all examples share one timestep.
+        full: Whether the full UNet ran.
     """
 
     output: Tensor
@@ -36,7 +36,7 @@ class Denoised:
 
 
 class Denoiser(Protocol):
-    """Anything that the sampling loop can call to denoise."""
+    """The interface of denoisers, as the sampling loop calls them."""
 
     def __call__(
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
@@ -46,37 +46,50 @@ class Denoiser(Protocol):
         Args:
             sample: Scaled latents, `batch × channels × height × width`, in any floating precision.
             t: The timestep, a scalar or one per example.
-            condition: The prompts' conditions, of the same batch.
+            condition: The prompts' conditions, of the same batch size.
             step: Index of this call in its roll-out, from 1.
             r_out_prev: `r_out` of the previous step; None on the first.
+
+        Returns:
+            The prediction and the features at the cut, in the UNet's precision.
         """
         ...
 
 
 @dataclass(frozen=True)
 class FullDenoiser:
-    """Runs the full UNet on every step."""
+    """Runs the full UNet on every step.
+
+    Attributes:
+        split: The UNet with its cut.
+    """
 
     split: SplitUNet
 
     def __call__(
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
     ) -> Denoised:
-        e = _embed(self.split, sample, t, condition)
-        high = self.split.high_in(e)
-        r_out = self.split.low(high, e)
-        return Denoised(self.split.high_out(r_out, high, e), high.r_in, r_out, e.t_emb, full=True)
+        """Runs one step; arguments and result are those of `Denoiser`."""
+        embedded = _embed(self.split, sample, t, condition)
+        high = self.split.high_in(embedded)
+        r_out = self.split.low(high, embedded)
+        return Denoised(self.split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb, full=True)
 
 
 @dataclass(frozen=True)
 class ClockworkDenoiser:
     """Runs the full UNet on the schedule's full steps, and the adaptor in place of the low-res path on the others.
 
-    `r_out_hat[t] = phi(r_in[t], r_out[t+1], t_emb, text_emb)` (paper, equation 2). After an adaptor step its own
-    estimate is passed on to the next.
+    `r_out_hat[t] = phi(r_in[t], r_out[t+1], t_emb, text_emb)` (paper, equation 2). After an adaptor step, the next one
+    receives the estimate.
+
+    Attributes:
+        split: The UNet with its cut.
+        adaptor: The adaptor, for the features at this cut.
+        schedule: Which steps are full.
 
     Raises:
-        UserError: The adaptor reads the previous step, and the schedule's first step is not full.
+        UserError: If the adaptor reads the previous step, and the schedule's first step is not full.
     """
 
     split: SplitUNet
@@ -86,41 +99,45 @@ class ClockworkDenoiser:
     def __post_init__(self) -> None:
         if "r_out_prev" in self.adaptor.inputs and not self.schedule.is_full(1):
             raise UserError(
-                f"schedule {self.schedule} has no full step, and this adaptor reads the step before: use clock2"
+                f"schedule {self.schedule} has no full step, but this adaptor reads the previous step: use clock2"
             )
 
     def __call__(
         self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
     ) -> Denoised:
+        """Runs one step; arguments and result are those of `Denoiser`."""
         if self.schedule.is_full(step):
             return FullDenoiser(self.split)(sample, t, condition, step, r_out_prev)
-        e = _embed(self.split, sample, t, condition)
-        high = self.split.high_in(e)
-        t_emb = e.t_emb.expand(len(sample), -1)
+        embedded = _embed(self.split, sample, t, condition)
+        high = self.split.high_in(embedded)
+        t_emb = embedded.t_emb.expand(len(sample), -1)
         r_out = estimate(self.adaptor, high.r_in, r_out_prev, t_emb, condition.text_emb)
-        return Denoised(self.split.high_out(r_out, high, e), high.r_in, r_out, e.t_emb, full=False)
+        return Denoised(self.split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb, full=False)
 
 
 def estimate(
     adaptor: Adaptor, r_in: Tensor, r_out_prev: Tensor | None, t_emb: Tensor, text_emb: Tensor | None
 ) -> Tensor:
-    """The adaptor's `r_out`, computed in the adaptor's precision and returned in that of `r_in`, the UNet's.
+    """Runs an adaptor in its own precision.
 
     Args:
-        adaptor: In any floating precision: usually float32 while it is trained, the UNet's in a pipeline.
+        adaptor: The adaptor. Its precision may differ from the UNet's, for example in training.
         r_in: Features that leave the kept down layers, `batch × channels × height × width`.
-        r_out_prev: The step before's `r_out`, `batch × channels × height × width`.
+        r_out_prev: `r_out` of the previous step, `batch × channels × height × width`.
         t_emb: The UNet's time embedding, `batch × width`.
-        text_emb: The prompts' text embedding, `batch × width`.
+        text_emb: Text embedding of the prompts, `batch × width`.
+
+    Returns:
+        The estimate of `r_out`, in the precision of `r_in`.
     """
     dtype = adaptor.dtype or r_in.dtype
     inputs = (None if x is None else x.to(dtype) for x in (r_in, r_out_prev, t_emb, text_emb))
-    estimated: Tensor = adaptor(*inputs)
-    return estimated.to(r_in.dtype)
+    r_out: Tensor = adaptor(*inputs)
+    return r_out.to(r_in.dtype)
 
 
 def _embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> EmbeddedInputs:
-    """The UNet call's embeddings, in the UNet's own precision whatever the sampling loop's."""
+    """Embeds the inputs of a UNet call, cast to the UNet's precision."""
     dtype = split.dtype
     if sample.dtype != dtype:
         sample, condition = sample.to(dtype), condition.to(dtype)

@@ -1,6 +1,6 @@
-"""Classifier-free guidance (Ho & Salimans 2022): the doubled batch that the UNet gets, and what is made of its outputs.
+"""Classifier-free guidance (Ho & Salimans 2022): the doubled batch of the UNet, and how its outputs are combined.
 
-The unconditional half, with the negative prompts, is always first.
+The first half of the batch is always the unconditional one, with the negative prompts.
 """
 
 import torch
@@ -10,7 +10,7 @@ from clockwork.unet.conditioning import Condition
 
 
 def cfg_batch(condition: Condition, negative: Condition | None) -> Condition:
-    """The conditions of the batch that the UNet gets.
+    """Builds the conditions of the UNet's batch.
 
     Args:
         condition: The prompts' conditions.
@@ -23,17 +23,20 @@ def cfg_batch(condition: Condition, negative: Condition | None) -> Condition:
 
 
 def is_conditional(batch: int, num_prompts: int) -> Tensor:
-    """Which examples of a UNet's batch have the prompt: int64, `batch`, 0 in the unconditional half and 1 elsewhere.
+    """Tells which examples of a UNet's batch are conditional.
 
     Args:
         batch: Size of the batch, `num_prompts` or twice as many.
-        num_prompts: How many prompts it was made of.
+        num_prompts: Number of prompts.
+
+    Returns:
+        int64 tensor of length `batch`: 0 in the unconditional half, 1 elsewhere.
     """
     return (torch.arange(batch) >= batch - num_prompts).long()
 
 
 def apply_guidance(output: Tensor, guidance: float | Tensor) -> Tensor:
-    """The guided prediction: `unconditional + guidance × (conditional − unconditional)`.
+    """Combines the two halves of a prediction: `unconditional + guidance × (conditional − unconditional)`.
 
     Args:
         output: Predictions of a doubled batch, `2 batch × …`.

@@ -1,4 +1,4 @@
-"""A solver in diffusers' form for rectified flows (Liu et al. 2023), as InstaFlow is sampled.
+"""A diffusers scheduler for rectified flows (Liu et al. 2023) such as InstaFlow.
 
 diffusers' FlowMatchEulerDiscreteScheduler expects the velocity with the opposite sign and other timesteps.
 """
@@ -13,13 +13,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SolverOutput:
-    """The sample after a step, in the form of diffusers' scheduler outputs."""
+    """The sample after a step, as in the outputs of diffusers' schedulers."""
 
     prev_sample: Tensor
 
 
 class RectifiedFlow(SchedulerMixin, ConfigMixin):
-    """Euler's method: timesteps `1000 (1 − i/n)`, where the UNet predicts v = data − noise and `x ← x + v/n`."""
+    """Euler's method with n equal steps: `x ← x + v/n`, where the UNet predicts the velocity v = data − noise."""
 
     order = 1
     init_noise_sigma = 1.0
@@ -29,19 +29,31 @@ class RectifiedFlow(SchedulerMixin, ConfigMixin):
         self.timesteps = torch.empty(0)
 
     def set_timesteps(self, steps: int, device: torch.device | str | None = None) -> None:
-        """Sets `steps` equally spaced timesteps."""
+        """Sets the timesteps `1000 (1 − i/steps)`, where i is 0 for the first.
+
+        Args:
+            steps: Number of steps.
+            device: Device of the timesteps.
+        """
         self.num_inference_steps = steps
         times = [self.config.num_train_timesteps * (1 - i / steps) for i in range(steps)]
         self.timesteps = torch.tensor(times, device=device)
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """Returns the sample as it is."""
+        """Returns the sample unchanged."""
         return sample
 
     def step(
         self, velocity: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True
     ) -> SolverOutput | tuple[Tensor]:
-        """Moves the sample by one step along the predicted velocity."""
+        """Takes one step along the predicted velocity.
+
+        Args:
+            velocity: The UNet's prediction, `batch × channels × height × width`.
+            timestep: The timestep, which is not used.
+            sample: The current sample, of the same shape.
+            return_dict: Whether to return a `SolverOutput` instead of a tuple.
+        """
         after = sample + 1.0 / self.num_inference_steps * velocity
         return SolverOutput(after) if return_dict else (after,)
 
@@ -49,9 +61,9 @@ class RectifiedFlow(SchedulerMixin, ConfigMixin):
         """Interpolates linearly between data and noise.
 
         Args:
-            data: `batch × channels × height × width`.
-            noise: As `data`.
-            timesteps: One per example.
+            data: Latents, `batch × channels × height × width`.
+            noise: Noise of the same shape.
+            timesteps: One timestep per example, from 0 (data) to 1000 (noise).
         """
-        noisy = (timesteps / self.config.num_train_timesteps).to(data)[:, None, None, None]
-        return (1 - noisy) * data + noisy * noise
+        noise_share = (timesteps / self.config.num_train_timesteps).to(data)[:, None, None, None]
+        return (1 - noise_share) * data + noise_share * noise

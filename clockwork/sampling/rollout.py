@@ -1,4 +1,4 @@
-"""The sampling loop."""
+"""The sampling loop, which training, evaluation and editing share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ from torch import Tensor
 
 from clockwork.sampling.denoisers import Denoised, Denoiser
 from clockwork.sampling.guidance import apply_guidance, cfg_batch
+from clockwork.sampling.solvers import solver_from_config
 from clockwork.teachers import Condition
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step of a roll-out made.
+    """The result of one step of a roll-out.
 
     Attributes:
         step: Index of the denoiser call, from 1.
@@ -39,34 +40,38 @@ def rollout(
     negative: Condition | None = None,
     guidance: float = 1.0,
 ) -> Iterator[StepRecord]:
-    """Samples from noise to latent, with one record per denoiser call.
+    """Samples latents from noise.
 
-    Latents, guidance and the solver's state are in the noise's precision, float32 or more, whatever the UNet's.
+    Latents, guidance and the solver's state have the precision of the noise, but at least float32, whatever
+    the UNet's precision is.
 
     Args:
-        denoiser: What predicts; it casts to its UNet's precision by itself.
-        solver: A diffusers scheduler; its config is used, its state is not touched.
-        steps: Solver steps.
-        noise: Standard normal, `batch × channels × height × width`.
-        condition: The prompts', as `Teacher.conditions` gives it.
-        negative: The empty (or negative) prompt's condition, one or as many as `condition`; without it, or at
-            guidance 1, the batch is not doubled.
-        guidance: Classifier-free guidance scale.
+        denoiser: The denoiser, which casts its inputs to the UNet's precision.
+        solver: A diffusers scheduler. Its config is used; its state is neither read nor changed.
+        steps: Number of solver steps.
+        noise: Standard normal noise, `batch × channels × height × width`.
+        condition: The prompts' conditions, for example from `Teacher.conditions`.
+        negative: Conditions of the negative (or empty) prompts, one or as many as in `condition`. Without them, or at
+            guidance 1, the UNet runs once per step without guidance.
+        guidance: Scale of classifier-free guidance.
+
+    Yields:
+        One record per denoiser call.
     """
     guided = negative is not None and guidance != 1
     if guided:
         condition = cfg_batch(condition, negative)
-    solver = type(solver).from_config(solver.config)  # solvers keep state: every roll-out has its own
-    solver.set_timesteps(steps)  # on the host: a solver reads their values, and on a GPU would wait for each
+    solver = solver_from_config(type(solver), solver.config)  # solvers have state, so every roll-out needs its own
+    solver.set_timesteps(steps)  # on the CPU: solvers read their values, and would wait for a GPU each time
     noise = noise.to(torch.promote_types(noise.dtype, torch.float32))
     latents = noise * solver.init_noise_sigma
     r_out = None
-    on_host, on_device = solver.timesteps, solver.timesteps.to(noise.device)
-    for step, (t_host, t) in enumerate(zip(on_host, on_device, strict=True), 1):
-        sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, t_host)
+    cpu_timesteps, timesteps = solver.timesteps, solver.timesteps.to(noise.device)
+    for step, (cpu_t, t) in enumerate(zip(cpu_timesteps, timesteps, strict=True), 1):
+        sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, cpu_t)
         denoised = denoiser(sample, t, condition, step, r_out)
         r_out, output = denoised.r_out, denoised.output.to(latents.dtype)
         if guided:
             output = apply_guidance(output, guidance)
-        latents = solver.step(output, t_host, latents).prev_sample
-        yield StepRecord(step, t_host, latents, denoised)
+        latents = solver.step(output, cpu_t, latents).prev_sample
+        yield StepRecord(step, cpu_t, latents, denoised)

@@ -1,4 +1,4 @@
-"""The sampler: a teacher at an operating point, with the adaptor that replaces its low-res path."""
+"""`Sampler`: an operating point with the loaded teacher and adaptor."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -27,7 +27,24 @@ __getattr__ = renamed(__name__)
 
 @dataclass(frozen=True)
 class Sampler:
-    """Generates latents of prompts with one teacher, solver, schedule and adaptor."""
+    """Generates latents of prompts at one operating point.
+
+    Attributes:
+        teacher: The teacher.
+        split: Its UNet with the cut.
+        schedule: Which steps are full.
+        solver: Name of the solver (`clockwork.sampling.solvers.SOLVERS`).
+        steps: Number of solver steps.
+        guidance: Scale of classifier-free guidance.
+        adaptor: The adaptor; None if every step is full.
+        adaptor_name: Name of the adaptor in rows.
+        folder: The adaptor's folder, if it was loaded from one.
+        trained_hash: Fingerprint of the adaptor's weights before they were cast to the teacher's precision.
+
+    Raises:
+        UserError: If the schedule is too long for the steps, needs an adaptor that is missing, or starts with an
+            adaptor step although the adaptor reads the previous step.
+    """
 
     teacher: Teacher
     split: SplitUNet
@@ -37,22 +54,25 @@ class Sampler:
     guidance: float
     adaptor: Adaptor | None = None
     adaptor_name: str = "none"
-    folder: Path | None = None  # the adaptor's
-    trained_hash: str | None = None  # of the adaptor's weights before they were cast to the teacher's precision
+    folder: Path | None = None
+    trained_hash: str | None = None
 
     def __post_init__(self) -> None:
-        self.schedule.adaptor_steps(self.num_unet_calls)  # refuses a schedule longer than the steps
+        self.schedule.adaptor_steps(self.num_unet_calls)  # raises if the schedule is longer than the steps
         if self.adaptor is None and self.schedule != Schedule():
-            raise UserError(f"schedule {self.schedule} has adaptor steps: name an adaptor, or say schedule=full")
-        _ = self.denoiser  # refuses an adaptor that the schedule is not for
+            raise UserError(
+                f"schedule {self.schedule} has adaptor steps, but there is no adaptor: pass adaptor=… or schedule=full"
+            )
+        _ = self.denoiser  # raises if the adaptor does not fit the schedule
 
     @property
     def num_unet_calls(self) -> int:
-        """Denoiser calls: the steps, and one more for PNDM."""
+        """Number of UNet calls per roll-out: one per step, and one more for PNDM."""
         return num_unet_calls(self.solver, self.teacher.noise_schedule, self.steps)
 
     @property
     def point(self) -> OperatingPoint:
+        """The operating point."""
         return OperatingPoint(
             teacher=self.teacher.name,
             teacher_hash=self.teacher.hash,
@@ -66,6 +86,7 @@ class Sampler:
 
     @property
     def denoiser(self) -> Denoiser:
+        """The denoiser: `FullDenoiser` without an adaptor, else `ClockworkDenoiser`."""
         return (
             FullDenoiser(self.split)
             if self.adaptor is None
@@ -74,22 +95,22 @@ class Sampler:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the adaptor reads the text embedder's embedding."""
+        """Whether the adaptor reads the text embedding."""
         return self.adaptor is not None and "text_emb" in self.adaptor.inputs
 
     @property
     def adaptor_hash(self) -> str | None:
-        """Fingerprint of the adaptor, the same in every precision that it is cast to; None without an adaptor."""
+        """Fingerprint of the adaptor, independent of the precision that it was cast to; None without an adaptor."""
         return None if self.adaptor is None else self.trained_hash or adaptor_hash(self.adaptor)
 
     @property
     def text_embedder(self) -> str | None:
-        """Which text embedder the adaptor reads; None where it reads none."""
+        """Identity of the text embedder; None if the adaptor does not read text."""
         embedder = self.teacher.text_embedder
         return embedder.identity if self.reads_text and embedder is not None else None
 
     def identity(self) -> dict[str, Any]:
-        """Everything that changes an image besides its prompt and seed, as plain data."""
+        """Returns everything that changes an image, apart from its prompt and seed, as plain data."""
         precision = None if self.adaptor is None else self.adaptor.dtype
         return {
             **asdict(self.point),
@@ -101,33 +122,78 @@ class Sampler:
         }
 
     def conditions(self, captions: list[str]) -> tuple[Condition, Condition | None]:
-        """What the captions become: the prompts' condition, and guidance's negative one where there is one."""
+        """Encodes prompts for a roll-out.
+
+        Args:
+            captions: The prompts.
+
+        Returns:
+            The prompts' conditions, and the empty prompt's if guidance needs a second pass, else None.
+        """
         return self.teacher.conditions(captions, self.guidance, self.reads_text)
 
     def rollout(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Iterator[StepRecord]:
-        """A record per step; by another denoiser than the sampler's own, if one is given."""
+        """Samples latents from noise, step by step.
+
+        Args:
+            captions: The prompts.
+            noise: Initial noise, `batch × channels × height × width`.
+            denoiser: The denoiser; by default `self.denoiser`.
+
+        Returns:
+            An iterator over one record per denoiser call.
+        """
         return self._rollout(self.conditions(captions), noise, denoiser)
 
     def latents(self, captions: list[str], noise: Tensor, denoiser: Denoiser | None = None) -> Tensor:
-        """The roll-out's last latents, `batch × channels × height × width`."""
+        """Samples latents from noise.
+
+        Args:
+            captions: The prompts.
+            noise: Initial noise, `batch × channels × height × width`.
+            denoiser: The denoiser; by default `self.denoiser`.
+
+        Returns:
+            The final latents, `batch × channels × height × width`.
+        """
         return self.latents_of(self.conditions(captions), noise, denoiser)
 
     def latents_of(
         self, conditions: tuple[Condition, Condition | None], noise: Tensor, denoiser: Denoiser | None = None
     ) -> Tensor:
-        """The same of `conditions`, as the method of that name gives them: the UNet, the adaptor and the solver alone
-        run, and only the last step's record is kept."""
+        """Samples latents from noise for prompts that are already encoded.
+
+        Args:
+            conditions: The result of `self.conditions`.
+            noise: Initial noise, `batch × channels × height × width`.
+            denoiser: The denoiser; by default `self.denoiser`.
+
+        Returns:
+            The final latents, `batch × channels × height × width`.
+        """
         return deque(self._rollout(conditions, noise, denoiser), maxlen=1).pop().latents
 
     def _rollout(
         self, conditions: tuple[Condition, Condition | None], noise: Tensor, denoiser: Denoiser | None
     ) -> Iterator[StepRecord]:
+        """Starts a roll-out from encoded prompts."""
         solver = make_solver(self.solver, self.teacher.noise_schedule)
         return rollout(denoiser or self.denoiser, solver, self.steps, noise, *conditions, self.guidance)
 
 
 def feature_dims(teacher: Teacher, cut: Cut | str) -> FeatureDims:
-    """The channels that an adaptor for this teacher and cut has to fit."""
+    """Computes the dimensions of the features at a cut, on the `meta` device.
+
+    Args:
+        teacher: The teacher.
+        cut: The cut or its name.
+
+    Returns:
+        The dimensions that an adaptor for this teacher and cut needs.
+
+    Raises:
+        UserError: If the cut is unknown or does not fit the UNet.
+    """
     with torch.device("meta"):
         unet = type(teacher.unet).from_config(teacher.unet.config)
     split = SplitUNet(unet, cut)
@@ -137,12 +203,28 @@ def feature_dims(teacher: Teacher, cut: Cut | str) -> FeatureDims:
 
 
 def dims_of_features(r_in: Tensor, r_out: Tensor, t_emb: Tensor, text_width: int) -> FeatureDims:
-    """The same from the features at the cut, and the width of the text embedding."""
+    """Returns the dimensions of given features.
+
+    Args:
+        r_in: Features that leave the kept down layers, `batch × channels × height × width`.
+        r_out: Features that enter the kept up layers, `batch × channels × height × width`.
+        t_emb: The UNet's time embedding, `batch × width`.
+        text_width: Width of the text embedding; 0 without one.
+    """
     return FeatureDims(r_in.shape[1], r_out.shape[1], t_emb.shape[1], text_width, r_out.shape[-1] // r_in.shape[-1])
 
 
 def meta_call(unet: UNet2DConditionModel, latent_shape: tuple[int, int, int], tokens: int = 77) -> dict[str, Any]:
-    """What a UNet takes, as empty tensors of batch 1 on `meta`, with the conditions that its config asks for."""
+    """Creates the arguments of a UNet call as empty tensors on the `meta` device.
+
+    Args:
+        unet: The UNet, whose config determines the conditions.
+        latent_shape: Channels, height and width of the sample.
+        tokens: Number of text tokens.
+
+    Returns:
+        Arguments of `unet.forward` by name, batch 1.
+    """
     config = unet.config
     with torch.device("meta"):
         call: dict[str, Any] = {
@@ -150,10 +232,9 @@ def meta_call(unet: UNet2DConditionModel, latent_shape: tuple[int, int, int], to
             "timestep": torch.tensor(1),
             "encoder_hidden_states": torch.empty(1, tokens, config.cross_attention_dim),
         }
-        if config.time_cond_proj_dim is not None:  # the guidance scale, embedded
+        if config.time_cond_proj_dim is not None:  # the embedding of the guidance scale
             call["timestep_cond"] = torch.empty(1, config.time_cond_proj_dim)
-        if config.addition_embed_type == "text_time":  # SDXL: six sizes and crops, and the pooled text
-            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-            added = {"time_ids": torch.empty(1, 6), "text_embeds": torch.empty(1, pooled)}
-            call["added_cond_kwargs"] = added
+        if config.addition_embed_type == "text_time":  # SDXL: six sizes and crop coordinates, and pooled text
+            pooled_width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+            call["added_cond_kwargs"] = {"time_ids": torch.empty(1, 6), "text_embeds": torch.empty(1, pooled_width)}
     return call

@@ -1,5 +1,6 @@
-"""The paper's solvers (Table 4), as diffusers objects on a teacher's noise schedule; `flow` for rectified flows."""
+"""The paper's solvers (Table 4) as diffusers schedulers, and `flow` for rectified flows."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
-    "ddim_inverse": (DDIMInverseScheduler, {"clip_sample": False}),  # from an image's latent to noise, for editing
+    "ddim_inverse": (DDIMInverseScheduler, {"clip_sample": False}),  # from the latent of an image to noise, for editing
     "flow": (RectifiedFlow, {}),
 }
 
@@ -22,44 +23,86 @@ __getattr__ = renamed(__name__)
 
 
 def make_solver(name: str, noise_schedule: Mapping[str, Any]) -> SchedulerMixin:
-    """Builds a solver.
+    """Creates a solver for a teacher's noise schedule.
 
     Args:
         name: A key of `SOLVERS`.
-        noise_schedule: The config of the teacher's own scheduler (betas, prediction type, spacing of timesteps).
+        noise_schedule: Config of the teacher's scheduler: betas, prediction type, spacing of timesteps.
+
+    Returns:
+        A diffusers scheduler, without timesteps.
 
     Raises:
-        UserError: The name is unknown, or the solver does not fit what the teacher predicts.
+        UserError: If the name is unknown, or the solver does not fit what the teacher predicts.
     """
     if name not in SOLVERS:
         raise UserError(f"solver {name!r} is not known: use one of {', '.join(SOLVERS)}")
-    predicts = noise_schedule.get("prediction_type")
-    if (name == "flow") != (predicts == "flow"):
+    prediction_type = noise_schedule.get("prediction_type")
+    if (name == "flow") != (prediction_type == "flow"):
         raise UserError(
-            f"solver {name} does not fit this teacher, which predicts {predicts}: use solver=flow for rectified flows "
-            "(InstaFlow), and only for them"
+            f"solver {name} does not fit this teacher, which predicts {prediction_type}: use solver=flow for "
+            "rectified flows (InstaFlow), and only for them"
         )
-    kind, options = SOLVERS[name]
-    return kind.from_config(noise_schedule, **options)
+    solver_class, options = SOLVERS[name]
+    return solver_from_config(solver_class, noise_schedule, **options)
+
+
+def solver_from_config(solver_class: type[SchedulerMixin], config: Mapping[str, Any], **options: Any) -> SchedulerMixin:
+    """Creates a solver from a config, without diffusers' notice that the solver `dpm` of the paper is deprecated.
+
+    Args:
+        solver_class: The class of the solver.
+        config: Config of a scheduler of any class.
+        options: Settings that replace those of the config.
+
+    Returns:
+        A diffusers scheduler, without timesteps.
+    """
+    if {**config, **options}.get("algorithm_type") != "dpmsolver":
+        return solver_class.from_config(config, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`algorithm_types dpmsolver and sde-dpmsolver`", FutureWarning)
+        return solver_class.from_config(config, **options)
 
 
 def num_unet_calls(name: str, noise_schedule: Mapping[str, Any], steps: int) -> int:
-    """The number of UNet calls that `steps` solver steps take: PNDM makes one more than it has steps."""
+    """Returns the number of UNet calls of a roll-out. PNDM calls the UNet once more than it has steps.
+
+    Args:
+        name: A key of `SOLVERS`.
+        noise_schedule: Config of the teacher's scheduler.
+        steps: Number of solver steps.
+
+    Raises:
+        UserError: If the solver is unknown or does not fit the teacher.
+    """
     solver = make_solver(name, noise_schedule)
     solver.set_timesteps(steps)
     return len(solver.timesteps)
 
 
 def solver_settings(solver: SchedulerMixin) -> dict[str, Any]:
-    """What its config sets, as plain data; without what it leaves to the class, which differs from one solver to
-    another and grows with diffusers' versions."""
-    left_open = solver.config.get("_use_default_values", [])
-    return {k: v for k, v in solver.config.items() if k not in left_open and not k.startswith("_")}
+    """Returns the settings of a solver's config that are not defaults of its class, as plain data.
+
+    Defaults are left out because diffusers adds new ones with every version.
+
+    Args:
+        solver: A diffusers scheduler.
+    """
+    defaults = solver.config.get("_use_default_values", [])
+    return {k: v for k, v in solver.config.items() if k not in defaults and not k.startswith("_")}
 
 
 def solver_name(solver: SchedulerMixin) -> str:
-    """The solver's key in `SOLVERS`, or its class's name if it has none."""
-    for name, (kind, options) in SOLVERS.items():
-        if type(solver) is kind and all(solver.config.get(k) == v for k, v in options.items()):
+    """Returns the name of a solver.
+
+    Args:
+        solver: A diffusers scheduler.
+
+    Returns:
+        Its key in `SOLVERS`, or the name of its class if it has none.
+    """
+    for name, (solver_class, options) in SOLVERS.items():
+        if type(solver) is solver_class and all(solver.config.get(k) == v for k, v in options.items()):
             return name
     return type(solver).__name__
