@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install constraints demo eval flops tables editing analysis notebooks test test-full test-compat bench lint docs gpu-check miniature distilled chain clean
+.PHONY: install constraints demo eval flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs gpu-check miniature distilled chain clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: run make PYTHON=<python>")'
@@ -67,6 +67,10 @@ notebooks: install
 JOBS ?= 2
 test: install
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n $(JOBS) --dist loadfile
+
+# What cannot be made fast: CI runs it after `make test`.
+test-slow: install
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n $(JOBS) --dist loadfile -m slow
 
 # The chain at real size, with random weights: minutes, and 10 GB of memory.
 test-full: install

@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import pytest
+from helpers import processes
 from helpers.commands import run
 
 from clockwork.experiments.gpu_check import Stage, StageResult, run_stage, write_report
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages need no time for imports."""
+    monkeypatch.setattr("clockwork.experiments.gpu_check.subprocess.run", processes.run)
 
 
 def test_every_stage_passes_on_the_miniature(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

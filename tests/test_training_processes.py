@@ -1,14 +1,11 @@
 """Training with two processes: every objective ends, after the same number of steps in both."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import ROOT
+from helpers.processes import start_ranks
 from helpers.train_processes import OBJECTIVES, first_gradient
 
 
@@ -16,11 +13,9 @@ from helpers.train_processes import OBJECTIVES, first_gradient
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes wrote."""
     folder = tmp_path_factory.mktemp("processes")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [*torchrun, str(ROOT / "tests" / "helpers" / "train_processes.py"), str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr
+    for process in start_ranks(2, "tests/helpers/train_processes.py", folder):
+        status, _, errors = process.wait()
+        assert status == 0, errors
     return folder
 
 

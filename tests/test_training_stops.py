@@ -1,10 +1,7 @@
 """Training that is stopped, fails or runs in several processes, as a user starts it."""
 
 import csv
-import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.models import small_teacher
+from helpers.processes import start, start_ranks
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
 from safetensors.torch import load_file
@@ -30,7 +28,6 @@ from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.samples import SampleImages, comparison_samplers
 from clockwork.unet.split import SplitUNet
 
-ROOT = Path(__file__).parent.parent
 FEW = [
     "steps=2",
     "adaptor.width=8",
@@ -44,26 +41,18 @@ FEW = [
 QUIET = ["samples_every=0", "+trainer.enable_progress_bar=false", "device=cpu"]
 
 
-def start(output: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "scripts/train.py", *FEW, *QUIET, *options, f"output={output}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background does not by itself
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
-
-
-def end(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=120)
-    return process.returncode, errors
+def command(output: Path, *options: str) -> list[str]:
+    return ["scripts/train.py", *FEW, *QUIET, *options, f"output={output}"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tmp_path: Path) -> None:
-    process = start(tmp_path, "epochs=100", "repeats_per_epoch=50", "val_prompts=0")
+    process = start(*command(tmp_path, "epochs=100", "repeats_per_epoch=50", "val_prompts=0"))
     while not list(tmp_path.rglob("last.ckpt")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    code, errors = end(process)
+    code, _, errors = process.wait()
     assert code == status and "Traceback" not in errors, errors
     (last,) = tmp_path.rglob("last.ckpt")
     epochs = torch.load(last, weights_only=True)["epoch"] + 1
@@ -73,10 +62,10 @@ def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tm
 def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:
     """As Lightning starts them, at learning rate 0: the same figures as one process on all prompts."""
     options = ["learning_rate=0", "ema=0.9", "keep=best", "samples_every=2"]
-    two, one = start(tmp_path / "two", *options, "trainer.devices=2"), start(tmp_path / "one", *options)
-    for process in (two, one):
-        code, errors = end(process)
-        assert code == 0, errors
+    commands = command(tmp_path / "two", *options, "trainer.devices=2"), command(tmp_path / "one", *options)
+    for process in [start(*words) for words in commands]:
+        status, _, errors = process.wait()
+        assert status == 0, errors
     logs = []
     for name in ("two", "one"):
         (file,) = (tmp_path / name).rglob("metrics.csv")
@@ -91,9 +80,11 @@ def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_diverge_end_with_one_sentence(tmp_path: Path) -> None:
-    code, errors = end(start(tmp_path, "learning_rate=1e30", "trainer.devices=2"))
-    assert code == 2 and errors.count("error: the loss is not finite in epoch 1, batch 2, of ") == 1, errors
-    assert "Traceback" not in errors and not list(tmp_path.rglob("*.ckpt"))
+    words = command(tmp_path, "learning_rate=1e30", "trainer.devices=2", "+trainer.strategy=ddp")
+    statuses, _, errors = zip(*[process.wait() for process in start_ranks(2, *words)], strict=True)
+    assert statuses == (2, 2)
+    assert "".join(errors).count("error: the loss is not finite in epoch 1, batch 2, of ") == 1, errors
+    assert "Traceback" not in "".join(errors) and not list(tmp_path.rglob("*.ckpt"))
 
 
 # --- sample images -------------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
-"""What `test_training_processes.py` starts with torchrun: each objective trained through its command's function, and
-one training batch's gradient."""
+"""What `test_training_processes.py` starts in two processes: each objective's training, and a batch's gradient."""
 
 import json
 import os
