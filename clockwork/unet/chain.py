@@ -30,9 +30,9 @@ class Layer:
     Attributes:
         block: The diffusers block that the layer belongs to.
         block_index: The block's index in `unet.down_blocks` or `unet.up_blocks`.
-        resnet: The resnet, or None if the layer is a sampler.
+        resnet: The resnet, or None if the layer is a down- or upsampler.
         attention: The transformer that follows the resnet, if any.
-        sampler: The down- or upsampler, or None if the layer is a resnet.
+        resampler: The down- or upsampler, or None if the layer is a resnet.
         is_last_resnet: Whether this is the last resnet of its block.
         is_last_layer: Whether this is the last layer of its block.
     """
@@ -47,7 +47,7 @@ class Layer:
 
 
 def _layers(blocks: Any, attribute_name: str) -> list[Layer]:
-    """Flattens down or up blocks; their samplers are in `downsamplers` or `upsamplers`."""
+    """Flattens down or up blocks, whose resamplers are in the attribute `downsamplers` or `upsamplers`."""
     layers: list[Layer] = []
     for index, block in enumerate(blocks):
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
