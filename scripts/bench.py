@@ -1,72 +1,8 @@
 """Times the parts against each other: `python scripts/bench.py`, or `teacher=sd15` on a GPU. `make bench`."""
 
-from collections.abc import Callable
-from statistics import median
-from typing import Any
+from clockwork.experiments.cli import entry
 
-from omegaconf import DictConfig
-
-from clockwork.experiments.command import command
-
-
-def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
-    """What is timed, and what it stands against."""
-    import copy
-    from itertools import cycle
-    from types import SimpleNamespace
-
-    import torch
-    from hydra.utils import instantiate
-
-    import clockwork
-    from clockwork.adaptors import Identity
-    from clockwork.experiments.build import make_sampler
-    from clockwork.sampling.sampler import feature_dims
-    from clockwork.sampling.solvers import make_solver
-
-    teacher = instantiate(cfg.teacher)
-    full = make_sampler(cfg, teacher)
-    clocked = make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), "identity")
-    captions = ["a large red circle on a plain blue background"] * cfg.batch
-    noise, tokens = teacher.noise(list(range(cfg.batch))), teacher.encode(captions).prompt_embeds
-    t = torch.tensor(500, device=teacher.device)
-    e = full.split.embed(noise, t, tokens)
-    high = full.split.high_in(e)
-    r_out = full.split.low(high, e)
-    # steps through `clockwork.enable`, of a UNet of its own: what the hook costs
-    pipe = SimpleNamespace(unet=copy.deepcopy(teacher.unet), scheduler=make_solver("ddim", teacher.noise_schedule))
-    pipe.scheduler.set_timesteps(50)
-    timesteps = cycle(pipe.scheduler.timesteps)
-    clockwork.enable(pipe, schedule="full", cut=full.split.cut)
-    call = {"latents": noise, "num_inference_steps": full.steps, "guidance_scale": cfg.guidance}
-    return {
-        "the UNet": (lambda: teacher.unet(noise, t, tokens), None),
-        "the UNet in two parts": (lambda: full.split(noise, t, tokens), "the UNet"),
-        "the UNet with the hook": (lambda: pipe.unet(noise, next(timesteps), tokens), "the UNet in two parts"),
-        "an identity step": (lambda: full.split.high_out(r_out, full.split.high_in(e), e), "the UNet"),
-        "diffusers' pipeline": (lambda: teacher.pipe(captions, **call, output_type="latent"), None),
-        "the roll-out": (lambda: full.latents(captions, noise), "diffusers' pipeline"),
-        f"the roll-out, identity {clocked.schedule}": (lambda: clocked.latents(captions, noise), "the roll-out"),
-    }
-
-
-@command("bench")
-def main(cfg: DictConfig) -> None:
-    import torch
-    from torch.utils.benchmark import Timer
-    from tqdm import tqdm
-
-    with torch.no_grad():
-        timed = cases(cfg)
-        times: dict[str, list[float]] = {name: [] for name in timed}
-        for _ in tqdm(range(cfg.rounds), "rounds", leave=False):  # in turns, so that a busy spell hits all alike
-            for name, (call, _) in timed.items():
-                times[name].append(Timer("call()", globals={"call": call}).timeit(1).mean * 1000)
-    print("| what | ms (median) | ratio | to |\n|---|---|---|---|")
-    for name, (_, against) in timed.items():
-        ratios = [a / b for a, b in zip(times[name], times[against or name], strict=True)]
-        print(f"| {name} | {median(times[name]):.1f} | {median(ratios):.3f} | {against or '–'} |")
-
+main = entry("bench")
 
 if __name__ == "__main__":
     main()

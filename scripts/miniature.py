@@ -1,38 +1,8 @@
 """Trains a stage of the miniature; `make miniature` runs them all, one after the other. Resumes."""
 
-from pathlib import Path
+from clockwork.experiments.cli import entry
 
-from omegaconf import DictConfig
-
-from clockwork.errors import UserError
-from clockwork.experiments.command import command
-
-
-@command("miniature", kept="finished stages and checkpoints")
-def main(cfg: DictConfig) -> None:
-    from pytorch_lightning import seed_everything
-    from torch import set_num_threads
-
-    from clockwork.io.device import choose_device, lightning_device
-    from clockwork.miniature.training import Recipe
-
-    seed_everything(cfg.seed, verbose=False)
-    device = choose_device(cfg.device)
-    if device.type == "cpu":
-        set_num_threads(1)  # two processes of one thread beat one of two
-    one, several = lightning_device(device), {**cfg.trainer, **lightning_device(device, cfg.trainer.devices)}
-    recipe, start = Recipe(Path(cfg.output)), {"miniature": "draft", "miniature_sd": "miniature"}
-    if cfg.stage == "ship":
-        recipe.ship()
-    elif cfg.stage == "autoencoder":
-        recipe.autoencoder(cfg.autoencoder, one)
-    elif cfg.stage == "clip":
-        recipe.clip(cfg.clip, one)
-    elif cfg.stage in ("draft", *start):
-        recipe.teacher(cfg.stage, cfg[cfg.stage], cfg.scenes, several, start.get(cfg.stage))
-    else:
-        raise UserError(f"no stage {cfg.stage!r}: say autoencoder, clip, draft, miniature, miniature_sd or ship")
-
+main = entry("miniature")
 
 if __name__ == "__main__":
     main()

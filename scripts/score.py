@@ -1,42 +1,8 @@
-"""FID and CLIP score of captioned pictures made elsewhere: `python scripts/score.py images=folder images.path=…`."""
+"""FID and CLIP score of captioned images from elsewhere: `python scripts/score.py images=folder images.path=…`."""
 
-from omegaconf import DictConfig
+from clockwork.experiments.cli import entry
 
-from clockwork.experiments.command import command
-
-
-@command("score")
-def main(cfg: DictConfig) -> None:
-    from clockwork.io import distributed
-
-    with distributed.process_group():
-        score(cfg)
-
-
-def score(cfg: DictConfig) -> None:
-    """Every process measures its share; the main one prints."""
-    from hydra.utils import instantiate
-    from tqdm import tqdm
-
-    from clockwork.data.captioned_images import pixels
-    from clockwork.data.image_io import images_at_once
-    from clockwork.data.prompts import chunks
-    from clockwork.evaluation.scores import Scores
-    from clockwork.io import distributed
-    from clockwork.io.threads import THREADS, map_in_threads
-
-    images, metrics = instantiate(cfg.images), instantiate(cfg.metrics)
-    scores, main_process = Scores(metrics), distributed.rank() == 0
-    batches = list(chunks(distributed.share(images), images_at_once(cfg.resolution, cfg.batch_size)))
-    read = map_in_threads(lambda batch: pixels(batch, cfg.resolution), batches, ahead=THREADS)
-    for batch, seen in zip(batches, tqdm(read, "images", len(batches), disable=not main_process), strict=True):
-        scores.update(seen, [image.text for image in batch])
-    measured = {name: value for name, value in scores.compute().items() if value is not None}
-    if main_process:
-        for name, value in measured.items():
-            print(f"{name} {value:.4f}")
-        print(f"{len(images)} images; {metrics.label}")
-
+main = entry("score")
 
 if __name__ == "__main__":
     main()

@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.commands import ROOT, answers_in_one_sentence, run
-from hydra import initialize_config_dir
+from helpers.commands import ROOT, answers_in_one_sentence, config, run
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from clockwork.evaluation.rows import image_folder, read_rows
-from clockwork.experiments.configs import compose_config
+from clockwork.experiments.cli import COMMANDS, VERBS, main
+from clockwork.experiments.configs import compose_config, teacher_overrides
+from clockwork.experiments.evaluate import evaluate
+from clockwork.experiments.train import train
 from clockwork.miniature.prompts import scene_prompts
 
 PLAIN = ["prompts=miniature", "metrics=none"]
@@ -148,23 +152,49 @@ def test_a_picture_and_a_set_are_edited(
     assert (tmp_path / "figure6.png").is_file() and (tmp_path / "pictures-scenes-4.png").is_file()
 
 
-def test_help_does_not_wait_for_torch() -> None:
+def test_scripts_are_thin_and_import_nothing_heavy() -> None:
     """Heavy imports stay out of start-up."""
-    for script in (
-        "train",
-        "evaluate",
-        "edit",
-        "miniature",
-        "bench",
-        "generate",
-        "random_teacher",
-        "perturb",
-        "drift",
-        "report",
-        "tables",
-    ):
-        code = f"import sys; sys.path.insert(0, 'scripts'); import {script}; sys.exit('torch' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, script
+    scripts = [file for file in (ROOT / "scripts").glob("*.py") if file.stem != "compat"]
+    assert {file.stem for file in scripts} == set(COMMANDS) and set(VERBS) <= set(COMMANDS)
+    assert all(len(file.read_text().splitlines()) <= 40 for file in scripts)
+    imports = "; ".join(f"import {file.stem}" for file in scripts)
+    code = (
+        f"import sys; sys.path.insert(0, 'scripts'); {imports}; sys.exit(bool({{'torch', 'hydra'}} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_console_script_lists_its_verbs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["clockwork", "--help"])
+    main()
+    usage = capsys.readouterr().out
+    assert all(f"\n  {verb} " in usage for verb in VERBS)
+    monkeypatch.setattr(sys, "argv", ["clockwork", "trian"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2 and capsys.readouterr().err == (
+        "error: trian is not a verb: use train, evaluate, generate, edit, report\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["clockwork", "train", "steps=0"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2 and capsys.readouterr().err.startswith("error: steps=0 is not allowed")
+
+
+def test_train_and_evaluate_return_what_they_made(tmp_path: Path) -> None:
+    trained = train(config(tmp_path, "steps=2", "adaptor.width=8"))
+    assert (trained.folder / "config.json").is_file() and trained.folder.is_relative_to(tmp_path)
+    assert trained.metrics["val/guided_relative_l2"] >= 0
+    assert train(config(tmp_path, "steps=2", "adaptor.width=8")).metrics == {}
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        points = ["points=[{}, {adaptor: identity}]", "steps=2", "metrics=none", "metrics.latency=false"]
+        words = [*points, "prompts.count=2", f"output={tmp_path}/eval"]
+        cfg = compose("evaluate", [*teacher_overrides("evaluate", words), *words], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        rows = evaluate(cfg)
+    assert [row["adaptor"] for row in rows] == ["none", "identity"] and rows[1]["psnr"] > 0
 
 
 # From the lowest room to the highest, the miniature: no other room imports it.

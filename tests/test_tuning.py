@@ -147,7 +147,7 @@ HALF = ["precision=bfloat16", "samples_every=1", "prompts_per_epoch=2", "teacher
 
 def test_a_half_precision_teacher_trains_a_float32_adaptor(tmp_path: Path) -> None:
     """Own features, sample images, validation and averaged weights included."""
-    trainer = train_adaptor(config(tmp_path, *HALF, "features=own", "schedule=clock4", "steps=3", "ema=0.9"))
+    _, trainer = train_adaptor(config(tmp_path, *HALF, "features=own", "schedule=clock4", "steps=3", "ema=0.9"))
     weights = load_file(next(tmp_path.rglob("adaptor.safetensors")))
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert trainer.datamodule.source.sampler.teacher.precision == "bfloat16"
@@ -164,7 +164,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_half_precision_teacher_makes_a_float32_student(name: str, tmp_path: Path) -> None:
-    trainer = train_teacher(
+    _, trainer = train_teacher(
         config(tmp_path, f"objective={name}", "teacher=miniature_sd", "name=new", *HALF, *OBJECTIVES[name])
     )
     weights = load_file(tmp_path / "teachers" / "new" / "unet" / "diffusion_pytorch_model.safetensors")

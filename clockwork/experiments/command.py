@@ -1,4 +1,4 @@
-"""What every script is: one Hydra config, one function, and an exit status that says how it ended.
+"""What every command is: one Hydra config, one function, and an exit status that says how it ended.
 
 | status | how |
 |---|---|
@@ -14,8 +14,9 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NoReturn
 
 import hydra
@@ -49,41 +50,34 @@ VALUES = {  # what stands for a value without default
 SIZES = ("batch_size", "generation_batch_size", "prompts_per_epoch", "batch")  # what memory grows with, by config key
 
 
-def command(
-    config: str, word: str | None = None, kept: str = ""
-) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Runs a function of a composed config.
-
-    Args:
-        config: Its name in `configs/`.
-        word: The key that a first bare word stands for: `report.py flops` means `what=flops`.
-        kept: What a stopped run leaves for the next one, such as "finished epochs".
+def run_command(config: str, function: str, word: str | None = None, kept: str = "") -> None:
+    """Runs a command with the overrides in `sys.argv`: composes and checks its config, then calls its function.
 
     The environment variable `CLOCKWORK_DEBUG` shows the traceback of a user's mistake, too.
+
+    Args:
+        config: The config's name in `configs/`.
+        function: What runs it, as `module:function`; imported once the config has been checked.
+        word: The key that a first bare word is the value of: `report.py flops` means `what=flops`.
+        kept: What a stopped run leaves for the next one, such as "finished epochs".
     """
+    multirun = bool({"-m", "--multirun"} & set(sys.argv))
+    words = [quoted(argument, multirun) for argument in with_new_config_keys(sys.argv[1:])]
+    if word and words and re.fullmatch(r"\w+", words[0]):
+        words[0] = f"{word}={words[0]}"
+    _quiet_libraries()
 
-    def wrap(function: Callable[[DictConfig], None]) -> Callable[[], None]:
-        def run() -> None:
-            multirun = bool({"-m", "--multirun"} & set(sys.argv))
-            words = [quoted(argument, multirun) for argument in with_new_config_keys(sys.argv[1:])]
-            if word and words and re.fullmatch(r"\w+", words[0]):
-                words[0] = f"{word}={words[0]}"
-            _quiet_libraries()
+    def task(cfg: DictConfig) -> None:
+        sys.argv[1:] = words  # as the user passed them
+        with _exit_statuses(config, kept, cfg):
+            configs.check_config(config, cfg, HydraConfig.get().runtime.choices)
+            module, _, name = function.partition(":")
+            getattr(import_module(module), name)(cfg)
 
-            def task(cfg: DictConfig) -> None:
-                sys.argv[1:] = words  # as the user passed them
-                with _exit_statuses(config, kept, cfg):
-                    configs.check_config(config, cfg, HydraConfig.get().runtime.choices)
-                    function(cfg)
-
-            with _exit_statuses(config, kept):
-                first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
-                sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
-                hydra.main(version_base="1.3", config_path=str(configs.FOLDER), config_name=config)(task)()
-
-        return run
-
-    return wrap
+    with _exit_statuses(config, kept):
+        first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
+        sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
+        hydra.main(version_base="1.3", config_path=str(configs.FOLDER), config_name=config)(task)()
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Runs the commands that a user runs, one process each, and writes times, peak memory and ratios into a report."""
 
 import json
-import runpy
 import subprocess
 import sys
 import time
@@ -9,18 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import DictConfig
+
+from clockwork.errors import UserError
+from clockwork.experiments.cli import entry
 from clockwork.io.atomic import atomic_write
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+CAPTIONS = ["a lighthouse at dusk", "a red bicycle against a wall", "two cats on a sofa", "a bowl of oranges"]
 LIMITS_GIB = {"train": 12.0, "resume": 12.0, "evaluate": 8.0}  # of GPU memory, SD v1.5 in float16 at 512 × 512
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command: a name for the report, the script's name, and its overrides."""
+    """One command: a name for the report, its verb, and its overrides."""
 
     name: str
-    script: str
+    verb: str
     overrides: tuple[str, ...]
 
 
@@ -51,7 +54,7 @@ def run_stage(stage: Stage, folder: Path) -> StageResult:
         folder: Where its peak memory is written, as `<name>.json`.
     """
     peak_file = folder / f"{stage.name}.json"
-    command = [sys.executable, "-m", "clockwork.experiments.gpu_check", str(peak_file), stage.script, *stage.overrides]
+    command = [sys.executable, "-m", "clockwork.experiments.gpu_check", str(peak_file), stage.verb, *stage.overrides]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
@@ -91,13 +94,65 @@ def machine() -> str:
     return f"{device}; torch {torch.__version__}, diffusers {diffusers.__version__}, CUDA {torch.version.cuda}"
 
 
-def _run_script(peak_file: Path, script: str, overrides: Sequence[str]) -> None:
-    """Runs a script as its own command line does, and writes the peak of GPU memory whatever happens."""
+def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
+    """The commands in their order; later ones use what earlier ones made."""
+    captions, image = folder / "captions.txt", folder / "generated" / "image.png"
+    captions.write_text("\n".join(CAPTIONS * 4) + "\n")
+    where = [f"device={cfg.device}", f"precision={cfg.precision}"]
+    teacher = ["teacher=miniature_sd"] if cfg.small else ["teacher=sd15", f"teacher.path={folder / 'sd15'}"]
+    at = [*teacher, *where, f"steps={2 if cfg.small else 4}"]
+    prompts = ["prompts=captions", f"prompts.path={captions}", f"prompts.count={4 if cfg.small else 8}"]
+    # Random weights for the text embedder are not to be had from a hub: the adaptor reads no text.
+    train = ["train", *at, *prompts, "adaptor=resnet_no_text", "prompts_per_epoch=4", "repeats_per_epoch=1",
+             "samples_every=1", "val_prompts=0", "generation_batch_size=4", "guided=1",
+             f"output={folder / 'adaptors'}"]  # fmt: skip
+    measure = [
+        "evaluate",
+        *at,
+        *prompts,
+        "metrics=none",
+        f"adaptors={folder / 'adaptors'}",
+        f"output={folder / 'eval'}",
+    ]
+    points = "points=[{adaptor: none, schedule: full}, {adaptor: identity}, {adaptor: resnet_no_text}]"
+    edit = ["edit", *teacher, *where, f"image={image}", "source=a lighthouse", "target=a castle", "edit_metrics=none",
+            "inversion.steps=4", "generation.steps=4", "resize=true", f"output={folder / 'edit'}"]  # fmt: skip
+    commands = {
+        "train": [*train, "epochs=1"],
+        "resume": [*train, "epochs=2"],
+        "evaluate": [*measure, points],
+        "generate": ["generate", *at, f"prompt={CAPTIONS[0]}", f"output={image}"],
+        "edit": edit,
+        "bench": ["bench", *teacher, *where, "steps=8", "batch=1", "rounds=3"],
+    }
+    if not cfg.small:
+        weights = ["random_teacher", "architecture=sd15", f"path={folder / 'sd15'}"]
+        commands = {"weights": weights, **commands}
+    return [Stage(name, verb, tuple(overrides)) for name, (verb, *overrides) in commands.items()]
+
+
+def check_gpu(cfg: DictConfig) -> None:
+    """Runs all stages and writes the report; exits with status 1 if one failed."""
+    folder = Path(cfg.output)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"output={folder} is not empty: pass output=<a new folder>, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for stage in stages(cfg, folder):
+        results.append(run_stage(stage, folder))
+        print(f"{stage.name}: {'passed' if results[-1].passed else 'failed'}, {results[-1].seconds:.1f} s", flush=True)
+        write_report(results, folder / "report.md", machine())
+    print(f"report in {folder / 'report.md'}")
+    sys.exit(not all(result.passed for result in results))
+
+
+def _run_command(peak_file: Path, verb: str, overrides: Sequence[str]) -> None:
+    """Runs a command as its own command line does, and writes the peak of GPU memory whatever happens."""
     import torch
 
-    sys.argv = [str(SCRIPTS / f"{script}.py"), *overrides]
+    sys.argv = [verb, *overrides]
     try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        entry(verb)()
     finally:
         peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
         with atomic_write(peak_file) as partial:
@@ -105,4 +160,4 @@ def _run_script(peak_file: Path, script: str, overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _run_script(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    _run_command(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -122,7 +122,7 @@ class Table:
             return [f"Made by:\n\n```\n{lines}\n```"]
         return [f"Not measured: {'; '.join(rows)}. What measures it:\n\n```\n{lines}\n```"] if rows else []
 
-    def run(self, measure: Callable[[DictConfig], list[str]]) -> None:
+    def run(self, measure: Callable[[DictConfig], list[str]]) -> list[str]:
         """Measures what is missing, a teacher at a time; what cannot be run is passed over, and named at the end."""
         from clockwork.reports.index import write_index
 
@@ -144,6 +144,7 @@ class Table:
             write_index(Path(cfg.output), self.name, self.scale["name"], digests)
         if lacking:
             raise MissingFileError(f"{self.name} is not whole, it lacks: {'; '.join(dict.fromkeys(lacking))}")
+        return list(digests.values())
 
 
 def _trained_at(point: dict[str, Any], cfg: DictConfig) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer, seed_everything
 
 from clockwork.adaptors import save_adaptor
 from clockwork.data.prompts import Prompt
@@ -24,14 +24,47 @@ from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule, check_items
 from clockwork.training.fit import check_options, fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
+from clockwork.training.objectives.base import Objective
 from clockwork.training.objectives.progressive import halvings
 from clockwork.training.plan import Plan, adaptor_plan, total, unet_plan
 from clockwork.training.samples import SampleImages, comparison_samplers
 from clockwork.unet.split import SplitUNet
 
 
-def train_adaptor(cfg: DictConfig) -> Trainer | None:
-    """Trains and saves the config's adaptor; returns the finished trainer, or None where it was trained already."""
+@dataclass(frozen=True)
+class Trained:
+    """What a training made.
+
+    Attributes:
+        folder: The folder of the adaptor or teacher.
+        metrics: The figures of the epoch whose weights were kept, such as `val/loss`; empty if it was trained already.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float]
+
+
+def train(cfg: DictConfig) -> Trained:
+    """Trains the config's adaptor, or with an objective its teacher, unless that has been done.
+
+    Args:
+        cfg: The composed config of the command `train`.
+
+    Raises:
+        UserError: The config has nothing to train, its parts do not go together, or its folder holds another run.
+    """
+    seed_everything(cfg.seed, verbose=False)
+    folder, trainer = train_adaptor(cfg) if cfg.objective is None else train_teacher(cfg)
+    metrics = {} if trainer is None else dict(cast(Objective, trainer.lightning_module).figures)
+    return Trained(folder, metrics)
+
+
+def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
+    """Trains and saves the config's adaptor.
+
+    Returns:
+        The adaptor's folder, and the finished trainer; None if the adaptor had been trained already.
+    """
     if cfg.adaptor_name in ("none", "folder", "identity"):
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
     items, held_out = train_and_validation_items(cfg)
@@ -44,7 +77,7 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
     result = output / "adaptor"
     if claim(output, cfg, teacher, items, result) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
-        return None
+        return result, None
     report_truncation(teacher, items)
     _print_plan(adaptor_plan(sampler, data, **_sizes(cfg)))
     guidance = cfg.guidance if teacher.unet_calls_per_step(cfg.guidance) == 2 else 1.0
@@ -61,12 +94,15 @@ def train_adaptor(cfg: DictConfig) -> Trainer | None:
         mark_trained(output, cfg.epochs)
         log_adaptor(trainer.loggers, result, asdict(sampler.point))
         print(f"adaptor in {result}")
-    return trainer
+    return result, trainer
 
 
-def train_teacher(cfg: DictConfig) -> Trainer | None:
-    """One training, or with a start and an end one a halving of the steps, each from the one before; returns the last
-    one's finished trainer, or None where it was trained already."""
+def train_teacher(cfg: DictConfig) -> tuple[Path, Trainer | None]:
+    """Trains and saves a teacher: in one training, or with `start` and `end` in one for each halving of the steps.
+
+    Returns:
+        The teacher's folder, and the last finished trainer; None if the teacher had been trained already.
+    """
     objective = instantiate(cfg.objective)
     items, held_out = train_and_validation_items(cfg)
     teacher = objective.func.check_teacher(instantiate(cfg.teacher))
@@ -78,7 +114,7 @@ def train_teacher(cfg: DictConfig) -> Trainer | None:
     output, result = Path(cfg.output) / name, Path(cfg.teachers) / name
     if claim(output, cfg, teacher, items, result) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
-        return None
+        return result, None
     report_truncation(teacher, items)
     guided = scales is not None or cfg.guidance != 1
 
@@ -105,7 +141,7 @@ def train_teacher(cfg: DictConfig) -> Trainer | None:
         teacher.save(result)
         mark_trained(output, cfg.epochs)
         print(f"teacher in {result}: pass teacher.path={result}")
-    return trainer
+    return result, trainer
 
 
 def _print_finished(result: Path, epochs: int) -> None:

@@ -38,7 +38,7 @@ def train(folder: Path, rank: int) -> None:
     for name, options in OBJECTIVES.items():
         seed_everything(0, verbose=False)
         cfg = config(folder / name, *FEW, "trainer.devices=2", "+trainer.strategy=ddp", *options)
-        trainer = (train_adaptor if name == "adaptor" else train_teacher)(cfg)
+        _, trainer = (train_adaptor if name == "adaptor" else train_teacher)(cfg)
         assert trainer is not None
         steps[name] = trainer.global_step
     (folder / f"steps{rank}.json").write_text(json.dumps(steps))

@@ -1,0 +1,93 @@
+"""The commands by verb: `clockwork train adaptor=resnet`, or `python scripts/train.py adaptor=resnet`.
+
+Nothing but the standard library is imported until a command runs.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        function: What runs it with its composed config, as `module:function`.
+        help: What it does, in a line.
+        word: The key that a first bare word is the value of.
+        kept: What a stopped run leaves for the next one.
+    """
+
+    function: str
+    help: str
+    word: str | None = None
+    kept: str = ""
+
+
+COMMANDS = {
+    "train": Command(
+        "clockwork.experiments.train:train",
+        "distils an adaptor, or trains a teacher",
+        kept="the checkpoints of finished epochs",
+    ),
+    "evaluate": Command("clockwork.experiments.evaluate:evaluate", "measures operating points", kept="images and rows"),
+    "generate": Command("clockwork.experiments.generate:generate", "generates an image without and with Clockwork"),
+    "edit": Command(
+        "clockwork.experiments.edit:edit", "edits an image by a text without and with Clockwork", kept="rows"
+    ),
+    "report": Command(
+        "clockwork.experiments.report:report", "writes the paper's tables beside what was measured", word="what"
+    ),
+    "score": Command("clockwork.experiments.score:score", "FID and CLIP score of captioned images from elsewhere"),
+    "tables": Command(
+        "clockwork.experiments.tables:make_tables", "trains and measures whole tables", kept="adaptors and rows"
+    ),
+    "bench": Command("clockwork.experiments.bench:bench", "times the parts against each other"),
+    "drift": Command("clockwork.experiments.drift:measure_drift", "how much features change from step to step"),
+    "perturb": Command("clockwork.experiments.perturb:perturb", "perturbs layers of the UNet", kept="images"),
+    "gpu_check": Command("clockwork.experiments.gpu_check:check_gpu", "runs all commands on a GPU with random weights"),
+    "random_teacher": Command(
+        "clockwork.experiments.random_teacher:make_random_teacher", "makes a pipeline folder with random weights"
+    ),
+    "miniature": Command(
+        "clockwork.miniature.training.stage:train_stage",
+        "trains the shipped models",
+        kept="finished stages and checkpoints",
+    ),
+}
+VERBS = ("train", "evaluate", "generate", "edit", "report")  # those of the console script's help
+
+
+def entry(verb: str) -> Callable[[], None]:
+    """Returns the function that runs a command with the overrides in `sys.argv`."""
+
+    def main() -> None:
+        from clockwork.experiments.command import run_command
+
+        command = COMMANDS[verb]
+        run_command(verb, command.function, command.word, command.kept)
+
+    return main
+
+
+def main() -> None:
+    """Runs the command that the first word names, with the others."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in COMMANDS:
+        del sys.argv[1]
+        entry(verb)()
+        return
+    lines = [f"  {name:10}{COMMANDS[name].help}" for name in VERBS]
+    usage = "\n".join(
+        ["usage: clockwork VERB [KEY=VALUE …]", "", *lines, "", "`clockwork VERB --help` lists the keys of a command."]
+    )
+    if verb in ("--help", "-h"):
+        print(usage)
+    else:
+        print(f"error: {verb} is not a verb: use {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Edits images by a text without and with Clockwork."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from clockwork.data.image_io import write_grid, write_image
+from clockwork.editing.edit import Editor
+from clockwork.editing.measure import Measurement
+from clockwork.editing.source_image import read_source_image
+from clockwork.errors import MissingFileError, UserError
+from clockwork.evaluation.rows import read_rows
+from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences
+from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
+from clockwork.reports.loggers import log_rows
+from clockwork.reports.tables import table
+from clockwork.teachers import Teacher
+
+
+def edit(cfg: DictConfig) -> None:
+    """Edits an image, or every image of a benchmark, with each editor of `points`."""
+    benchmark = cfg.get("benchmark")
+    if benchmark is None:  # before the teacher is loaded, so that a mistake shows at once
+        for name in ("image", "source", "target"):
+            if not cfg[name]:
+                raise UserError(f"no {name}: say image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
+        if not Path(cfg.image).is_file():
+            raise MissingFileError(f"no picture at {cfg.image}: give image=<a file>")
+    differences: Any = OmegaConf.to_container(cfg.points)
+    for difference in differences:
+        for of_phase in editor_differences(cfg, difference):
+            adaptor_source(cfg, of_phase)
+    teacher = instantiate(cfg.teacher)
+    editors = [chosen_editor(cfg, teacher, difference) for difference in differences]
+    if benchmark is None:
+        edit_one(cfg, editors, read_source_image(Path(cfg.image), teacher.resolution, cfg.resize))
+    else:
+        edit_set(cfg, teacher, editors)
+
+
+def edit_one(cfg: DictConfig, editors: list[Editor], picture: Any) -> None:
+    """`edit.png`: source and edits side by side; and each by itself."""
+    pictures, output = {"source": picture}, Path(cfg.output)
+    for editor in editors:
+        print(f"{editor.label}: {editor.flops().full / 1e9:.4g} GFLOPs")
+        pictures[editor.clock] = editor.edit(editor.invert(picture, cfg.source), cfg.target)
+    output.mkdir(parents=True, exist_ok=True)
+    for label, image in pictures.items():
+        write_image(output / f"{label.replace(' ', '-')}.png", image)
+    write_grid(output / "edit.png", {"": torch.stack(list(pictures.values()))}, 192, list(pictures))
+    print(f"pictures in {output}")
+
+
+def edit_set(cfg: DictConfig, teacher: Teacher, editors: list[Editor]) -> None:
+    """A row an editor, then the report of all rows in the output folder."""
+    latents = Path(cfg.latents) if cfg.latents else None
+    pairs, output = instantiate(cfg.benchmark)(teacher), Path(cfg.output)
+    measurement = Measurement(cfg.name, pairs, instantiate(cfg.edit_metrics), output, latents)
+    for editor in editors:
+        measurement.measure(editor)
+    asked = [measurement.digest(editor) for editor in editors]
+    rows = read_rows(measurement.rows)
+    print(table(readable(rows), COLUMNS))
+    figures(rows, output)
+    side_by_side([row for row in rows if row["digest"] in asked], pairs, output)
+    log_rows(cfg.logger, rows, output)

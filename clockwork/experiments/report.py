@@ -1,0 +1,95 @@
+"""Reports: the paper's tables and figures beside what was measured, FLOPs, and an HTML page."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from clockwork.experiments.configs import compose_config
+from clockwork.experiments.paper_tables import KINDS, Table, numbers
+from clockwork.experiments.paper_tables import kind as adaptor_kind
+from clockwork.flops.paper_models import PaperModels
+from clockwork.reports.html import write_report
+from clockwork.reports.index import edited, measured
+from clockwork.reports.paper import figures as paper_figures
+from clockwork.reports.paper.comparison import Comparison, settings_sheet
+from clockwork.reports.paper.flops_audit import read_flops, summary, write_flops
+from clockwork.reports.paper.flops_lines import flops_lines
+
+
+def flops(cfg: DictConfig) -> Path:
+    """Counts every FLOPs and parameter figure of the paper at real size."""
+    tables = [Table.load(of, number, "paper") for of in KINDS for number in numbers(of)]
+    kinds = {p["adaptor"]: adaptor_kind(p) for table in tables for p in table.spec["points"] if p["adaptor"] != "none"}
+    adaptors = {
+        n: instantiate(compose_config("train", ["teacher=sd15", f"adaptor={k}"]).adaptor) for n, k in kinds.items()
+    }
+    counted = flops_lines({table.name: table.spec for table in tables}, PaperModels(adaptors))
+    lines = list(tqdm(counted, "counting at real size", unit="figure", leave=False))
+    file = Path(cfg.output) / "flops.csv"
+    write_flops(lines, file)
+    print(f"{summary(lines)}\n{len(lines)} figures in {file}")
+    return file
+
+
+def tables(cfg: DictConfig) -> None:
+    """Joins what was measured to what the paper prints."""
+    asked = list(_asked(cfg))  # all are loaded before anything is written
+    file = Path(cfg.output) / "flops.csv"
+    lines = read_flops(file if file.is_file() else flops(cfg))
+    for table in asked:
+        _write(cfg, table, lines)
+
+
+def _asked(cfg: DictConfig) -> Iterator[Any]:
+    run = HydraConfig.get()
+    chosen = {kind: run.runtime.choices.get(kind) for kind in KINDS}
+    given = tuple(
+        o.replace("rows=", "output=") for o in run.overrides.task if o.startswith(("rows=", "adaptors=", "scale."))
+    )
+    for kind, number in chosen.items():
+        whole = number == "all" or not any(chosen.values())
+        for each in numbers(kind) if whole else [number] if number else []:
+            yield Table.load(kind, each, cfg.scale.name, given)
+
+
+def html(cfg: DictConfig) -> None:
+    """One page of a folder of rows, with the tables of which something was measured there."""
+    begun = [table for table in _asked(cfg) if _measured(cfg, table)]
+    file = Path(cfg.output) / "flops.csv"
+    lines = read_flops(file if file.is_file() else flops(cfg)) if begun else []
+    sheets = [_sheet(cfg, table, lines) for table in begun]
+    print(f"report in {write_report(Path(cfg.rows), Path(cfg.adaptors), sheets)}")
+
+
+def _measured(cfg: DictConfig, table: Any) -> Any:
+    if "inversion_steps" in table.spec:
+        return edited(Path(cfg.edits), table.spec)
+    return measured(Path(cfg.rows), table.name, cfg.scale.name)
+
+
+def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:
+    comparison = Comparison(table.name, table.spec, cfg.scale.name == "miniature", _measured(cfg, table), lines)
+    notes = table.lacking(comparison.unmeasured())
+    return comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
+
+
+def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
+    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
+    _sheet(cfg, table, lines).write(stem)
+    print(f"\n{stem.with_suffix('.md').read_text()}")
+    if draw := table.spec.get("draw"):
+        drawn = getattr(paper_figures, draw)(_measured(cfg, table), cfg.scale.name == "miniature", stem)
+        print(f"figure in {stem}.png" if drawn else "no figure: nothing of it has been measured")
+
+
+WHAT = {"tables": tables, "flops": flops, "html": html}
+
+
+def report(cfg: DictConfig) -> None:
+    """Writes the report that `what` names."""
+    WHAT[cfg.what](cfg)

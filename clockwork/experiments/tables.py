@@ -1,0 +1,59 @@
+"""Makes the paper's tables: trains the adaptors they lack, measures the rows they lack, writes the report."""
+
+import subprocess
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from clockwork.errors import MissingFileError, UserError
+from clockwork.experiments.paper_tables import Table
+
+
+def make_tables(cfg: DictConfig) -> None:
+    """Trains the adaptors that are missing, measures the rows that are missing, and writes the report."""
+    scale = [f"scale={cfg.scale.name}", *(o for o in HydraConfig.get().overrides.task if o.startswith("scale."))]
+    evaluate = (f"adaptors={cfg.adaptors}", *scale[1:], *cfg.evaluate)
+    asked = [("table", number) for number in cfg.tables] + [("figure", number) for number in cfg.figures]
+    tables = [Table.load(kind, number, cfg.scale.name, evaluate) for kind, number in asked]
+    failed = _train(tables, cfg)
+    for table in tables:
+        print(f"\n== {table.name}", flush=True)
+        words = [f"+{table.kind}={table.number}", scale[0], f"output={cfg.rows}", *evaluate]
+        failed += _failed("evaluate", words)
+    folders = [f"rows={cfg.rows}", f"adaptors={cfg.adaptors}", f"output={cfg.output}", *scale]
+    for table in tables:
+        failed += _failed("report", [f"{table.kind}={table.number}", *folders])
+    failed += _failed("report", ["html", *folders])
+    if failed:
+        raise UserError(
+            f"{len(failed)} of the commands above did not go through; mend what they say and run this again"
+        )
+
+
+def _train(tables: list[Table], cfg: DictConfig) -> list[str]:
+    """One adaptor after the other, each once; those whose folder is there are passed over."""
+    missing: dict[tuple[str, ...], None] = {}
+    for table in tables:
+        for teacher, points in table.by_teacher():
+            try:
+                here = table.config(teacher)
+            except MissingFileError:
+                continue
+            lacking = [point for point in points if table.untrained(point, here)]
+            missing |= dict.fromkeys(tuple(table.training(point, here)) for point in lacking)
+    failed = []
+    for number, words in enumerate(missing, 1):
+        print(f"\n== adaptor {number} of {len(missing)}", flush=True)
+        failed += _failed("train", [*words, *cfg.train])
+    return failed
+
+
+def _failed(verb: str, words: list[str]) -> list[str]:
+    """Runs a command; returns its name if it failed. Ctrl-C and SIGTERM end everything."""
+    done = subprocess.run([sys.executable, "-m", "clockwork.experiments.cli", verb, *words], check=False)
+    if done.returncode in (130, -2):
+        raise KeyboardInterrupt
+    if done.returncode in (143, -15):
+        raise SystemExit(143)
+    return [verb] if done.returncode else []
