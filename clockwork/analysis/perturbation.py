@@ -180,19 +180,19 @@ class Perturbation:
         return PerturbedDenoiser(denoiser, self.module, self.alpha, self.from_step, ids, self.seed, self.over)
 
     def effects(
-        self, prompts: Sequence[Prompt], disturbed: Iterable[Tensor], untouched: Iterable[Tensor]
+        self, prompts: Sequence[Prompt], perturbed: Iterable[Tensor], unperturbed: Iterable[Tensor]
     ) -> list[dict[str, Any]]:
         """Measures how far the perturbed images are from the unperturbed ones.
 
         Args:
             prompts: The prompts of the images.
-            disturbed: Perturbed 8-bit images in the order of the prompts, `batch × 3 × height × width` each.
-            untouched: Unperturbed images of the same prompts and seeds, in batches of the same sizes.
+            perturbed: Perturbed 8-bit images in the order of the prompts, `batch × 3 × height × width` each.
+            unperturbed: Unperturbed images of the same prompts and seeds, in batches of the same sizes.
 
         Returns:
             One row per prompt. Its `distance` is the root mean square difference of pixel values from 0 to 1.
         """
-        pairs = zip(disturbed, untouched, strict=True)
+        pairs = zip(perturbed, unperturbed, strict=True)
         distances = torch.cat([distance(a.float() / 255, b.float() / 255) for a, b in pairs]).tolist()
         cell = {"layer": self.layer, "from_step": self.from_step, "alpha": self.alpha}
         return [{**cell, "prompt": p.id, "distance": d} for p, d in zip(prompts, distances, strict=True)]

@@ -50,23 +50,29 @@ def enable(
             another hook on the UNet or one of its blocks prevents Clockwork from running.
     """
     unet = get_unet(pipe)
-    config: dict[str, Any] = {}
-    trained: OperatingPoint | None = None
-    if isinstance(adaptor, (str, Path)):
-        folder = fetch(adaptor)
-        config, (adaptor, trained) = read_config(folder), load_adaptor(folder)
+    module, trained, config = _load(adaptor)
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
-    adaptor = Identity(FeatureDims(0, 0, 0, 0)) if adaptor is None else frozen_copy(adaptor)
-    denoiser = ClockworkDenoiser(split, adaptor, clock)
+    module = Identity(FeatureDims(0, 0, 0, 0)) if module is None else frozen_copy(module)
+    denoiser = ClockworkDenoiser(split, module, clock)
     teacher = (_pipeline_name(pipe), "")
     if trained is not None:
         teacher = _name_and_hash(teacher[0], unet, trained)
         _check_teacher(trained, teacher, str(split.cut), force)
-    prompts = _prompt_hook(pipe, config) if "text_emb" in adaptor.inputs else None
+    prompts = _prompt_hook(pipe, config) if "text_emb" in module.inputs else None
     _check_hooks(unet, is_compiled=unet is not pipe.unet or unet._compiled_call_impl is not None)
     disable(pipe)
     _attach(ClockHook(pipe, denoiser, teacher, trained, prompts))
+
+
+def _load(
+    adaptor: str | Path | Adaptor | None,
+) -> tuple[Adaptor | None, OperatingPoint | None, dict[str, Any]]:
+    """Loads an adaptor with its operating point and its config; a module or None is returned without these."""
+    if not isinstance(adaptor, (str, Path)):
+        return adaptor, None, {}
+    folder = fetch(adaptor)
+    return *load_adaptor(folder), read_config(folder)
 
 
 def disable(pipe: Any) -> None:

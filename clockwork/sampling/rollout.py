@@ -42,8 +42,7 @@ def rollout(
 ) -> Iterator[StepRecord]:
     """Samples latents from noise.
 
-    Latents, guidance and the solver's state have the precision of the noise, but at least float32, whatever
-    the UNet's precision is.
+    Latents, guidance and the solver's state have the precision of the noise, but at least float32.
 
     Args:
         denoiser: The denoiser, which casts its inputs to the UNet's precision.
@@ -59,15 +58,12 @@ def rollout(
         One record per denoiser call.
     """
     guided = negative is not None and guidance != 1
-    if guided:
-        condition = cfg_batch(condition, negative)
+    condition = cfg_batch(condition, negative if guided else None)
     solver = solver_from_config(type(solver), solver.config)  # solvers have state, so every roll-out needs its own
     solver.set_timesteps(steps)  # on the CPU: solvers read their values, and would wait for a GPU each time
-    noise = noise.to(torch.promote_types(noise.dtype, torch.float32))
-    latents = noise * solver.init_noise_sigma
+    latents = noise.to(torch.promote_types(noise.dtype, torch.float32)) * solver.init_noise_sigma
     r_out = None
-    cpu_timesteps, timesteps = solver.timesteps, solver.timesteps.to(noise.device)
-    for step, (cpu_t, t) in enumerate(zip(cpu_timesteps, timesteps, strict=True), 1):
+    for step, (cpu_t, t) in enumerate(zip(solver.timesteps, solver.timesteps.to(noise.device), strict=True), 1):
         sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, cpu_t)
         denoised = denoiser(sample, t, condition, step, r_out)
         r_out, output = denoised.r_out, denoised.output.to(latents.dtype)

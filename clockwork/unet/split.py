@@ -129,8 +129,8 @@ class SplitUNet:
             The UNet's output, `batch × channels × height × width`.
         """
         with self._scaled_lora(embedded):
-            kept = self.chain.up[len(self.chain.up) - self.cut.up :]
-            sample = self._up(r_out, high.skips[: self.cut.num_kept_skips(self.chain)], kept, embedded)
+            layers = self.chain.up[len(self.chain.up) - self.cut.up :]
+            sample = self._up(r_out, high.skips[: self.cut.num_kept_skips(self.chain)], layers, embedded)
             if self.unet.conv_norm_out:
                 sample = self.unet.conv_act(self.unet.conv_norm_out(sample))
             return self.unet.conv_out(sample)
