@@ -97,11 +97,11 @@ def trained_folder(cfg: DictConfig, name: str) -> Path:
 def training_overrides(cfg: DictConfig, name: str) -> list[str]:
     """What to pass to scripts/train.py for an adaptor at the config's operating point: what differs from the teacher's
     own values, and the point."""
-    own = configs.teacher_config(str(cfg.teacher_name)).teacher
+    defaults = configs.teacher_config(str(cfg.teacher_name)).teacher
     of_teacher = {
         f"teacher.{key}": cfg.teacher[key]
         for key in ("path", "guidance", "resolution", "openclip", "openclip_tag")
-        if cfg.teacher[key] != own[key]
+        if cfg.teacher[key] != defaults[key]
     }
     point = {key: cfg[key] for key in ("cut", "schedule", "solver", "steps")}
     guidance = {} if cfg.guidance == cfg.teacher.guidance else {"guidance": cfg.guidance}

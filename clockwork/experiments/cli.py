@@ -22,30 +22,32 @@ class Command:
     function: str
     help: str
     word: str | None = None
-    kept: str = ""
+    resumable: str = ""
 
 
 COMMANDS = {
     "train": Command(
         "clockwork.experiments.train:train",
         "distils an adaptor, or trains a teacher",
-        kept="the checkpoints of finished epochs",
+        resumable="the checkpoints of finished epochs",
     ),
-    "evaluate": Command("clockwork.experiments.evaluate:evaluate", "measures operating points", kept="images and rows"),
+    "evaluate": Command(
+        "clockwork.experiments.evaluate:evaluate", "measures operating points", resumable="images and rows"
+    ),
     "generate": Command("clockwork.experiments.generate:generate", "generates an image without and with Clockwork"),
     "edit": Command(
-        "clockwork.experiments.edit:edit", "edits an image by a text without and with Clockwork", kept="rows"
+        "clockwork.experiments.edit:edit", "edits an image by a text without and with Clockwork", resumable="rows"
     ),
     "report": Command(
         "clockwork.experiments.report:report", "writes the paper's tables beside what was measured", word="what"
     ),
     "score": Command("clockwork.experiments.score:score", "FID and CLIP score of captioned images from elsewhere"),
     "tables": Command(
-        "clockwork.experiments.tables:make_tables", "trains and measures whole tables", kept="adaptors and rows"
+        "clockwork.experiments.tables:make_tables", "trains and measures whole tables", resumable="adaptors and rows"
     ),
     "bench": Command("clockwork.experiments.bench:bench", "times the parts against each other"),
     "drift": Command("clockwork.experiments.drift:measure_drift", "how much features change from step to step"),
-    "perturb": Command("clockwork.experiments.perturb:perturb", "perturbs layers of the UNet", kept="images"),
+    "perturb": Command("clockwork.experiments.perturb:perturb", "perturbs layers of the UNet", resumable="images"),
     "gpu_check": Command("clockwork.experiments.gpu_check:check_gpu", "runs all commands on a GPU with random weights"),
     "random_teacher": Command(
         "clockwork.experiments.random_teacher:make_random_teacher", "makes a pipeline folder with random weights"
@@ -53,7 +55,7 @@ COMMANDS = {
     "miniature": Command(
         "clockwork.miniature.training.stage:train_stage",
         "trains the shipped models",
-        kept="finished stages and checkpoints",
+        resumable="finished stages and checkpoints",
     ),
 }
 VERBS = ("train", "evaluate", "generate", "edit", "report")  # those of the console script's help
@@ -66,7 +68,7 @@ def entry(verb: str) -> Callable[[], None]:
         from clockwork.experiments.command import run_command
 
         command = COMMANDS[verb]
-        run_command(verb, command.function, command.word, command.kept)
+        run_command(verb, command.function, command.word, command.resumable)
 
     return main
 

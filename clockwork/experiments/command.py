@@ -47,10 +47,11 @@ VALUES = {  # what stands for a value without default
     "adaptor.path": "<an adaptor's folder, or its name on the hub>",
     "prompt": '"<a text>"',
 }
+RANK_ZERO = "pytorch_lightning.utilities.rank_zero"  # Lightning's notices; it sets its parent's level when imported
 SIZES = ("batch_size", "generation_batch_size", "prompts_per_epoch", "batch")  # what memory grows with, by config key
 
 
-def run_command(config: str, function: str, word: str | None = None, kept: str = "") -> None:
+def run_command(config: str, function: str, word: str | None = None, resumable: str = "") -> None:
     """Runs a command with the overrides in `sys.argv`: composes and checks its config, then calls its function.
 
     The environment variable `CLOCKWORK_DEBUG` shows the traceback of a user's mistake, too.
@@ -69,19 +70,19 @@ def run_command(config: str, function: str, word: str | None = None, kept: str =
 
     def task(cfg: DictConfig) -> None:
         sys.argv[1:] = words  # as the user passed them
-        with _exit_statuses(config, kept, cfg):
+        with _exit_statuses(config, resumable, cfg):
             configs.check_config(config, cfg, HydraConfig.get().runtime.choices)
             module, _, name = function.partition(":")
             getattr(import_module(module), name)(cfg)
 
-    with _exit_statuses(config, kept):
+    with _exit_statuses(config, resumable):
         first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
         sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
         hydra.main(version_base="1.3", config_path=str(configs.FOLDER), config_name=config)(task)()
 
 
 @contextmanager
-def _exit_statuses(config: str, kept: str, cfg: DictConfig | None = None) -> Iterator[None]:
+def _exit_statuses(config: str, resumable: str, cfg: DictConfig | None = None) -> Iterator[None]:
     """Turns what ends the block into an exit status; `cfg` is the config of that name, once it is composed."""
     terminate = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -97,12 +98,12 @@ def _exit_statuses(config: str, kept: str, cfg: DictConfig | None = None) -> Ite
         print(f"error: {sentence(error, config)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
-        _stopped(130, kept, str(error))
+        _stopped(130, resumable, str(error))
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt) and error.code == 1:  # Lightning's answer to Ctrl-C
-            _stopped(130, kept)
+            _stopped(130, resumable)
         if error.code == _TERMINATED:
-            _stopped(143, kept)
+            _stopped(143, resumable)
         raise
     except Exception as error:
         _with_advice(error, cfg)
@@ -119,10 +120,12 @@ def _terminate(*_: Any) -> NoReturn:
     sys.exit(_TERMINATED)
 
 
-def _stopped(status: int, kept: str, known: str = "") -> NoReturn:
-    """Exits; `known` is what is known better than by the command."""
-    rest = f"{kept} are kept, and the same command goes on from there" if kept else "nothing was kept, run it again"
-    print(f"stopped: {known or rest}", file=sys.stderr)
+def _stopped(status: int, resumable: str, message: str = "") -> NoReturn:
+    """Exits with a message: the given one, or one about what the command keeps."""
+    if not message:
+        kept = f"{resumable} are kept, and the same command goes on from there"
+        message = kept if resumable else "nothing was kept, run it again"
+    print(f"stopped: {message}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -139,7 +142,7 @@ def _quiet_libraries() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it sets its logger's level when imported
-    for library in ("lightning.pytorch", "pytorch_lightning", "diffusers", "transformers", "open_clip"):
+    for library in ("lightning.pytorch", "pytorch_lightning", RANK_ZERO, "diffusers", "transformers", "open_clip"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
@@ -177,8 +180,8 @@ def sentence(mistake: BaseException, config: str | None = None) -> str:
         return (
             f"{mistake.override!r} cannot be read: put the value in quotes, as in key='a value with spaces or commas'"
         )
-    if isinstance(mistake, HydraException) and (known := _about_override(str(mistake), config)):
-        return known
+    if isinstance(mistake, HydraException) and (message := _about_override(str(mistake), config)):
+        return message
     if isinstance(reason, MissingMandatoryValue):
         return missing_value(str(key))
     if isinstance(reason, InterpolationKeyError) and (brought := re.search(r"'brings\.(\w+)", str(reason))):

@@ -78,7 +78,7 @@ def teacher_overrides(config: str, overrides: Sequence[str]) -> list[str]:
         group = word.lstrip("+").removesuffix("=null")
         if word.endswith("=null") and (FOLDER / group).is_dir():
             raise UserError(unknown_choice(group, "null"))
-    chosen = [found[1] for word in overrides if (found := re.match(r"teacher=['\"]?([\w,]+)", word))]
+    chosen = [match[1] for word in overrides if (match := re.match(r"teacher=['\"]?([\w,]+)", word))]
     names = chosen[-1].split(",") if chosen else _default_teacher(config)
     brought = {name: _groups(config, name) for name in names}
     if len({tuple(groups) for groups in brought.values()}) > 1:
@@ -124,10 +124,10 @@ def _groups(config: str, teacher: str) -> list[str]:
 def _default_teacher(config: str) -> list[str]:
     """Of a command's config, if it has one."""
     content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{config}.yaml"))
-    found: list[str] = []
+    names: list[str] = []
     for entry in content.get("defaults", []):
         if isinstance(entry, str):
-            found = found if entry == "_self_" else _default_teacher(entry) or found
+            names = names if entry == "_self_" else _default_teacher(entry) or names
         else:
-            found = [name for key, name in entry.items() if key.split()[-1] == "teacher"] or found
-    return found
+            names = [name for key, name in entry.items() if key.split()[-1] == "teacher"] or names
+    return names

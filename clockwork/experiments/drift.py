@@ -16,8 +16,8 @@ def measure_drift(cfg: DictConfig) -> list[dict[str, Any]]:
     """Writes drift.csv and drift.png into the output folder; returns the rows."""
     prompts = instantiate(cfg.prompts)[: cfg.count]  # before the teacher is loaded: a mistake shows at once
     sampler = make_sampler(cfg, instantiate(cfg.teacher))
-    found = drift(sampler, prompts, list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
-    rows, output = [asdict(row) for row in found], Path(cfg.output)
+    entries = drift(sampler, prompts, list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
+    rows, output = [asdict(row) for row in entries], Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
     write_csv(rows, output / "drift.csv")
     measures = {"relative_l2": "relative L2 to the step before", "cosine": "cosine to the step before"}

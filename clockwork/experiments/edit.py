@@ -41,16 +41,16 @@ def edit(cfg: DictConfig) -> None:
         edit_set(cfg, teacher, editors)
 
 
-def edit_one(cfg: DictConfig, editors: list[Editor], picture: Any) -> None:
+def edit_one(cfg: DictConfig, editors: list[Editor], image: Any) -> None:
     """`edit.png`: source and edits side by side; and each by itself."""
-    pictures, output = {"source": picture}, Path(cfg.output)
+    images, output = {"source": image}, Path(cfg.output)
     for editor in editors:
         print(f"{editor.label}: {editor.flops().full / 1e9:.4g} GFLOPs")
-        pictures[editor.clock] = editor.edit(editor.invert(picture, cfg.source), cfg.target)
+        images[editor.clock] = editor.edit(editor.invert(image, cfg.source), cfg.target)
     output.mkdir(parents=True, exist_ok=True)
-    for label, image in pictures.items():
+    for label, image in images.items():
         write_image(output / f"{label.replace(' ', '-')}.png", image)
-    write_grid(output / "edit.png", {"": torch.stack(list(pictures.values()))}, 192, list(pictures))
+    write_grid(output / "edit.png", {"": torch.stack(list(images.values()))}, 192, list(images))
     print(f"pictures in {output}")
 
 
@@ -61,9 +61,9 @@ def edit_set(cfg: DictConfig, teacher: Teacher, editors: list[Editor]) -> None:
     measurement = Measurement(cfg.name, pairs, instantiate(cfg.edit_metrics), output, latents)
     for editor in editors:
         measurement.measure(editor)
-    asked = [measurement.digest(editor) for editor in editors]
+    digests = [measurement.digest(editor) for editor in editors]
     rows = read_rows(measurement.rows)
     print(table(readable(rows), COLUMNS))
     figures(rows, output)
-    side_by_side([row for row in rows if row["digest"] in asked], pairs, output)
+    side_by_side([row for row in rows if row["digest"] in digests], pairs, output)
     log_rows(cfg.logger, rows, output)

@@ -29,7 +29,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         The rows, in the points' order.
     """
     with distributed.process_group():
-        table_of_points = Table.asked(cfg)
+        table_of_points = Table.from_config(cfg)
         digests = measure(cfg) if table_of_points is None else table_of_points.run(measure)
         distributed.barrier()
         rows = {row["digest"]: row for row in read_rows(Path(cfg.output) / "rows.jsonl")}

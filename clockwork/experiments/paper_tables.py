@@ -39,22 +39,22 @@ class Table:
         spec: Any = OmegaConf.to_container(cfg[kind], resolve=True)
         common = {"teacher": spec.get("teacher"), "adaptor": "none"}
         spec["points"] = [{**common, **point} for point in spec.get("points", [])]
-        own: Any = OmegaConf.to_container(cfg.scale, resolve=True)
+        scale_content: Any = OmegaConf.to_container(cfg.scale, resolve=True)
         rest = tuple(o for o in overrides if not o.lstrip("+").startswith((f"{kind}=", "scale=")))
         if any(override.startswith("teacher=") for override in rest):
             raise UserError(f"{kind} {number} names its teachers itself: say scale.teachers.efficient=…, or another")
-        return cls(kind, str(number), spec, own, rest)
+        return cls(kind, str(number), spec, scale_content, rest)
 
     @classmethod
-    def asked(cls, cfg: DictConfig) -> "Table | None":
+    def from_config(cls, cfg: DictConfig) -> "Table | None":
         """The one that a running evaluation is asked for by `+table=…` or `+figure=…`."""
         from hydra.core.hydra_config import HydraConfig
 
         run = HydraConfig.get()
-        own = tuple(configs.user_overrides("evaluate", run.overrides.task))
+        user_overrides = tuple(configs.user_overrides("evaluate", run.overrides.task))
         for kind in KINDS:
             if kind in cfg:
-                return cls.load(kind, run.runtime.choices[kind], cfg.scale.name, own)
+                return cls.load(kind, run.runtime.choices[kind], cfg.scale.name, user_overrides)
         return None
 
     @property
@@ -69,17 +69,17 @@ class Table:
 
     def by_teacher(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """The points that scripts/evaluate.py can run at this scale."""
-        here = [
+        runnable = [
             p for p in self.spec["points"] if p["teacher"] and not p.get("published") and "made_by" not in self.spec
         ]
-        for teacher in dict.fromkeys(point["teacher"] for point in here):
-            yield teacher, [point for point in here if point["teacher"] == teacher]
+        for teacher in dict.fromkeys(point["teacher"] for point in runnable):
+            yield teacher, [point for point in runnable if point["teacher"] == teacher]
 
     def config(self, teacher: str) -> DictConfig:
         """What the points of a teacher differ from."""
-        own = self.spec.get("evaluate", {}).get(self.scale["name"], [])
+        table_overrides = self.spec.get("evaluate", {}).get(self.scale["name"], [])
         rest = [override for override in self.overrides if not override.startswith("scale.")]
-        words = [*self.scale["evaluate"], *own, *rest, *self._teacher(teacher)]
+        words = [*self.scale["evaluate"], *table_overrides, *rest, *self._teacher(teacher)]
         return configs.compose_config("evaluate", [f"teacher_name={teacher}", *words])
 
     def _teacher(self, name: str) -> list[str]:
@@ -101,10 +101,10 @@ class Table:
 
         if point["adaptor"] in ("none", "identity"):
             return False
-        here = cast(DictConfig, OmegaConf.merge(cfg, _trained_at(point, cfg)))
-        return not (adaptor_folder(here, point["adaptor"], cfg.adaptors) / "adaptor").is_dir()
+        config = cast(DictConfig, OmegaConf.merge(cfg, _trained_at(point, cfg)))
+        return not (adaptor_folder(config, point["adaptor"], cfg.adaptors) / "adaptor").is_dir()
 
-    def lacking(self, rows: list[str]) -> list[str]:
+    def note_on_missing_rows(self, rows: list[str]) -> list[str]:
         """A sentence on the rows that are not measured, and the commands that measure them."""
         points = [point for point in self.spec["points"] if point["row"] in rows]
         training = []
@@ -128,22 +128,23 @@ class Table:
 
         if "made_by" in self.spec:
             raise UserError(f"{self.name} is not made by evaluate.py: run `{'`, then `'.join(self.commands)}`")
-        lacking: list[str] = []
+        problems: list[str] = []
         digests: dict[str, str] = {}
         for teacher, points in self.by_teacher():
             try:
                 cfg = self.config(teacher)
                 ready = [point for point in points if not self.untrained(point, cfg)]
-                lacking += [configs.shell("train", self.training(point, cfg)) for point in points if point not in ready]
+                untrained = [point for point in points if point not in ready]
+                problems += [configs.shell("train", self.training(point, cfg)) for point in untrained]
                 cfg.points = [{name: point[name] for name in DIFFERENCE if name in point} for point in ready]
-                found = measure(cfg) if ready else []
+                digests_of_points = measure(cfg) if ready else []
             except MissingFileError as error:
-                lacking.append(sentence(error))
+                problems.append(sentence(error))
                 continue
-            digests |= {point["row"]: digest for point, digest in zip(ready, found, strict=True)}
+            digests |= {point["row"]: digest for point, digest in zip(ready, digests_of_points, strict=True)}
             write_index(Path(cfg.output), self.name, self.scale["name"], digests)
-        if lacking:
-            raise MissingFileError(f"{self.name} is not whole, it lacks: {'; '.join(dict.fromkeys(lacking))}")
+        if problems:
+            raise MissingFileError(f"{self.name} is incomplete: {'; '.join(dict.fromkeys(problems))}")
         return list(digests.values())
 
 

@@ -38,31 +38,31 @@ def flops(cfg: DictConfig) -> Path:
 
 def tables(cfg: DictConfig) -> None:
     """Joins what was measured to what the paper prints."""
-    asked = list(_asked(cfg))  # all are loaded before anything is written
+    requested = list(_requested_tables(cfg))  # all are loaded before anything is written
     file = Path(cfg.output) / "flops.csv"
     lines = read_flops(file if file.is_file() else flops(cfg))
-    for table in asked:
+    for table in requested:
         _write(cfg, table, lines)
 
 
-def _asked(cfg: DictConfig) -> Iterator[Any]:
+def _requested_tables(cfg: DictConfig) -> Iterator[Any]:
     run = HydraConfig.get()
     chosen = {kind: run.runtime.choices.get(kind) for kind in KINDS}
     given = tuple(
         o.replace("rows=", "output=") for o in run.overrides.task if o.startswith(("rows=", "adaptors=", "scale."))
     )
     for kind, number in chosen.items():
-        whole = number == "all" or not any(chosen.values())
-        for each in numbers(kind) if whole else [number] if number else []:
+        all_numbers = number == "all" or not any(chosen.values())
+        for each in numbers(kind) if all_numbers else [number] if number else []:
             yield Table.load(kind, each, cfg.scale.name, given)
 
 
 def html(cfg: DictConfig) -> None:
     """One page of a folder of rows, with the tables of which something was measured there."""
-    begun = [table for table in _asked(cfg) if _measured(cfg, table)]
+    measured_tables = [table for table in _requested_tables(cfg) if _measured(cfg, table)]
     file = Path(cfg.output) / "flops.csv"
-    lines = read_flops(file if file.is_file() else flops(cfg)) if begun else []
-    sheets = [_sheet(cfg, table, lines) for table in begun]
+    lines = read_flops(file if file.is_file() else flops(cfg)) if measured_tables else []
+    sheets = [_sheet(cfg, table, lines) for table in measured_tables]
     print(f"report in {write_report(Path(cfg.rows), Path(cfg.adaptors), sheets)}")
 
 
@@ -74,7 +74,7 @@ def _measured(cfg: DictConfig, table: Any) -> Any:
 
 def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:
     comparison = Comparison(table.name, table.spec, cfg.scale.name == "miniature", _measured(cfg, table), lines)
-    notes = table.lacking(comparison.unmeasured())
+    notes = table.note_on_missing_rows(comparison.unmeasured())
     return comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
 
 
@@ -83,8 +83,8 @@ def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
     _sheet(cfg, table, lines).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text()}")
     if draw := table.spec.get("draw"):
-        drawn = getattr(paper_figures, draw)(_measured(cfg, table), cfg.scale.name == "miniature", stem)
-        print(f"figure in {stem}.png" if drawn else "no figure: nothing of it has been measured")
+        figure_written = getattr(paper_figures, draw)(_measured(cfg, table), cfg.scale.name == "miniature", stem)
+        print(f"figure in {stem}.png" if figure_written else "no figure: nothing of it has been measured")
 
 
 WHAT = {"tables": tables, "flops": flops, "html": html}

@@ -62,19 +62,19 @@ def claim(output: Path, cfg: DictConfig, teacher: Teacher, items: Sequence[Promp
     Raises:
         UserError: The folder was begun with something else, named with both values. More epochs extend a training.
     """
-    wanted, marker = _settings(cfg, teacher, items), output / MARKER
-    found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
-    begun: dict[str, Any] = found.get("settings") or _former_settings(found)
-    if "settings" not in found:
-        begun = {key: value for key, value in begun.items() if key in wanted}
-    if different := _differences(begun, wanted if "settings" in found else {key: wanted[key] for key in begun}):
+    current, marker = _settings(cfg, teacher, items), output / MARKER
+    content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    saved: dict[str, Any] = content.get("settings") or _former_settings(content)
+    if "settings" not in content:
+        saved = {key: value for key, value in saved.items() if key in current}
+    if different := _differences(saved, current if "settings" in content else {key: current[key] for key in saved}):
         raise UserError(
             f"{output} was begun with {'; '.join(different)}: pass what it was begun with to go on there, or "
             "output=<another folder>"
         )
     # Earlier versions wrote no `trained`, and a result only at the end.
-    trained = found.get("trained", begun.get("epochs", 0)) if result is not None and result.is_dir() else 0
-    _write(marker, {"settings": wanted, "trained": trained, "config": OmegaConf.to_container(cfg, resolve=True)})
+    trained = content.get("trained", saved.get("epochs", 0)) if result is not None and result.is_dir() else 0
+    _write(marker, {"settings": current, "trained": trained, "config": OmegaConf.to_container(cfg, resolve=True)})
     return int(trained)
 
 
@@ -120,19 +120,19 @@ def _settings(cfg: DictConfig, teacher: Teacher, items: Sequence[Prompt]) -> dic
     return {**_flat(content, raw), **{f"teacher.{key}": v for key, v in of_teacher.items()}, "prompts": prompts}
 
 
-def _former_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+def _former_settings(content: Mapping[str, Any]) -> dict[str, Any]:
     """Of a folder that an earlier version began: its whole config, with the teacher's fingerprint."""
-    return {**_flat(found, found), "teacher.unet": found["teacher_hash"]} if found else {}
+    return {**_flat(content, content), "teacher.unet": content["teacher_hash"]} if content else {}
 
 
-def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """A phrase per setting, of those that both know: a config key that a later version has added is not among them."""
-    known = {key.split(".")[0] for key in begun} & {key.split(".")[0] for key in wanted}
+    common = {key.split(".")[0] for key in saved} & {key.split(".")[0] for key in current}
     different = []
-    for key in sorted(begun.keys() | wanted.keys()):
-        before, now = begun.get(key), wanted.get(key)
+    for key in sorted(saved.keys() | current.keys()):
+        before, now = saved.get(key), current.get(key)
         extended = key == "epochs" and before is not None and now is not None and before < now
-        if key.split(".")[0] in known and before != now and not extended:
+        if key.split(".")[0] in common and before != now and not extended:
             different.append(f"{key} {before}, not {now}")
     return different
 

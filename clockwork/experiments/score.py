@@ -23,8 +23,8 @@ def _score(cfg: DictConfig) -> dict[str, float]:
     scores, main_process = Scores(metrics), distributed.rank() == 0
     batches = list(chunks(distributed.share(images), images_at_once(cfg.resolution, cfg.batch_size)))
     read = map_in_threads(lambda batch: pixels(batch, cfg.resolution), batches, ahead=THREADS)
-    for batch, seen in zip(batches, tqdm(read, "images", len(batches), disable=not main_process), strict=True):
-        scores.update(seen, [image.text for image in batch])
+    for batch, images_read in zip(batches, tqdm(read, "images", len(batches), disable=not main_process), strict=True):
+        scores.update(images_read, [image.text for image in batch])
     measured = {name: value for name, value in scores.compute().items() if value is not None}
     if main_process:
         for name, value in measured.items():

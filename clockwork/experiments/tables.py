@@ -14,8 +14,8 @@ def make_tables(cfg: DictConfig) -> None:
     """Trains the adaptors that are missing, measures the rows that are missing, and writes the report."""
     scale = [f"scale={cfg.scale.name}", *(o for o in HydraConfig.get().overrides.task if o.startswith("scale."))]
     evaluate = (f"adaptors={cfg.adaptors}", *scale[1:], *cfg.evaluate)
-    asked = [("table", number) for number in cfg.tables] + [("figure", number) for number in cfg.figures]
-    tables = [Table.load(kind, number, cfg.scale.name, evaluate) for kind, number in asked]
+    numbers = [("table", number) for number in cfg.tables] + [("figure", number) for number in cfg.figures]
+    tables = [Table.load(kind, number, cfg.scale.name, evaluate) for kind, number in numbers]
     failed = _train(tables, cfg)
     for table in tables:
         print(f"\n== {table.name}", flush=True)
@@ -37,11 +37,11 @@ def _train(tables: list[Table], cfg: DictConfig) -> list[str]:
     for table in tables:
         for teacher, points in table.by_teacher():
             try:
-                here = table.config(teacher)
+                config = table.config(teacher)
             except MissingFileError:
                 continue
-            lacking = [point for point in points if table.untrained(point, here)]
-            missing |= dict.fromkeys(tuple(table.training(point, here)) for point in lacking)
+            untrained = [point for point in points if table.untrained(point, config)]
+            missing |= dict.fromkeys(tuple(table.training(point, config)) for point in untrained)
     failed = []
     for number, words in enumerate(missing, 1):
         print(f"\n== adaptor {number} of {len(missing)}", flush=True)

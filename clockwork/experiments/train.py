@@ -210,8 +210,8 @@ def _data(
 
 def optimisation(cfg: DictConfig) -> dict[str, Any]:
     """The optimiser and the learning-rate schedule, as objectives take them."""
-    made = {name: instantiate(cfg[name], _convert_="all") for name in ("optimizer", "lr_scheduler")}
-    return made if cfg.decay else {**made, "lr_scheduler": None}  # plain lists and numbers: checkpoints hold them
+    parts = {name: instantiate(cfg[name], _convert_="all") for name in ("optimizer", "lr_scheduler")}
+    return parts if cfg.decay else {**parts, "lr_scheduler": None}  # plain lists and numbers: checkpoints hold them
 
 
 def _fit(
