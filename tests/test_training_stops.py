@@ -60,8 +60,8 @@ def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tm
 
 
 def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:
-    """As Lightning starts them, at learning rate 0: the same figures as one process on all prompts."""
-    options = ["learning_rate=0", "ema=0.9", "keep=best", "samples_every=2"]
+    """With weights that hardly change, two processes log the same figures as one process on all prompts."""
+    options = ["learning_rate=1e-30", "ema=0.9", "keep=best", "samples_every=2"]
     commands = command(tmp_path / "two", *options, "trainer.devices=2"), command(tmp_path / "one", *options)
     for process in [start(*words) for words in commands]:
         status, _, errors = process.wait()
@@ -76,7 +76,7 @@ def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:
     for ours, alone in zip(*logs, strict=True):
         assert ours == pytest.approx(alone, rel=1e-4)
     ours, alone = (load_file(next((tmp_path / name).rglob("adaptor.safetensors"))) for name in ("two", "one"))
-    assert all(torch.equal(weight, alone[name]) for name, weight in ours.items())
+    assert all(torch.allclose(weight, alone[name], rtol=0, atol=1e-20) for name, weight in ours.items())
 
 
 def test_two_processes_that_diverge_end_with_one_sentence(tmp_path: Path) -> None:
