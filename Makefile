@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install constraints demo eval flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs gpu-check miniature distilled chain clean
+.PHONY: install constraints demo eval flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: run make PYTHON=<python>")'
@@ -108,6 +108,21 @@ test-compat:
 	  PYTHONPATH=. "$$folder/bin/python" -m pytest -p no:cacheprovider -k "$(COMPAT_SHAPES)" $(COMPAT) || exit; \
 	  rm -rf "$$folder"; \
 	done
+
+# The wheel and the source distribution: dist/.
+dist: install
+	rm -rf dist
+	$(RUN) -m build --quiet --outdir dist .
+
+# The wheel in an empty environment: Clockwork on the miniature with the core dependencies alone, then a command with all
+# extras. Minutes: torch is installed again.
+dist-check: dist
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && wheel=$$(ls dist/*.whl) && \
+	  $(PYTHON) -m venv "$$folder/env" && \
+	  "$$folder/env/bin/pip" install --quiet --progress-bar off -c constraints.txt "$$wheel" && \
+	  cp tests/helpers/dist_smoke.py "$$folder" && cd "$$folder" && env/bin/python dist_smoke.py && cd "$(CURDIR)" && \
+	  "$$folder/env/bin/pip" install --quiet --progress-bar off -c constraints.txt "$$wheel[all]" && \
+	  cd "$$folder" && env/bin/clockwork --help && env/bin/clockwork train --cfg job > train.yaml && grep -q '^steps: 8' train.yaml
 
 lint: install
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from clockwork.unet.chain import Cut
     from clockwork.unet.split import SplitUNet
 
+__version__ = "0.1.0"
+
 _HOME = {
     "clockwork.adaptors": ("Adaptor", "Identity", "ResNet", "UNet", "load_adaptor", "push_to_hub", "save_adaptor"),
     "clockwork.unet.chain": ("Cut",),

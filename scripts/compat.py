@@ -3,6 +3,7 @@
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 CORE = ("torch", "diffusers", "transformers", "safetensors", "huggingface-hub", "numpy", "tqdm", "pillow")
@@ -12,8 +13,8 @@ TESTS = ("scipy", "pyyaml", "peft", "accelerate", "pytest", "DeepCache")  # what
 def requirements(end: str) -> list[str]:
     """One requirement per line; the oldest pins torch, diffusers and transformers to their lower bounds."""
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    chosen = [line for line in lines if re.split("[>=<]", line)[0] in (*CORE, *TESTS)]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    chosen = [line for line in dict.fromkeys(lines) if re.split("[>=<]", line)[0] in (*CORE, *TESTS)]
     if end == "newest":
         return chosen
     pinned = re.compile(r"^(torch|diffusers|transformers)>=")

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from clockwork.evaluation.rows import image_folder, read_rows
+from clockwork.experiments import cli
 from clockwork.experiments.cli import COMMANDS, VERBS, main
 from clockwork.experiments.configs import compose_config, teacher_overrides
 from clockwork.experiments.evaluate import evaluate
@@ -177,6 +178,7 @@ def test_the_console_script_lists_its_verbs(
     assert stopped.value.code == 2 and capsys.readouterr().err == (
         "error: trian is not a verb: use train, evaluate, generate, edit, report\n"
     )
+    monkeypatch.setattr(cli, "other_distributions", list)  # whatever is installed here
     monkeypatch.setattr(sys, "argv", ["clockwork", "train", "steps=0"])
     with pytest.raises(SystemExit) as stopped:
         main()

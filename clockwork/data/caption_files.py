@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from clockwork.errors import MissingFileError, UserError
+from clockwork.errors import MissingFileError, UserError, import_extra
 
 COLUMNS = ("caption", "prompt", "text", "TEXT")  # in which captions are looked for by default
 
@@ -106,7 +106,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     """Reads a parquet file batch by batch."""
-    import pyarrow.parquet as parquet
+    parquet = import_extra("pyarrow.parquet", "eval")
 
     for batch in parquet.ParquetFile(path).iter_batches():
         yield from batch.to_pylist()

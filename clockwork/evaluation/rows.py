@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import clockwork
+
 
 @dataclass(frozen=True)
 class Row:
@@ -109,4 +111,5 @@ def commit() -> str | None:
 
 
 def versions() -> str:
-    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers", "clockwork"))
+    libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers")]
+    return " ".join([*libraries, f"clockwork {clockwork.__version__}"])

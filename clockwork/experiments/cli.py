@@ -6,6 +6,7 @@ Nothing but the standard library is imported until a command runs.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -61,34 +62,60 @@ COMMANDS = {
 VERBS = ("train", "evaluate", "generate", "edit", "report")  # those of the console script's help
 
 
+EXTRAS = {"train": "train", "miniature": "all", "report": "report", "tables": "all", "gpu_check": "all"}  # others: eval
+OPTIONAL = {  # what the extras install
+    *("hydra", "jinja2", "matplotlib", "omegaconf", "open_clip", "plotly", "pyarrow", "pytorch_lightning", "timm"),
+    *("torchmetrics", "wandb", "yaml"),
+}
+
+
 def entry(verb: str) -> Callable[[], None]:
     """Returns the function that runs a command with the overrides in `sys.argv`."""
 
-    def main() -> None:
-        from clockwork.experiments.command import run_command
+    def run() -> None:
+        try:
+            from clockwork.experiments.command import run_command
 
-        command = COMMANDS[verb]
-        run_command(verb, command.function, command.word, command.resumable)
+            command = COMMANDS[verb]
+            run_command(verb, command.function, command.word, command.resumable)
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library not in OPTIONAL:
+                raise
+            _refuse(f'{library} is not installed: pip install "clockwork-diffusion[{EXTRAS.get(verb, "eval")}]"')
 
-    return main
+    return run
 
 
 def main() -> None:
-    """Runs the command that the first word names, with the others."""
+    """Runs the command that the first word names, with the words after it."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if verb in COMMANDS:
-        del sys.argv[1]
-        entry(verb)()
-        return
-    lines = [f"  {name:10}{COMMANDS[name].help}" for name in VERBS]
-    usage = "\n".join(
-        ["usage: clockwork VERB [KEY=VALUE …]", "", *lines, "", "`clockwork VERB --help` lists the keys of a command."]
-    )
     if verb in ("--help", "-h"):
-        print(usage)
-    else:
-        print(f"error: {verb} is not a verb: use {', '.join(VERBS)}", file=sys.stderr)
-        sys.exit(2)
+        lines = [f"  {name:10}{COMMANDS[name].help}" for name in VERBS]
+        print("usage: clockwork VERB [KEY=VALUE …]", "", *lines, "", "clockwork VERB --help prints its keys.", sep="\n")
+        return
+    if verb not in COMMANDS:
+        _refuse(f"{verb} is not a verb: use {', '.join(VERBS)}")
+    if others := other_distributions():
+        names = " ".join(others)
+        _refuse(
+            f"{names} installs a package named clockwork, too: run `pip uninstall {names}`, then "
+            "`pip install --force-reinstall --no-deps clockwork-diffusion`"
+        )
+    del sys.argv[1]
+    entry(verb)()
+
+
+def other_distributions() -> list[str]:
+    """Returns the installed distributions, besides this one, that provide a package named clockwork."""
+    from importlib.metadata import packages_distributions
+
+    return sorted(set(packages_distributions().get("clockwork", ())) - {"clockwork-diffusion"})
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from clockwork.errors import MissingFileError, UserError
 from clockwork.experiments.schemas import check, schema_of
 
-FOLDER = Path(__file__).parents[2] / "configs"
+_INSTALLED = Path(__file__).parents[1] / "configs"  # a wheel has them in the package
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 def compose_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.errors import MissingFileError
+from clockwork.errors import MissingFileError, import_extra
 from clockwork.io.device import choose_device
 from clockwork.metrics.numerics import require_finite_features
 
@@ -51,7 +51,7 @@ def dino(model: str = "vit_base_patch8_224.dino", device: str = "auto") -> Struc
     `model` is a timm name, downloaded where it is missing (`vit_small_patch8_224.dino` for ViT-S/8), or a folder in
     timm's format (`config.json`, `model.safetensors`). Pictures are seen at the model's own size.
     """
-    import timm
+    timm = import_extra("timm", "eval")
 
     folder = Path(model)
     if "/" in model and not (folder / "config.json").is_file():

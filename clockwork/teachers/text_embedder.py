@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clockwork.errors import import_extra
 from clockwork.io.fingerprint import weights_hash
 from clockwork.teachers.shipped import shipped_text_embedder
 
@@ -140,7 +141,7 @@ def _load(
     name: str, tag: str | None, device: torch.device, precision: torch.dtype, text_only: bool
 ) -> tuple[Any, int, Any]:
     """Loads a model. Returns it with the side of its images in pixels and its tokenizer."""
-    import open_clip
+    open_clip = import_extra("open_clip", "eval")
 
     model = open_clip.create_model(name, pretrained=tag).eval().requires_grad_(False)
     size = model.visual.image_size
@@ -162,6 +163,6 @@ def _width(name: str) -> int:
     if name.startswith("local-dir:"):
         file = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
         return int(json.loads(file.read_text())["model_cfg"]["embed_dim"])
-    import open_clip
+    open_clip = import_extra("open_clip", "eval")
 
     return int(open_clip.get_model_config(name)["embed_dim"])
