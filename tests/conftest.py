@@ -1,8 +1,10 @@
 """Small UNets in the shapes of the real ones: growing channels, so that no residual broadcasts unseen."""
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from helpers.models import SHAPES
 
 from clockwork.teachers import Teacher, load_teacher
@@ -23,10 +25,13 @@ def shape(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def flops_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make flops` writes, counted once."""
+    """What `make flops` writes, counted once for all of xdist's workers."""
     from helpers.commands import run
 
-    folder = tmp_path_factory.mktemp("reports")
-    with pytest.MonkeyPatch.context() as patch:
-        run(patch, "report", "flops", f"output={folder}")
-    return folder / "flops.csv"
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    file = folder / "reports" / "flops.csv"
+    with FileLock(folder / "flops.lock"), pytest.MonkeyPatch.context() as patch:
+        if not file.is_file():
+            run(patch, "report", "flops", f"output={file.parent}")
+    return file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import ROOT, run
+from helpers.commands import QUICK_TRAINING, ROOT, run
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
@@ -72,8 +72,7 @@ def test_a_new_adaptor_is_one_file_and_one_yaml(
 ) -> None:
     """Trained, saved, found by its name and measured; and without its file a folder of its kind is refused."""
     adaptors, output = extended / "adaptors", extended / "outputs" / "eval"
-    quick = ["epochs=1", "prompts_per_epoch=2", "repeats_per_epoch=1", "samples_every=0", "logger=none"]
-    run(monkeypatch, "train", "adaptor=blend", *quick, "steps=2", f"output={adaptors}")
+    run(monkeypatch, "train", "adaptor=blend", *QUICK_TRAINING, "steps=2", f"output={adaptors}")
     small = ["steps=2", "prompts.count=2", "metrics=none", "metrics.latency=false", f"adaptors={adaptors}"]
     run(monkeypatch, "evaluate", "adaptor=blend", *small, f"output={output}")
     assert "| blend " in capsys.readouterr().out

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.commands import run
+from helpers.commands import QUICK_TRAINING, run
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
@@ -25,7 +25,7 @@ from clockwork.sampling import denoisers
 SMALL = ["teacher.resolution=16", "device=cpu"]
 HALF = ["precision=bfloat16", *SMALL]
 POINT = ["schedule=clock2", "steps=2", *HALF]
-TINY = ["epochs=1", "prompts_per_epoch=4", "repeats_per_epoch=1", "batch_size=4", "val_prompts=2", "logger=none"]
+TINY = [*QUICK_TRAINING, "prompts_per_epoch=4", "batch_size=4", "val_prompts=2"]
 PROMPT = "prompt=a large red circle in the center on a plain blue background"
 
 
@@ -72,7 +72,7 @@ def test_training_with_sample_images(trained: Path, dtypes: set[torch.dtype]) ->
 
 
 def test_training_on_noised_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtypes: set[torch.dtype]) -> None:
-    run(monkeypatch, "train", *TINY, *POINT, "data=noised", "samples_every=0", f"output={tmp_path}")
+    run(monkeypatch, "train", *TINY, *POINT, "data=noised", "images.count=100", "samples_every=0", f"output={tmp_path}")
     adaptor, _ = load_adaptor(next(tmp_path.rglob("adaptor")))
     assert adaptor.dtype == torch.float32 and all(weight.isfinite().all() for weight in adaptor.parameters())
     assert dtypes == {torch.bfloat16}

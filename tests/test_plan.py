@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.commands import config, run
+from helpers.commands import QUICK_TRAINING, config, run
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,16 +17,15 @@ from clockwork.training.datamodule import GIB, OnlineDataModule
 from clockwork.training.plan import Plan, total, with_prefix
 
 CASES: dict[str, list[str]] = {
-    "adaptor": ["steps=4", "max_examples_gb=0.0005"],
-    "noised": ["data=noised", "steps=4"],
+    "adaptor": ["steps=4", "repeats_per_epoch=2", "max_examples_gb=0.0003"],
+    "noised": ["data=noised", "images.count=100", "steps=4"],
     "recover": ["objective=recover", "teacher=miniature_sd", "step_counts=[2,3]"],
     "guidance": ["objective=guidance", "teacher=miniature_sd", "step_counts=[2,3]"],
     "progressive": ["objective=progressive", "teacher=miniature_sd", "teacher.guidance=1", "start=4", "end=1"],
 }
 SMALL = [
-    "prompts_per_epoch=5",
+    "prompts_per_epoch=3",
     "generation_batch_size=2",
-    "repeats_per_epoch=2",
     "batch_size=4",
     "epochs=2",
     "val_prompts=0",
@@ -96,15 +95,7 @@ def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -
 def test_a_command_prints_its_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    few = [
-        "prompts_per_epoch=4",
-        "epochs=1",
-        "repeats_per_epoch=1",
-        "samples_every=0",
-        "val_prompts=0",
-        "logger=none",
-        "steps=4",
-    ]
+    few = [*QUICK_TRAINING, "prompts_per_epoch=4", "steps=4"]
     run(monkeypatch, "train", *few, "batch_size=4", "+experiment=paper", "epochs=1", f"output={tmp_path}")
     lines = capsys.readouterr().out.splitlines()
     names = [line[:20].strip() for line in lines]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import wandb
-from helpers.commands import run
+from helpers.commands import QUICK_TRAINING, run
 from wandb.proto import wandb_internal_pb2
 
 from clockwork.data.image_io import write_image
@@ -110,7 +110,7 @@ def write_image_files(sweep: Path, digests: list[str]) -> None:
 
 
 def test_training_keeps_figures_pictures_and_the_adaptor(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = ["epochs=1", "prompts_per_epoch=2", "repeats_per_epoch=1", "val_prompts=2", "samples_every=1", "steps=2"]
+    quick = [*QUICK_TRAINING, "val_prompts=2", "samples_every=1", "steps=2"]
     run(monkeypatch, "train", *quick, "logger=wandb", f"output={offline}/adaptors")
     (folder,) = offline.glob("adaptors/miniature/*")
     columns = (folder / "log" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.commands import config, run
+from helpers.commands import QUICK_TRAINING, config, run
 from omegaconf import DictConfig
 
 from clockwork.adaptors import adaptor_hash, add_row, load_adaptor, read_config
@@ -134,13 +134,10 @@ def test_points_have_folders_of_their_own(tmp_path: Path) -> None:
     assert folders[2].name == "resnet-stage1-clock2-dpm++-8-g3-64px"
 
 
-QUICK = ["prompts_per_epoch=2", "repeats_per_epoch=1", "samples_every=0", "val_prompts=0", "logger=none", "steps=2"]
-
-
 def test_a_finished_command_leaves_the_adaptor_alone_and_more_epochs_extend_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    train = partial(run, monkeypatch, "train", *QUICK, f"output={tmp_path}")
+    train = partial(run, monkeypatch, "train", *QUICK_TRAINING, "steps=2", f"output={tmp_path}")
     train("epochs=1")
     (folder,) = tmp_path.rglob("adaptor")
     point = read_config(folder)["operating_point"]
@@ -165,7 +162,7 @@ def test_an_adaptor_saved_again_keeps_its_records(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Killed between saving and the mark of it: the next run saves the same weights."""
-    train = partial(run, monkeypatch, "train", *QUICK, "epochs=1", f"output={tmp_path}")
+    train = partial(run, monkeypatch, "train", *QUICK_TRAINING, "steps=2", "epochs=1", f"output={tmp_path}")
     train()
     (folder,) = tmp_path.rglob("adaptor")
     row = {

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.commands import ROOT, answers_in_one_sentence, config, run
+from helpers.commands import QUICK_TRAINING, ROOT, answers_in_one_sentence, config, run
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
@@ -67,23 +67,16 @@ def test_a_mistake_is_one_sentence_and_exit_status_2(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     script, arguments, expected = MISTAKES[name]
+    few = ["prompts.count=100"] if script == "train" else []
     with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, script, *arguments, f"output={tmp_path}")
+        run(monkeypatch, script, *few, *arguments, f"output={tmp_path}")
     answers_in_one_sentence(stopped.value.code, capsys, expected, tmp_path)
 
 
 def test_an_adaptor_of_another_teacher_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    quick = [
-        "epochs=1",
-        "prompts_per_epoch=2",
-        "repeats_per_epoch=1",
-        "val_prompts=0",
-        "samples_every=9",
-        "logger=none",
-    ]
-    run(monkeypatch, "train", *quick, "steps=2", f"output={tmp_path}")
+    run(monkeypatch, "train", *QUICK_TRAINING, "steps=2", f"output={tmp_path}")
     folder = next(tmp_path.rglob("adaptor"))
     points = ["prompts.count=2", "metrics=none", "metrics.latency=false", f"output={tmp_path / 'eval'}", "steps=2"]
     run(monkeypatch, "evaluate", "adaptor=folder", f"adaptor.path={folder}", *points)
@@ -93,7 +86,7 @@ def test_an_adaptor_of_another_teacher_is_refused(
     assert stopped.value.code == 2
     assert "trained for teacher miniature" in capsys.readouterr().err
     with pytest.raises(SystemExit):  # the same folder with another config
-        run(monkeypatch, "train", *quick, "steps=2", "learning_rate=1", f"output={tmp_path}")
+        run(monkeypatch, "train", *QUICK_TRAINING, "steps=2", "learning_rate=1", f"output={tmp_path}")
     assert "was begun with learning_rate 0.001, not 1: pass" in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.commands import ROOT, answers_in_one_sentence, run
+from helpers.commands import QUICK_TRAINING, ROOT, answers_in_one_sentence, run
 from hydra import initialize_config_dir
 
 from clockwork.experiments.configs import compose_config
@@ -139,9 +139,8 @@ def test_table_5_is_trained_and_measured(monkeypatch: pytest.MonkeyPatch, tmp_pa
         table = Table.load("table", "5", "miniature", tuple(small))
         points = [point for point in table.spec["points"] if point["adaptor"] != "none"]
         training = [table.training(point, table.config("miniature")) for point in points]
-    quick = ["epochs=1", "prompts_per_epoch=2", "repeats_per_epoch=1", "samples_every=1", "logger=none"]
     for words in training:
-        run(monkeypatch, "train", *words, *quick, f"output={tmp_path / 'adaptors'}")
+        run(monkeypatch, "train", *words, *QUICK_TRAINING, "samples_every=1", f"output={tmp_path / 'adaptors'}")
     once = ["prompts.count=1", "metrics=none", "metrics.latency=false"]
     run(monkeypatch, "evaluate", "+table=5", *small, *once, f"output={tmp_path}", f"adaptors={tmp_path / 'adaptors'}")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]

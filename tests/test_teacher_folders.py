@@ -109,7 +109,7 @@ def test_a_broken_folder_is_refused_in_a_sentence(
     change(folder)
     (output := tmp_path / "output").mkdir()
     with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, "train", f"teacher.path={folder}", f"output={output}")
+        run(monkeypatch, "train", "prompts.count=100", f"teacher.path={folder}", f"output={output}")
     answers_in_one_sentence(stopped.value.code, capsys, said, output)
 
 

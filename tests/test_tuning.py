@@ -69,8 +69,8 @@ ABLATIONS = {
     "UNet without text": ["adaptor=unet", "adaptor.inputs=[r_in,r_out_prev,t_emb]"],
     "UNet-light at stage 2": ["adaptor=unet_light", "cut=stage2"],
     "clock 5,6,7,8": ["schedule='5,6,7,8'", "steps=8"],
-    "noised at 4": ["data=noised", "steps=4"],
-    "noised at 16, PNDM": ["data=noised", "steps=16", "solver=pndm"],
+    "noised at 4": ["data=noised", "images.count=100", "steps=4"],
+    "noised at 16, PNDM": ["data=noised", "images.count=100", "steps=16", "solver=pndm"],
 }
 
 
@@ -85,7 +85,14 @@ def test_an_ablation_composes_and_trains_a_step(name: str, tmp_path: Path) -> No
 
 
 def test_recovering_from_pictures(tmp_path: Path) -> None:
-    small = ["objective=recover", "teacher=miniature_sd", "data=noised", "name=light", "step_counts=[2,2]"]
+    small = [
+        "objective=recover",
+        "teacher=miniature_sd",
+        "data=noised",
+        "images.count=100",
+        "name=light",
+        "step_counts=[2,2]",
+    ]
     train_teacher(config(tmp_path, *small))
     assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").unet_calls_per_step(3.0) == 2
 

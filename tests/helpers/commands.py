@@ -12,6 +12,16 @@ from omegaconf import DictConfig
 from clockwork.experiments.configs import teacher_overrides
 
 ROOT = Path(__file__).parents[2]
+# A training that is over in a second. By default the miniature has 50,000 captions, which take five seconds.
+QUICK_TRAINING = [
+    "epochs=1",
+    "prompts_per_epoch=2",
+    "repeats_per_epoch=1",
+    "val_prompts=0",
+    "samples_every=0",
+    "logger=none",
+    "prompts.count=100",
+]
 TINY = ["epochs=1", "prompts_per_epoch=4", "repeats_per_epoch=1", "batch_size=4", "val_prompts=2", "prompts.count=100"]
 QUIET = ["samples_every=0", "logger=none", "+trainer.enable_progress_bar=false", "device=cpu"]
 
