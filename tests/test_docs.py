@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 
 import clockwork
 from clockwork.adaptors import KINDS
+from clockwork.evaluation.rows import read_rows
 from clockwork.experiments import configs
 from clockwork.experiments.command import quoted
 from clockwork.experiments.configs import compose_config
@@ -25,7 +26,7 @@ COMMANDS = [
         r"(?:^|`)((?:python scripts/|make )[^`\n]*)", re.sub(r"\\\n *", "", page.read_text()), re.MULTILINE
     )
 ]
-OWN = {"blend", "mine"}  # configs that docs/extending.md adds
+OWN = {"blend", "contrast", "mine"}  # configs that docs/extending.md adds
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
@@ -67,24 +68,28 @@ def extended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_new_adaptor_is_one_file_and_one_yaml(
+def test_a_new_adaptor_and_a_new_metric_are_one_file_and_one_yaml_each(
     extended: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Trained, saved, found by its name and measured; and without its file a folder of its kind is refused."""
+    """The adaptor is trained, saved, found by its name and measured, by the metric, too; without its file a folder of
+    its kind is refused."""
     adaptors, output = extended / "adaptors", extended / "outputs" / "eval"
     run(monkeypatch, "train", "adaptor=blend", *QUICK_TRAINING, "steps=2", f"output={adaptors}")
     small = ["steps=2", "prompts.count=2", "metrics=none", "metrics.latency=false", f"adaptors={adaptors}"]
     run(monkeypatch, "evaluate", "adaptor=blend", *small, f"output={output}")
     assert "| blend " in capsys.readouterr().out
+    images = {file: file.stat().st_mtime_ns for file in output.rglob("*.png")}
+    run(monkeypatch, "evaluate", "adaptor=blend", *small[:2], "metrics=contrast", small[-1], f"output={output}")
+    assert "| contrast |" in capsys.readouterr().out
+    row = read_rows(output / "rows.jsonl")[-1]
+    assert row["metrics"].keys() == {"contrast"} and 5 < row["metrics"]["contrast"] < 120
+    assert {file: file.stat().st_mtime_ns for file in output.rglob("*.png") if file in images} == images
     (folder,) = adaptors.rglob("adaptor")
     monkeypatch.delitem(KINDS, "blend")
     with pytest.raises(ValueError, match="kind 'blend'"):
         clockwork.load_adaptor(folder)
-    monkeypatch.chdir(extended)  # the metric looks at outputs/eval
-    exec(compile((extended / "metric.py").read_text(), "metric.py", "exec"), {})
-    name, schedule, contrast = capsys.readouterr().out.split()[-3:]
-    assert (name, schedule) == ("blend", "clock2") and 5 < float(contrast) < 120
-    sys.modules.pop("blend", None)
+    for module in ("blend", "contrast"):
+        sys.modules.pop(module, None)
 
 
 def test_a_new_teacher_is_one_yaml(extended: Path) -> None:
@@ -94,5 +99,7 @@ def test_a_new_teacher_is_one_yaml(extended: Path) -> None:
         config = compose_config("evaluate", ["teacher=mine", f"teacher.path={extended / 'mine'}"])
     teacher = instantiate(config.teacher)
     assert (teacher.name, teacher.guidance, teacher.hash) == ("mine", 5.0, made.hash)
-    assert config.metrics._target_.endswith("none") and config.prompts.path.endswith("captions_val2017.json")
+    assert [metric.name for metric in config.metrics.list] == ["psnr", "ssim"] and config.prompts.path.endswith(
+        "captions_val2017.json"
+    )
     assert torch.equal(teacher.noise([3]), made.noise([3])) and config.guidance == 5.0

@@ -1,6 +1,7 @@
 """Benchmarks as they come, with their quirks; structure distance; an editor's rows, resumed and reported."""
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import torch
 from helpers.editing import editor
 from PIL import Image
 from timm.models import save_for_hf
+from torch import Tensor
 
 from clockwork.data.image_io import read_image, squared, write_image
-from clockwork.editing.benchmark import pairs_hash, read_ti2i
-from clockwork.editing.measure import Measurement, Metrics
+from clockwork.editing.benchmark import EditPair, pairs_hash, read_ti2i
+from clockwork.editing.evaluation import EditEvaluation
 from clockwork.editing.source_image import read_source_image
 from clockwork.evaluation.rows import read_rows
-from clockwork.metrics.structure import Structure, dino, self_similarity
+from clockwork.metrics.base import Batch, Metric, measure
+from clockwork.metrics.similarity import PSNR
+from clockwork.metrics.structure import Structure, dino_distance, self_similarity
 from clockwork.miniature import metrics
 from clockwork.miniature.editing import scene_pairs
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
@@ -39,7 +43,7 @@ def test_imagenetr_ti2i(teacher: Teacher) -> None:
     assert pairs[5].source == "an art of a penguin" and pairs[10].source == "a painting of a penguin"
     panda = next(p for p in pairs if p.source == "a cartoon of a panda")  # its entry names no picture
     expected = squared(read_image(REAL / "panda" / "cartoon_30.jpg"), teacher.resolution)
-    assert torch.equal(panda.picture(), expected)
+    assert torch.equal(panda.image(), expected)
     assert pairs_hash(pairs[:5]) != pairs_hash(pairs[5:10])
 
 
@@ -70,8 +74,8 @@ def test_wild_and_fake_entries(teacher: Teacher, folder: Path) -> None:
     assert [p.source for p in pairs] == ["", *["a cartoon of a panda"] * 2, "a red circle"]
     assert [p.id for p in pairs] == ["001-1", "002-1", "002-2", "003-1"]
     side = teacher.resolution
-    assert all(p.picture().shape == (3, side, side) and p.picture().dtype == torch.uint8 for p in pairs)
-    assert pairs[3].picture() is pairs[3].picture()  # generated once
+    assert all(p.image().shape == (3, side, side) and p.image().dtype == torch.uint8 for p in pairs)
+    assert pairs[3].image() is pairs[3].image()  # generated once
 
 
 BAD = {
@@ -118,12 +122,15 @@ def test_pictures_of_another_size(folder: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(ValueError, match=r"bear.jpg has 50 × 40 pixels, not 32 × 32"):
         read_source_image(file, 32, resize=False)
     write_image(folder / "fits.png", read_source_image(file, 32))
-    assert torch.equal(
-        read_source_image(folder / "fits.png", 32, resize=False), read_source_image(folder / "fits.png", 32)
-    )
+    fits = folder / "fits.png"
+    assert torch.equal(read_source_image(fits, 32, resize=False), read_source_image(fits, 32))
     (folder / "broken.jpg").write_bytes(file.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"broken.jpg is not an image that can be read"):
         read_source_image(folder / "broken.jpg", 32)
+
+
+def mean_distance(structure: Structure, pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    return measure([structure], (Batch(image, source_images=source) for image, source in pairs))[structure.name]
 
 
 def test_structure_distance_by_hand() -> None:
@@ -133,9 +140,9 @@ def test_structure_distance_by_hand() -> None:
     assert torch.equal(self_similarity(right)[0], torch.eye(2))
     assert float(self_similarity(slanted)[0, 0, 1]) == pytest.approx(2**-0.5)
     distance = Structure("given", lambda images: images)
-    assert distance([(right, scaled)]) == 0
-    assert distance([(right, slanted)]) == pytest.approx(0.5 / 2)  # two of four cosines differ by √½
-    assert distance([(right, slanted), (right, right)]) == pytest.approx(0.5 / 4)
+    assert mean_distance(distance, [(right, scaled)]) == 0
+    assert mean_distance(distance, [(right, slanted)]) == pytest.approx(0.5 / 2)  # two of four cosines differ by √½
+    assert mean_distance(distance, [(right, slanted), (right, right)]) == pytest.approx(0.5 / 4)
 
 
 def test_dino_from_a_folder(tmp_path: Path) -> None:
@@ -144,7 +151,7 @@ def test_dino_from_a_folder(tmp_path: Path) -> None:
     about = {"img_size": 32, "embed_dim": 48, "depth": 3, "num_heads": 3}
     vit = timm.create_model("vit_small_patch8_224.dino", num_classes=0, **about).eval()
     save_for_hf(vit, str(tmp_path / "dino"), model_args=about, safe_serialization=True)
-    structure = dino(str(tmp_path / "dino"), "cpu")
+    structure = dino_distance(str(tmp_path / "dino"), "cpu")
     assert structure.label == "dino 32"
     images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -156,19 +163,18 @@ def test_dino_from_a_folder(tmp_path: Path) -> None:
     assert keys.shape == (2, 17, 48)  # 16 patches and the class token
     assert torch.allclose(structure.features(images), keys, atol=1e-4)
     expected = (self_similarity(keys[:1]) - self_similarity(keys[1:])).square().mean()
-    assert structure([(images[:1], images[1:])]) == pytest.approx(float(expected), rel=1e-4)
+    assert mean_distance(structure, [(images[:1], images[1:])]) == pytest.approx(float(expected), rel=1e-4)
     assert structure.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, 17, 48)
     with pytest.raises(FileNotFoundError, match="no timm folder"):
-        dino(str(tmp_path / "nowhere"))
+        dino_distance(str(tmp_path / "nowhere"))
 
 
 def test_small_structure_sees_layout_more_than_colour(teacher: Teacher) -> None:
     """The stand-in: a recoloured scene is nearer to its source than a mirrored one."""
-    structure = metrics.editing().structure
-    assert structure is not None
+    structure = metrics.structure()
     pairs = scene_pairs(teacher, 24)
-    recoloured = structure((p.picture()[None], p.right()[None]) for p in pairs if p.right)
-    mirrored = structure((p.picture()[None], p.picture().flip(1, 2)[None]) for p in pairs)
+    recoloured = mean_distance(structure, [(p.image()[None], p.ground_truth()[None]) for p in pairs if p.ground_truth])
+    mirrored = mean_distance(structure, [(p.image()[None], p.image().flip(1, 2)[None]) for p in pairs])
     assert 0 < recoloured < mirrored
 
 
@@ -176,39 +182,48 @@ def test_scenes_change_one_colour_word(teacher: Teacher) -> None:
     for pair in scene_pairs(teacher, 8):
         before, after = pair.source.split(), pair.target.split()
         assert sum(a != b for a, b in zip(before, after, strict=True) if {a, b} != {"a", "an"}) == 1
-        assert pair.right is not None and not torch.equal(pair.picture(), pair.right())
+        assert pair.ground_truth is not None and not torch.equal(pair.image(), pair.ground_truth())
+
+
+def every_metric() -> list[Metric]:
+    similarities = [PSNR(f"psnr_{name}") for name in ("right", "unedited", "reconstruction", "autoencoder")]
+    return [metrics.clip_score(), metrics.structure(), *similarities]
+
+
+def evaluation_of(pairs: list[EditPair], folder: Path, measured: list[Metric]) -> EditEvaluation:
+    return EditEvaluation(benchmark="scenes", pairs=pairs, metrics=measured, folder=folder, latents=folder / "latents")
 
 
 def test_a_row_is_measured_once_and_resumed(teacher: Teacher, tmp_path: Path) -> None:
     pairs = scene_pairs(teacher, 2)
     plain, clocked = editor(teacher, 4, 2), editor(teacher, 4, 2, "clock2")
-    measurement = Measurement("scenes", pairs, metrics.editing(), tmp_path, tmp_path / "latents")
-    measurement.measure(plain)
+    evaluation = evaluation_of(pairs, tmp_path, every_metric())
+    evaluation.evaluate(plain)
     kept = list((tmp_path / "latents").iterdir())
     assert len(kept) == 2 and all(file.suffix == ".safetensors" for file in kept)
-    pictures = tmp_path / "pictures" / measurement.images_digest(plain)
-    edit, again = pictures / "test-0.png", pictures / "test-1.png"
+    images = evaluation.image_folder(plain)
+    edit, again = images / "test-0.png", images / "test-1.png"
     before = edit.read_bytes(), again.stat().st_mtime_ns
     edit.unlink()  # killed in between: what is there stays, what is missing comes out the same
-    measurement.rows.unlink()
+    evaluation.rows.unlink()
     for one in (plain, plain, clocked):
-        measurement.measure(one)
+        evaluation.evaluate(one)
     assert (edit.read_bytes(), again.stat().st_mtime_ns) == before
     assert len(list((tmp_path / "latents").iterdir())) == 4  # other clocks invert otherwise
-    first, second = read_rows(measurement.rows)
-    assert len(measurement.rows.read_text().splitlines()) == 2
+    first, second = read_rows(evaluation.rows)
+    assert len(evaluation.rows.read_text().splitlines()) == 2
     assert (first["generation_full_steps"], second["generation_full_steps"]) == (2, 1)
     assert (first["inversion_full_steps"], second["inversion_full_steps"]) == (4, 2)
-    assert first["clip_score"] is None and 0 < first["clip_score_miniature"] <= 1
-    assert first["dino_distance"] is None and first["structure_miniature"] > 0
-    assert (
-        first["psnr_unedited"] == second["psnr_unedited"] and first["psnr_reconstruction"] < first["psnr_autoencoder"]
-    )
+    figures = first["metrics"]
+    assert list(figures) == [metric.name for metric in evaluation.metrics] == list(second["metrics"])
+    assert 0 < figures["clip_score_miniature"] <= 1 and figures["structure_miniature"] > 0
+    assert figures["psnr_unedited"] == second["metrics"]["psnr_unedited"]
+    assert figures["psnr_reconstruction"] < figures["psnr_autoencoder"]
     assert (
         first["tflops_full"] == pytest.approx(plain.flops().full / 1e12)
         and second["tflops_full"] < first["tflops_full"]
     )
-    in_memory = plain.edit(plain.invert(pairs[0].picture(), pairs[0].source), pairs[0].target)
+    in_memory = plain.edit(plain.invert(pairs[0].image(), pairs[0].source), pairs[0].target)
     assert torch.equal(in_memory, read_image(edit))
     report(tmp_path, [first, second], pairs)
 
@@ -224,9 +239,9 @@ def report(folder: Path, rows: list[Any], pairs: list[Any]) -> None:
     other = [{**row, "benchmark": "fake", "digest": row["digest"]} for row in rows[:1]]
     figures([*rows, *other], folder)
     side_by_side(rows, pairs, folder)
-    names = ("figure6.png", "figure15-scenes.png", "figure15-fake.png", "pictures-scenes-4.png")
+    names = ("figure6.png", "figure15-scenes.png", "figure15-fake.png", "images-scenes-4.png")
     assert all((folder / name).stat().st_size > 2000 for name in names)
-    shutil.rmtree(folder / "pictures")
+    shutil.rmtree(folder / "images")
 
 
 def test_replay_and_phases_in_rows(teacher: Teacher, tmp_path: Path) -> None:
@@ -234,11 +249,11 @@ def test_replay_and_phases_in_rows(teacher: Teacher, tmp_path: Path) -> None:
     pairs = scene_pairs(teacher, 1)
     clocked, plain = editor(teacher, 2, 2, "clock2"), editor(teacher, 2, 2)
     only_inversion = replace(clocked, generation=plain.generation, replay=True)
-    measurement = Measurement("scenes", pairs, Metrics(), tmp_path)
+    evaluation = evaluation_of(pairs, tmp_path, [PSNR("psnr_right")])
     assert only_inversion.label == "identity clock2 | no clock, 2 + 2 steps"
-    digests = {measurement.digest(e) for e in (clocked, plain, only_inversion, replace(only_inversion, replay=False))}
+    digests = {evaluation.digest(e) for e in (clocked, plain, only_inversion, replace(only_inversion, replay=False))}
     assert len(digests) == 4
-    measurement.measure(only_inversion)
-    (row,) = read_rows(measurement.rows)
+    evaluation.evaluate(only_inversion)
+    (row,) = read_rows(evaluation.rows)
     assert (row["inversion_adaptor"], row["generation_adaptor"], row["replay"]) == ("identity", "none", True)
-    assert row["metrics"] == "none" and row["clip_score_miniature"] is None and row["psnr_right"] is not None
+    assert row["metrics"].keys() == {"psnr_right"} and row["metrics_label"] == "none"

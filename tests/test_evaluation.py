@@ -12,21 +12,32 @@ import torch
 
 from clockwork.adaptors import Identity, ResNet
 from clockwork.data.image_io import images_at_once
+from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
-from clockwork.evaluation.generate import pictures
-from clockwork.evaluation.harness import Evaluation, Metrics
+from clockwork.evaluation.generate import read_batches
 from clockwork.evaluation.rows import append_row, image_folder, read_rows
+from clockwork.evaluation.text_to_image import Evaluation
 from clockwork.flops.cost import image_flops, step_flops
 from clockwork.metrics import latency
+from clockwork.metrics.base import Metric
+from clockwork.metrics.clip_score import CLIPScore
+from clockwork.metrics.fid import FID
+from clockwork.metrics.similarity import PSNR, SSIM
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.miniature.teacher import small_clip
-from clockwork.reports.figures import pareto, pictures_side_by_side
+from clockwork.reports.figures import images_side_by_side
+from clockwork.reports.pareto import save_pareto
 from clockwork.reports.tables import table
 from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.split import SplitUNet
+
+
+def evaluation_of(prompts: list[Prompt], folder: Path, latency: bool = False, **options: Any) -> Evaluation:
+    metrics: list[Metric] = [PSNR(), SSIM()]
+    return Evaluation(**{"prompts": prompts, "metrics": metrics, "folder": folder, "latency": latency, **options})
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +48,7 @@ def identity() -> Sampler:
 
 
 def test_a_row_is_measured_once(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(scene_prompts("test", 4), Metrics(latency=False), tmp_path, batch_size=4)
+    evaluation = evaluation_of(scene_prompts("test", 4), tmp_path, batch_size=4)
     evaluation.evaluate(identity)
     evaluation.evaluate(identity)
     evaluation.evaluate(replace(identity, steps=6))
@@ -47,26 +58,26 @@ def test_a_row_is_measured_once(identity: Sampler, tmp_path: Path) -> None:
     evaluation.rows.write_text(evaluation.rows.read_text()[:-30])  # killed in the middle of the second line
     evaluation.evaluate(replace(identity, steps=6))
     again = read_rows(evaluation.rows)
-    assert [r["digest"] for r in again] == [r["digest"] for r in rows] and again[1]["psnr"] == rows[1]["psnr"]
+    assert [r["digest"] for r in again] == [r["digest"] for r in rows] and again[1]["metrics"] == rows[1]["metrics"]
     assert "identity" in table(rows)
-    pareto(rows, tmp_path / "pareto.png")
-    pictures_side_by_side(rows, evaluation.prompts, tmp_path, count=2)
+    save_pareto(rows, tmp_path / "pareto.png")
+    images_side_by_side(rows, evaluation.prompts, tmp_path, count=2)
     assert (tmp_path / "pareto.png").stat().st_size > 10_000 and (tmp_path / "grid.png").stat().st_size > 5_000
 
 
 def test_pictures_do_not_depend_on_the_batch(identity: Sampler, tmp_path: Path) -> None:
     prompts = scene_prompts("test", 5)
-    one, many = (Evaluation(prompts, Metrics(latency=False), tmp_path / str(n), batch_size=n) for n in (1, 5))
-    first, second = (torch.cat(list(pictures(e.pictures(identity), prompts))).int() for e in (one, many))
+    one, many = (evaluation_of(prompts, tmp_path / str(n), batch_size=n) for n in (1, 5))
+    first, second = (torch.cat(list(read_batches(e.generate(identity), prompts))).int() for e in (one, many))
     assert (first - second).abs().max() <= 1  # the same but for the rounding of a batched convolution
 
 
 def test_interrupted_painting_keeps_what_is_there(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(scene_prompts("test", 4), Metrics(latency=False), tmp_path, batch_size=2)
-    folder = evaluation.pictures(identity)
+    evaluation = evaluation_of(scene_prompts("test", 4), tmp_path, batch_size=2)
+    folder = evaluation.generate(identity)
     before = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
     (folder / "2.png").unlink()
-    evaluation.pictures(identity)
+    evaluation.generate(identity)
     after = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
     assert {n for n in before if after[n] != before[n]} == {"2.png"}
 
@@ -82,9 +93,11 @@ def test_flops_of_an_image_are_those_of_its_steps(identity: Sampler) -> None:
 
 def test_the_papers_order_of_schedules(identity: Sampler, tmp_path: Path) -> None:
     """Table 3: alternating is nearest to the teacher, {3,4,5,6} farthest (PSNR at the same prompts and seeds)."""
-    evaluation = Evaluation(scene_prompts("test", 32), Metrics(latency=False), tmp_path)
-    psnr = {s: evaluation.measure(replace(identity, schedule=Schedule.parse(s))).psnr for s in ("clock2", "3,4,5,6")}
-    assert psnr["clock2"] is not None and psnr["3,4,5,6"] is not None
+    evaluation = evaluation_of(scene_prompts("test", 32), tmp_path)
+    psnr = {
+        s: evaluation.measure(replace(identity, schedule=Schedule.parse(s))).metrics["psnr"]
+        for s in ("clock2", "3,4,5,6")
+    }
     assert psnr["clock2"] > psnr["3,4,5,6"] + 1
 
 
@@ -118,10 +131,10 @@ def test_latency_is_latent_generation_only(reads_text: Sampler, tmp_path: Path) 
     """Text encoder, text embedder, noise and decoder are outside what is timed; a measured row is timed later, and its
     other figures stay."""
     prompts = scene_prompts("test", 2)
-    Evaluation(prompts, Metrics(latency=False), tmp_path).evaluate(reads_text)
+    evaluation_of(prompts, tmp_path).evaluate(reads_text)
     (measured,) = read_rows(tmp_path / "rows.jsonl")
     with running(reads_text) as ran:
-        Evaluation(prompts, Metrics(latency=True), tmp_path).evaluate(reads_text)
+        evaluation_of(prompts, tmp_path, latency=True).evaluate(reads_text)
     first = ran.index("unet")
     assert set(ran[:first]) == {"text encoder", "text embedder"}, "nothing is generated or decoded again"
     assert ran[first:] == ["unet", "unet", "adaptor"] * 12, "two runs to warm up and ten timed, two steps each"
@@ -133,7 +146,7 @@ def test_latency_is_latent_generation_only(reads_text: Sampler, tmp_path: Path) 
 
 
 def test_latency_belongs_to_a_device(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(scene_prompts("test", 1), Metrics(), tmp_path)
+    evaluation = evaluation_of(scene_prompts("test", 1), tmp_path, latency=True)
     short = replace(identity, steps=1)
     evaluation.evaluate(short)
     lines = evaluation.rows.read_text().splitlines()
@@ -176,7 +189,7 @@ CHANGES: dict[str, Callable[[Teacher], Any]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(scene_prompts("test", 1), Metrics(latency=False), tmp_path)
+    evaluation = evaluation_of(scene_prompts("test", 1), tmp_path)
     teacher = load_teacher("miniature", guidance=3.0)
     same = replace(reads_text, teacher=teacher, split=SplitUNet(teacher.unet))
     assert evaluation.digest(same) == evaluation.digest(reads_text)
@@ -188,9 +201,9 @@ def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: S
 
 
 def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(scene_prompts("test", 1), Metrics(latency=False), tmp_path)
+    evaluation = evaluation_of(scene_prompts("test", 1), tmp_path)
     embedder = small_clip(text_only=True)
-    scored = replace(evaluation, metrics=Metrics(clip=small_clip()))
+    scored = replace(evaluation, metrics=[CLIPScore(small_clip())])
     assert scored.images_digest(reads_text) == evaluation.images_digest(reads_text)
     assert scored.digest(reads_text) != evaluation.digest(reads_text)
     assert evaluation.digest(replace(reads_text, guidance=3)) == evaluation.digest(reads_text)
@@ -208,24 +221,60 @@ def test_an_adaptor_is_the_same_in_every_precision(reads_text: Sampler) -> None:
     assert cast.identity() != reads_text.identity(), "it computes other images"
 
 
+OLD_ROW = {
+    **{"digest": "28187d8b203b", "teacher": "miniature", "teacher_hash": "c1c1956c2de1", "cut": "2,3"},
+    **{"adaptor": "identity", "adaptor_hash": "9bf7558e7bda", "schedule": "clock2", "solver": "dpm++", "steps": 8},
+    **{
+        "full_steps": 4,
+        "calls": 8,
+        "guidance": 3.0,
+        "resolution": 32,
+        "prompts": "3224434de456",
+        "images": 6,
+        "seed": 0,
+    },
+    **{
+        "fid": None,
+        "clip_score": None,
+        "fid_miniature": 31.5,
+        "clip_score_miniature": 0.84,
+        "psnr": 20.78,
+        "ssim": 0.85,
+    },
+    **{"metrics": "FID small CLIP", "tflops_paper": 0.0007, "tflops_full": 0.0008, "gmacs": 0.5, "device": "cpu"},
+    **{"commit": None, "versions": "torch 2", "latency_ms": 41.26},
+}
+
+
 def test_rows_of_earlier_versions_are_read(identity: Sampler, tmp_path: Path) -> None:
-    evaluation = Evaluation(scene_prompts("test", 1), Metrics(latency=False), tmp_path)
+    """Their metrics were fields, `metrics` was a label, and the images' folder was named by the row's own digest."""
+    evaluation = evaluation_of(scene_prompts("test", 1), tmp_path)
+    append_row(evaluation.rows, OLD_ROW)
     evaluation.evaluate(replace(identity, steps=1))
-    (row,) = read_rows(evaluation.rows)
-    added = ("precision", "text_embedder", "images_digest", "teacher_images_digest", "latency_device")
-    old = {name: value for name, value in row.items() if name not in added} | {"digest": "0123456789ab"}
+    old, new = read_rows(evaluation.rows)
+    assert old["metrics"] == {"fid_miniature": 31.5, "clip_score_miniature": 0.84, "psnr": 20.78, "ssim": 0.85}
+    assert (old["metrics_label"], old["latency_ms"], new["metrics"].keys()) == (
+        "FID small CLIP",
+        41.26,
+        {"psnr", "ssim"},
+    )
+    assert "fid_miniature" not in old and "fid" not in old
     append_row(evaluation.rows, old)
-    evaluation.evaluate(replace(identity, steps=1))
-    assert [r["digest"] for r in read_rows(evaluation.rows)] == [row["digest"], "0123456789ab"]
-    assert image_folder(tmp_path, old) == tmp_path / "pictures" / "0123456789ab"
-    assert image_folder(tmp_path, row, "teacher_").is_dir()
-    assert "identity" in table(read_rows(evaluation.rows))
+    assert read_rows(evaluation.rows)[0] == old, "written again, it stays as it is"
+    (tmp_path / "pictures" / "28187d8b203b").mkdir(parents=True)
+    assert image_folder(tmp_path, old) == tmp_path / "pictures" / "28187d8b203b"
+    assert image_folder(tmp_path, new) == tmp_path / "images" / new["images_digest"]
+    assert image_folder(tmp_path, new, "teacher_").is_dir()
+    lines = table([old, new]).splitlines()
+    assert "| 31.50         | 0.8400               | 20.78 " in lines[2] and "| 41.3 " in lines[2]
 
 
-@pytest.mark.parametrize(("count", "metrics"), [(0, Metrics()), (1, Metrics(fid=object()))])  # type: ignore[arg-type]
-def test_too_few_prompts_are_refused_before_anything_is_written(count: int, metrics: Metrics, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"raise prompts\.count"):
-        Evaluation(scene_prompts("test", count), metrics, tmp_path)
+def test_too_few_prompts_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    fid = FID(lambda images: images.float().mean((2, 3)), 3, "means", lambda: [torch.rand(9, 3, 2, 2)])
+    metrics: list[list[Metric]] = [[], [fid]]
+    for count, chosen in enumerate(metrics):
+        with pytest.raises(UserError, match=r"raise prompts\.count"):
+            evaluation_of(scene_prompts("test", count), tmp_path, metrics=chosen)
     assert not list(tmp_path.iterdir())
 
 

@@ -87,7 +87,7 @@ def test_an_evaluation(
 ) -> None:
     """Images differ from those in float32, a little; rows say which precision they are of; scored again, by another
     command, the images get the row's score."""
-    scores = ["metrics.reference=100", f"+metrics.cache={tmp_path}", "metrics.latency=false"]
+    scores = ["metrics.reference=100", f"metrics.cache={tmp_path}", "metrics.latency=false"]
     few = ["prompts.count=4", "batch_size=4", "steps=2", *scores]
     points = f"{{schedule: full}},{{adaptor: identity}},{{adaptor: {trained}}}"
     for precision, swept in (("bfloat16", points), ("float32", points.rpartition(",")[0])):
@@ -101,7 +101,7 @@ def test_an_evaluation(
         ("none", "float32"),
         ("identity", "float32"),
     ]
-    assert all(row["fid_miniature"] > 0 and row["clip_score_miniature"] > 0 for row in rows)
+    assert all(row["metrics"]["fid_miniature"] > 0 and row["metrics"]["clip_score_miniature"] > 0 for row in rows)
     images = [torch.stack(list(map(read_image, sorted(image_folder(tmp_path, row).glob("*.png"))))) for row in rows]
     assert images[0].shape == (4, 3, 16, 16)
     for half, single in zip(images[:2], images[3:], strict=True):
@@ -111,7 +111,9 @@ def test_an_evaluation(
         (folder / f"{prompt.id}.txt").write_text(prompt.text)
     run(monkeypatch, "score", f"images.path={folder}", "resolution=16", "device=cpu", *scores)
     scored = re.search(r"^clip_score_miniature (\S+)$", capsys.readouterr().out, re.MULTILINE)
-    assert scored is not None and float(scored[1]) == pytest.approx(rows[0]["clip_score_miniature"], abs=1e-4)
+    assert scored is not None and float(scored[1]) == pytest.approx(
+        rows[0]["metrics"]["clip_score_miniature"], abs=1e-4
+    )
 
 
 def test_a_pipelines_images(

@@ -13,7 +13,8 @@ from clockwork.data.image_io import write_image
 from clockwork.reports.adaptors import trained
 from clockwork.reports.formats import Sheet
 from clockwork.reports.html import write_report
-from clockwork.reports.plots import BASELINE, curve_names, pareto
+from clockwork.reports.pareto import curve_names, pareto_figure
+from clockwork.reports.plots import BASELINE
 
 POINT: dict[str, Any] = {"teacher": "small", "teacher_hash": "t", "cut": "2,3", "solver": "dpm++", "guidance": 3.0}
 COMMAND = "python scripts/evaluate.py sweep=<none> & 'so on'"
@@ -22,8 +23,16 @@ COMMAND = "python scripts/evaluate.py sweep=<none> & 'so on'"
 def row(adaptor: str, schedule: str, steps: int, fid: float | None, tflops: float, **more: Any) -> dict[str, Any]:
     point = {**POINT, "adaptor": adaptor, "schedule": schedule, "steps": steps, "resolution": 32}
     digest = f"{adaptor}-{schedule}-{steps}"
-    shared = {"prompts": "p", "images": 2, "seed": 0, "metrics": "FID of nothing", "device": "cpu", "command": COMMAND}
-    figures = {"fid": fid, "clip_score": 0.3, "latency_ms": 10 * tflops, "tflops_full": tflops, "psnr": None}
+    shared = {
+        "prompts": "p",
+        "images": 2,
+        "seed": 0,
+        "metrics_label": "FID of nothing",
+        "device": "cpu",
+        "command": COMMAND,
+    }
+    metrics = {"clip_score": 0.3} if fid is None else {"fid": fid, "clip_score": 0.3}
+    figures = {"metrics": metrics, "latency_ms": 10 * tflops, "tflops_full": tflops}
     return {"digest": digest, **point, **shared, **figures, "teacher_digest": f"none-full-{steps}", **more}
 
 
@@ -42,7 +51,7 @@ def sweep(tmp_path: Path) -> Path:
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "p.json").write_text(json.dumps([[0, 'a <b>fox</b> & "dog"'], [1, "</script><i>"]]))
     for number, r in enumerate(ROWS):
-        folder = tmp_path / "pictures" / r["digest"]
+        folder = tmp_path / "images" / r["digest"]
         folder.mkdir(parents=True)
         for prompt, side in ((0, 32), (1, 300)):  # the second is larger than a report shows
             write_image(folder / f"{prompt}.png", torch.full((3, side, side), 40 * number, dtype=torch.uint8))
@@ -82,12 +91,12 @@ def test_the_papers_figures_stand_beside_ours(sweep: Path) -> None:
 
 
 def test_figures_hold_what_rows_say() -> None:
-    figure = json.loads(pareto(ROWS, "fid", "tflops_full").to_json())
+    figure = json.loads(pareto_figure(ROWS, "fid", "tflops_full").to_json())
     baseline, resnet = figure["data"]
     assert baseline["name"] == "small, fewer steps" and baseline["line"] == {"color": BASELINE, "dash": "dash"}
     assert (baseline["x"], baseline["y"], baseline["text"]) == ([4.0, 8.0], [30.0, 9.5], ["4", "8"])
     assert (resnet["x"], resnet["y"]) == ([5.5], [10.25])  # the identity's FID was not measured
-    clip = json.loads(pareto(ROWS, "clip_score", "latency_ms").to_json())["data"]
+    clip = json.loads(pareto_figure(ROWS, "clip_score", "latency_ms").to_json())["data"]
     assert [curve["name"] for curve in clip] == ["small, fewer steps", "identity clock2", "resnet clock2"]
     assert clip[2]["line"] == resnet["line"]  # a curve has one colour
 

@@ -23,8 +23,8 @@ from clockwork.adaptors import ResNet, add_row, read_config
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROW = {
     **asdict(POINT),
-    **{"images": 200, "prompts": "abc", "seed": 0, "device": "cpu", "versions": "torch 2", "fid": None},
-    **{"fid_miniature": 21.5, "clip_score_miniature": 0.79, "tflops_paper": 0.0015, "adaptor": "resnet"},
+    **{"images": 200, "prompts": "abc", "seed": 0, "device": "cpu", "versions": "torch 2", "adaptor": "resnet"},
+    **{"metrics": {"fid_miniature": 21.5, "clip_score_miniature": 0.79}, "tflops_paper": 0.0015},
 }
 
 
@@ -152,8 +152,8 @@ def test_a_row_joins_the_adaptor_that_it_measured(tmp_path: Path) -> None:
     saved(tmp_path, training={"loss": 0.1})
     assert "model-index" not in (tmp_path / "README.md").read_text()
     for row in (ROW, {**ROW, "images": 10}, {**ROW, "steps": 6, "images": 900}):
-        add_row(tmp_path, row)
+        add_row(tmp_path, row, {"fid_miniature": "FID, miniature"})
     config = read_config(tmp_path)
     assert config["row"] == ROW  # not of fewer images, not of another operating point
     assert config["training"] == {"loss": 0.1}
-    assert "21.5" in (tmp_path / "README.md").read_text()
+    assert "| FID, miniature | 21.5 |" in (tmp_path / "README.md").read_text()

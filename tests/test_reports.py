@@ -12,6 +12,7 @@ from helpers.commands import QUICK_TRAINING, run
 from wandb.proto import wandb_internal_pb2
 
 from clockwork.data.image_io import write_image
+from clockwork.evaluation.rows import flat_row
 from clockwork.reports.adaptors import Trained
 from clockwork.reports.loggers import log_rows, make_logger
 from clockwork.reports.tables import label, table
@@ -23,8 +24,7 @@ ROWS = [
         "adaptor": "none",
         "schedule": "full",
         "steps": 8,
-        "fid_miniature": 31.514,
-        "psnr": None,
+        "metrics": {"fid_miniature": 31.514},
         "tflops_full": 0.002,
     },
     {
@@ -33,8 +33,7 @@ ROWS = [
         "adaptor": "resnet",
         "schedule": "clock2",
         "steps": 8,
-        "fid_miniature": None,
-        "psnr": 30.8,
+        "metrics": {"psnr": 30.8},
         "tflops_full": 0.001,
     },
 ]
@@ -84,10 +83,12 @@ def test_wandb_offline_holds_a_sweep(offline: Path) -> None:
     log_rows({"name": "wandb", "project": "test", "group": None}, ROWS, sweep, [adaptor])
     (file,) = sweep.rglob("rows*.table.json")
     kept = json.loads(file.read_text())
-    assert [dict(zip(kept["columns"], line, strict=True)) for line in kept["data"]] == ROWS
+    logged = [dict(zip(kept["columns"], line, strict=True)) for line in kept["data"]]
+    measured = [{name: value for name, value in row.items() if value is not None} for row in logged]
+    assert measured == [flat_row(row) for row in ROWS]
     (plot,) = sweep.rglob("*fid_miniature-tflops_full*.plotly.json")
     assert json.loads(plot.read_text())["data"][0]["name"] == "miniature, fewer steps"
-    assert len(list(sweep.rglob("wandb/**/media/images/pictures/*.png"))) == 2 * len(ROWS)
+    assert len(list(sweep.rglob("wandb/**/media/images/images/*.png"))) == 2 * len(ROWS)
     kept = records(sweep)
     assert next(r.run.run_group for r in kept if r.HasField("run")) == "sweep"
     artifacts = {r.artifact.name: r.artifact for r in kept if r.HasField("artifact")}
@@ -102,11 +103,9 @@ def test_wandb_offline_holds_a_sweep(offline: Path) -> None:
 
 def write_image_files(sweep: Path, digests: list[str]) -> None:
     for number, digest in enumerate(digests):
-        (sweep / "pictures" / digest).mkdir(parents=True)
+        (sweep / "images" / digest).mkdir(parents=True)
         for prompt in (0, 1):
-            write_image(
-                sweep / "pictures" / digest / f"{prompt}.png", torch.full((3, 8, 8), number * 9 + prompt).byte()
-            )
+            write_image(sweep / "images" / digest / f"{prompt}.png", torch.full((3, 8, 8), number * 9 + prompt).byte())
 
 
 def test_training_keeps_figures_pictures_and_the_adaptor(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_pictures_from_elsewhere_are_scored_as_ours(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """An evaluation's pictures, handed in as a folder of captioned ones, score what the row says."""
-    small = ["metrics.reference=200", f"+metrics.cache={tmp_path}"]
+    small = ["metrics.reference=200", f"metrics.cache={tmp_path}"]
     run(monkeypatch, "evaluate", "prompts.count=70", "steps=1", *small, "metrics.latency=false", f"output={tmp_path}")
     (row,) = read_rows(tmp_path / "rows.jsonl")
     folder = image_folder(tmp_path, row)
@@ -103,7 +103,7 @@ def test_pictures_from_elsewhere_are_scored_as_ours(
     run(monkeypatch, "score", f"images.path={folder}", *small, "metrics.latency=false")
     said = dict(re.findall(r"^(\w+_miniature) (\S+)$", capsys.readouterr().out, re.MULTILINE))
     assert {name: float(value) for name, value in said.items()} == pytest.approx(
-        {name: row[name] for name in ("fid_miniature", "clip_score_miniature")}, abs=1e-4
+        {name: row["metrics"][name] for name in ("fid_miniature", "clip_score_miniature")}, abs=1e-4
     )
 
 
@@ -143,7 +143,7 @@ def test_a_picture_and_a_set_are_edited(
         run(monkeypatch, "edit", *sweep, "inversion.steps=2,4", "-m")
         assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
     assert "| identity | clock2   | 4 " in capsys.readouterr().out
-    assert (tmp_path / "figure6.png").is_file() and (tmp_path / "pictures-scenes-4.png").is_file()
+    assert (tmp_path / "figure6.png").is_file() and (tmp_path / "images-scenes-4.png").is_file()
 
 
 def test_scripts_are_thin_and_import_nothing_heavy() -> None:

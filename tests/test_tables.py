@@ -19,6 +19,7 @@ from clockwork.reports.paper import figures as paper_figures
 from clockwork.reports.paper.comparison import Comparison
 from clockwork.reports.paper.flops_audit import Line
 from clockwork.reports.paper.published import PLUG_AND_PLAY, PUBLISHED
+from clockwork.reports.paper.scale import Scale
 
 ONE = ["scale.teachers.sd=null", "scale.teachers.distilled=null"]  # the Efficient UNet's rows alone
 QUICK = [*ONE, "prompts.count=1", "metrics=none", "metrics.latency=false"]
@@ -72,7 +73,9 @@ def test_editing_rows_are_joined_by_clock_and_inversion_steps(tmp_path: Path) ->
     row = {"digest": "a", "benchmark": "scenes", "teacher": "miniature_sd", "inversion_steps": 20, **clocked}
     rows = [row, {**row, "digest": "b", "inversion_schedule": "full"}, {**row, "digest": "c", "teacher": "sd15"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert edited(tmp_path, spec) == {"Identity, clock 2, 20 inversion steps": row}
+    assert edited(tmp_path, spec) == {
+        "Identity, clock 2, 20 inversion steps": {**row, "metrics": {}, "metrics_label": None}
+    }
 
 
 def test_training_makes_the_adaptor_that_a_point_needs() -> None:
@@ -171,6 +174,9 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     answers_in_one_sentence(stopped.value.code, capsys, expected, tmp_path)
 
 
+SMALL = Scale({name: f"{name}_miniature" for name in ("fid", "clip_score")}, "_miniature", "not comparable")
+
+
 def comparison(miniature: bool) -> dict[str, dict[str, str]]:
     points = [
         {"row": "SD UNet", "teacher": "sd15"},
@@ -178,19 +184,14 @@ def comparison(miniature: bool) -> dict[str, dict[str, str]]:
         {"row": "SnapFusion", "teacher": None, "published": True},
     ]
     spec = {"title": "Title", "columns": ["fid", "clip_score", "tflops"], "points": points}
-    measured = {
-        "fid": 25.0,
-        "clip_score": None,
-        "fid_miniature": 8.125,
-        "clip_score_miniature": 0.9,
-        "tflops_full": 0.002,
-    }
+    metrics = {"fid": 25.0, "fid_miniature": 8.125, "clip_score_miniature": 0.9}
+    measured = {"metrics": metrics, "tflops_full": 0.002}
     printed = PUBLISHED["table 1"]["SD UNet"]["tflops"]
     lines = [
         Line("table 1", "SD UNet", "tflops", printed, 10.844, "paper"),
         Line("table 1", "SD UNet", "tflops", None, 12.852, "full"),
     ]
-    sheet = Comparison("table 1", spec, miniature, {"SD UNet": measured}, lines).sheet()
+    sheet = Comparison("table 1", spec, SMALL if miniature else Scale(), {"SD UNet": measured}, lines).sheet()
     return {line[0]: dict(zip(sheet.columns, line, strict=True)) for line in sheet.cells}
 
 
@@ -233,13 +234,13 @@ def test_latex_and_csv_escape_what_they_must(tmp_path: Path) -> None:
 @pytest.mark.parametrize("draw", ["quality_against_flops", "quality_against_steps"])
 def test_figures_are_drawn_from_what_was_measured(draw: str, tmp_path: Path) -> None:
     def row(steps: int, fid: float | None) -> dict[str, Any]:
-        return {"steps": steps, "tflops_paper": 1.2 * steps, "fid": fid, "clip_score": None}
+        return {"steps": steps, "tflops_paper": 1.2 * steps, "metrics": {} if fid is None else {"fid": fid}}
 
     rows = {f"SD UNet{also}, {n} steps": row(n, 30 - n) for also in ("", " + Clockwork") for n in (4, 6, 8)}
-    assert getattr(paper_figures, draw)(rows, False, tmp_path / "figure")
+    assert getattr(paper_figures, draw)(rows, Scale(), tmp_path / "figure")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-    assert not getattr(paper_figures, draw)({"SD UNet, 8 steps": row(8, None)}, False, tmp_path / "none")
+    assert not getattr(paper_figures, draw)({"SD UNet, 8 steps": row(8, None)}, Scale(), tmp_path / "none")
     assert not list(tmp_path.glob("none*"))
 
 

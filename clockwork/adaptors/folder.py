@@ -53,7 +53,7 @@ def _saved_metadata(folder: Path, adaptor: Adaptor) -> dict[str, Any]:
     return {k: v for k, v in read_config(folder).items() if k not in ("kind", "adaptor", "operating_point")}
 
 
-def add_row(folder: str | Path, row: Mapping[str, Any]) -> None:
+def add_row(folder: str | Path, row: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
     """Adds measurements to an adaptor's config and model card.
 
     They are added only if they were made at the adaptor's operating point, and on at least as many images as those that
@@ -62,11 +62,12 @@ def add_row(folder: str | Path, row: Mapping[str, Any]) -> None:
     Args:
         folder: The adaptor's folder.
         row: The row of an evaluation, as a mapping.
+        labels: Labels of its measurements in the model card, by their names in the row; the names by default.
     """
     config = read_config(folder)
     same_point = all(row[name] == value for name, value in config["operating_point"].items())
     if same_point and row["images"] >= (config.get("row") or {"images": 0})["images"]:
-        _write_config(Path(folder), {**config, "row": dict(row)})
+        _write_config(Path(folder), {**config, "row": dict(row), "row_labels": dict(labels or {})})
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -5,30 +5,23 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-METRICS = {
-    "fid": "FID",
-    "clip_score": "CLIP score",
-    "fid_miniature": "FID (miniature)",
-    "clip_score_miniature": "CLIP score (miniature)",
-    "psnr": "PSNR to the full teacher",
-    "ssim": "SSIM to the full teacher",
-    "tflops_paper": "TFLOPs per image (paper)",
-    "tflops_full": "TFLOPs per image (full)",
-    "latency_ms": "latency (ms)",
-}
+COSTS = ("tflops_paper", "tflops_full", "latency_ms")
 
 
 def model_card(config: Mapping[str, Any]) -> str:
     """Writes the model card of an adaptor.
 
     Args:
-        config: Contents of the adaptor's `config.json`. Its `row`, if any, becomes a table of measurements.
+        config: Contents of the adaptor's `config.json`. Its `row`, if any, becomes a table of measurements, with
+            `row_labels` where it has them.
 
     Returns:
         Markdown with the hub's YAML header.
     """
     point, row = config["operating_point"], config.get("row") or {}
-    measured = {name: row[name] for name in METRICS if row.get(name) is not None}
+    metrics = row["metrics"] if isinstance(row.get("metrics"), Mapping) else {}  # a text in rows of earlier versions
+    measured = {**metrics, **{name: row[name] for name in COSTS if row.get(name) is not None}}
+    labels = {name: config.get("row_labels", {}).get(name, name) for name in measured}
     title = f"Clockwork {config['kind']} adaptor for {point['teacher']}"
     header = ModelCardData(
         library_name="clockwork",
@@ -36,7 +29,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         tags=["clockwork", "diffusers", "arxiv:2312.08128"],
         base_model=config.get("base_model"),
         model_name=title,
-        eval_results=_results(row, measured) or None,
+        eval_results=_results(row, measured, labels) or None,
         ignore_metadata_errors=False,
     )
     parts = [f"---\n{header.to_yaml()}\n---", f"# {title}", _ABOUT, _table("operating point", point)]
@@ -44,7 +37,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         conditions = (
             f"Measured with {row['images']} images, seed {row['seed']}, on {row['device']} ({row['versions']})."
         )
-        parts += [conditions, _table("measured", {METRICS[name]: f"{value:.6g}" for name, value in measured.items()})]
+        parts += [conditions, _table("measured", {labels[name]: f"{value:.6g}" for name, value in measured.items()})]
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,7 +52,7 @@ clockwork.enable(pipe, adaptor="<this repository's name, or a folder>")
 ```"""
 
 
-def _results(row: Mapping[str, Any], measured: Mapping[str, float]) -> list[EvalResult]:
+def _results(row: Mapping[str, Any], measured: Mapping[str, float], labels: Mapping[str, str]) -> list[EvalResult]:
     """Converts the measurements of a row to the hub's format."""
     return [
         EvalResult(
@@ -67,7 +60,7 @@ def _results(row: Mapping[str, Any], measured: Mapping[str, float]) -> list[Eval
             dataset_type="prompts",
             dataset_name=f"{row['images']} prompts ({row['prompts']})",
             metric_type=name,
-            metric_name=METRICS[name],
+            metric_name=labels[name],
             metric_value=value,
         )
         for name, value in measured.items()

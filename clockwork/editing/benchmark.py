@@ -32,16 +32,16 @@ class EditPair:
         image_id: Identifier of the source image.
         source: Description of the source image.
         target: Description of the edited image.
-        picture: Returns the source image, 8-bit, `3 × height × width`.
-        right: Returns the ground truth, 8-bit, `3 × height × width`; None if it is not known.
+        image: Returns the source image, 8-bit, `3 × height × width`.
+        ground_truth: Returns the ground truth, 8-bit, `3 × height × width`; None if it is not known.
     """
 
     id: str
     image_id: str
     source: str
     target: str
-    picture: Callable[[], Tensor]
-    right: Callable[[], Tensor] | None = None
+    image: Callable[[], Tensor]
+    ground_truth: Callable[[], Tensor] | None = None
 
 
 def pairs_hash(pairs: Sequence[EditPair]) -> str:
@@ -54,7 +54,7 @@ def pairs_hash(pairs: Sequence[EditPair]) -> str:
         A digest.
     """
     by_image = {pair.image_id: pair for pair in pairs}
-    hashes = {name: hashlib.sha256(pair.picture().numpy().tobytes()).hexdigest() for name, pair in by_image.items()}
+    hashes = {name: hashlib.sha256(pair.image().numpy().tobytes()).hexdigest() for name, pair in by_image.items()}
     return digest([(pair.id, pair.source, pair.target, hashes[pair.image_id]) for pair in pairs])
 
 
@@ -121,7 +121,7 @@ def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_promp
     if "init_img" not in entry and "seed" in entry:
         if source is None:
             raise UserError("the entry has a seed but no source_prompt: add one")
-        picture: Callable[[], Tensor] = cache(partial(_generate, teacher, source, entry))
+        image: Callable[[], Tensor] = cache(partial(_generate, teacher, source, entry))
     else:
         file = _image_file(images, entry)
         source = source or _derived_prompt(file) or source_prompt
@@ -130,8 +130,8 @@ def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_promp
                 "the entry has no source_prompt, and it cannot be derived from the file's name: "
                 "add one or set benchmark.source_prompt"
             )
-        picture = cache(partial(read_source_image, file, teacher.resolution))  # reads and prints its notice once
-    return [EditPair(f"{number}-{i}", number, source, target, picture) for i, target in enumerate(targets, 1)]
+        image = cache(partial(read_source_image, file, teacher.resolution))  # reads and prints its notice once
+    return [EditPair(f"{number}-{i}", number, source, target, image) for i, target in enumerate(targets, 1)]
 
 
 def _image_file(images: Path, entry: Mapping[str, Any]) -> Path:

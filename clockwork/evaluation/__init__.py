@@ -1,1 +1,1 @@
-"""Evaluation: an operating point → pictures → metrics → a row."""
+"""Evaluation: an operating point → images → metrics → a row."""

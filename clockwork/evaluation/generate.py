@@ -47,7 +47,7 @@ def generate(
     distributed.barrier()
 
 
-def pictures(folder: Path, prompts: Sequence[Prompt], batch_size: int = 64) -> Iterator[Tensor]:
+def read_batches(folder: Path, prompts: Sequence[Prompt], batch_size: int = 64) -> Iterator[Tensor]:
     """The images of the prompts, in their order: 8-bit batches `batch × 3 × height × width`, read in threads."""
 
     def read(batch: Sequence[Prompt]) -> Tensor:

@@ -1,29 +1,69 @@
-"""Rows of measurements and their files, the source of truth: one flat JSON object per line."""
+"""Rows of measurements and their files, the source of truth: one JSON object per line."""
 
 import importlib.metadata
 import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import clockwork
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """What was not measured is None. FLOPs are of one image, all steps; `*_miniature` are the small metrics.
+    """What rows of text-to-image and of editing share. FLOPs are of one image or edit, over all steps.
 
-    Rows of earlier versions have fewer fields: they are read and shown, but never taken for a row of today, whose
-    digest holds more.
+    Attributes:
+        digest: Of everything that changes the figures.
+        images_digest: Of everything that changes the images, which names their folder.
+        metrics: Figures by the metrics' names (`metrics.registry`); what was not measured is absent.
+        metrics_label: Networks and references of the metrics.
+        precision: The teacher's.
+        text_embedder: The text embedder that an adaptor reads; None if none reads text.
+        device: Where it was measured.
+        commit: The project's commit, if known.
+        versions: Of the libraries.
+        command: The command that measured it.
     """
 
     digest: str
+    images_digest: str
     teacher: str
     teacher_hash: str
     cut: str
+    resolution: int
+    guidance: float
+    metrics: dict[str, float]
+    metrics_label: str
+    tflops_paper: float
+    tflops_full: float
+    gmacs: float
+    precision: str
+    text_embedder: str | None
+    device: str
+    commit: str | None
+    versions: str
+    command: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow(Row):
+    """A row of text-to-image.
+
+    Attributes:
+        prompts: Hash of the prompts.
+        images: Number of images.
+        teacher_digest: Digest of the full teacher's row at the same steps.
+        teacher_images_digest: Names the folder of its images, with which `psnr` and `ssim` compare.
+        latency_ms: Mean time of one prompt's latents, without encoders and decoder.
+        latency_median_ms: Median.
+        latency_spread_ms: Interquartile range.
+        latency_device: Name of the hardware.
+    """
+
     adaptor: str
     adaptor_hash: str | None
     schedule: str
@@ -31,52 +71,102 @@ class Row:
     steps: int
     full_steps: int
     calls: int
-    guidance: float
-    resolution: int
     prompts: str
     images: int
     seed: int
-    fid: float | None
-    clip_score: float | None
-    fid_miniature: float | None
-    clip_score_miniature: float | None
-    metrics: str
-    psnr: float | None  # to the full teacher's picture at the same steps
-    ssim: float | None
-    tflops_paper: float
-    tflops_full: float
-    gmacs: float
-    device: str
-    commit: str | None
-    versions: str
-    teacher_digest: str | None = None  # of the full teacher's row at the same steps
-    command: str | None = None  # that measured it
-    precision: str | None = None  # of the teacher
-    text_embedder: str | None = None  # whose embedding the adaptor reads
-    images_digest: str | None = None  # names the images' folder
-    teacher_images_digest: str | None = None  # and that of the images which psnr and ssim compare with
-    latency_ms: float | None = None  # of one prompt's latents, without encoders and decoder: mean,
+    teacher_digest: str
+    teacher_images_digest: str
+    latency_ms: float | None = None
     latency_median_ms: float | None = None
-    latency_spread_ms: float | None = None  # interquartile range
-    latency_device: str | None = None  # the hardware's name
+    latency_spread_ms: float | None = None
+    latency_device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRow(Row):
+    """A row of editing; its columns are those of `editing.edit.Editor`.
+
+    Attributes:
+        benchmark: Name of the benchmark.
+        pairs: Number of edits.
+        pairs_hash: Hash of prompts and source images.
+    """
+
+    benchmark: str
+    pairs: int
+    pairs_hash: str
+    inversion_steps: int
+    inversion_full_steps: int
+    inversion_schedule: str
+    inversion_adaptor: str
+    inversion_adaptor_hash: str | None
+    generation_steps: int
+    generation_full_steps: int
+    generation_schedule: str
+    generation_adaptor: str
+    generation_adaptor_hash: str | None
+    negative: str
+    tau_f: float
+    tau_a: float
+    keep_source: bool
+    replay: bool
+
+
+RENAMED = {"source_to_the_end": "keep_source"}  # fields of earlier versions
+FIELDS = {field.name for kind in (ImageRow, EditRow) for field in fields(kind)}
 
 
 def image_folder(folder: Path, row: Mapping[str, Any], of: str = "") -> Path:
-    """Where the images of a row are.
+    """Returns the folder with the images of a row.
 
     Args:
-        folder: Of `rows.jsonl`.
-        row: Of this version or an earlier one.
-        of: `"teacher_"`: of the full teacher at the same steps instead.
+        folder: Folder of `rows.jsonl`.
+        row: A row of this version or an earlier one.
+        of: `"teacher_"` for the images of the full teacher at the same steps.
+
+    Returns:
+        The folder. Earlier versions wrote to `pictures` in place of `images`.
     """
-    return folder / "pictures" / str(row.get(f"{of}images_digest") or row.get(f"{of}digest"))
+    name = str(row.get(f"{of}images_digest") or row.get(f"{of}digest"))
+    earlier = folder / "pictures" / name
+    return earlier if earlier.is_dir() else folder / "images" / name
+
+
+def row_value(row: Mapping[str, Any], name: str) -> Any:
+    """Returns a value of a row.
+
+    Args:
+        row: A row as `read_rows` returns it.
+        name: A field, or the name of a metric.
+
+    Returns:
+        The value; None if it was not measured.
+    """
+    return row[name] if name in row else row.get("metrics", {}).get(name)
+
+
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a row with its metrics among them.
+
+    Args:
+        row: A row as `read_rows` returns it.
+
+    Returns:
+        The values by the names of fields and metrics.
+    """
+    return {**{name: value for name, value in row.items() if name != "metrics"}, **row.get("metrics", {})}
 
 
 def append_row(file: Path, row: Mapping[str, Any]) -> None:
-    """One write and a flush to disk, so that a kill leaves complete lines only."""
+    """Appends a row in one write and flushes it to disk, so that a kill leaves complete lines only.
+
+    Args:
+        file: The file of rows, which is created if it is missing.
+        row: The row.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as stream:
-        if stream.tell() and not _ends_whole(stream):
+        if stream.tell() and not _ends_with_newline(stream):
             stream.write(b"\n")  # an earlier run was cut off in the middle of a line
         stream.write(json.dumps(dict(row)).encode() + b"\n")
         stream.flush()
@@ -84,24 +174,42 @@ def append_row(file: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Rows, the last one of each digest; a line cut off by a kill is passed over."""
+    """Reads rows, of this version and of earlier ones. Skips a line that a kill cut off.
+
+    Args:
+        file: The file of rows; it may be missing.
+
+    Returns:
+        The rows, of each digest the last one, with the metrics in a dictionary of their own.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for line in file.read_text().splitlines() if file.is_file() else []:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        rows[row["digest"]] = row
+        rows[row["digest"]] = _with_named_metrics(row)
     return list(rows.values())
 
 
-def _ends_whole(stream: Any) -> bool:
+def _with_named_metrics(row: dict[str, Any]) -> dict[str, Any]:
+    """Converts a row of an earlier version, in which metrics were fields and `metrics` was their label."""
+    if isinstance(row.get("metrics"), dict):
+        return row
+    label, row = row.get("metrics"), {RENAMED.get(name, name): value for name, value in row.items()}
+    metrics = {name: value for name, value in row.items() if name not in FIELDS and type(value) in (int, float)}
+    described = {name: value for name, value in row.items() if name in FIELDS}
+    return {**described, "metrics": metrics, "metrics_label": label}
+
+
+def _ends_with_newline(stream: Any) -> bool:
+    """Checks whether the last line of a file is complete."""
     stream.seek(-1, os.SEEK_END)
     return bool(stream.read(1) == b"\n")
 
 
 def commit() -> str | None:
-    """The project's commit, with a + where the tree has changed since; None outside a checkout or without git."""
+    """Returns the project's commit, with a + if files have changed since; None outside a checkout or without git."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
@@ -111,5 +219,6 @@ def commit() -> str | None:
 
 
 def versions() -> str:
+    """Returns the versions of the libraries and of this package."""
     libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers")]
     return " ".join([*libraries, f"clockwork {clockwork.__version__}"])

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.utils import get_class
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import (
@@ -24,6 +25,7 @@ from clockwork.experiments import configs
 from clockwork.experiments.command import missing_value
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.flops.editing import generation_steps
+from clockwork.metrics.base import Metric
 from clockwork.sampling.sampler import Sampler, feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -35,6 +37,25 @@ def make_sampler(cfg: DictConfig, teacher: Teacher, adaptor: Adaptor | None = No
     split = SplitUNet(teacher.unet, str(cfg.cut))
     schedule = Schedule.parse(str(cfg.schedule)) if adaptor is not None else Schedule()
     return Sampler(teacher, split, schedule, cfg.solver, cfg.steps, cfg.guidance, adaptor, name)
+
+
+def make_metrics(cfg: DictConfig) -> list[Metric]:
+    """Creates the metrics of a config.
+
+    Args:
+        cfg: A config group with a `list` of metrics, each of which may have a condition `when`. The other values of the
+            group are passed to the metrics that have an argument of that name.
+
+    Returns:
+        The metrics whose condition holds.
+    """
+    metrics = []
+    for own in cfg.list:
+        if own.get("when", True):
+            accepted = signature(get_object(own._target_)).parameters
+            shared = {key: value for key, value in cfg.items() if key in accepted}
+            metrics.append(instantiate({**shared, **{key: value for key, value in own.items() if key != "when"}}))
+    return metrics
 
 
 def require_values(cfg: DictConfig, *keys: str) -> None:

@@ -1,5 +1,7 @@
 """Edits images by a text without and with Clockwork."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from clockwork.data.image_io import write_grid, write_image
 from clockwork.editing.edit import Editor
-from clockwork.editing.measure import Measurement
+from clockwork.editing.evaluation import EditEvaluation
 from clockwork.editing.source_image import read_source_image
 from clockwork.errors import MissingFileError, UserError
 from clockwork.evaluation.rows import read_rows
-from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences
+from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences, make_metrics
+from clockwork.io import distributed
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
 from clockwork.reports.loggers import log_rows
 from clockwork.reports.tables import table
@@ -21,7 +24,16 @@ from clockwork.teachers import Teacher
 
 
 def edit(cfg: DictConfig) -> None:
-    """Edits an image, or every image of a benchmark, with each editor of `points`."""
+    """Edits an image, or every image of a benchmark, with each editor of `points`. Several processes share a benchmark.
+
+    Args:
+        cfg: The config of the command.
+    """
+    with distributed.process_group():
+        _edit(cfg)
+
+
+def _edit(cfg: DictConfig) -> None:
     benchmark = cfg.get("benchmark")
     if benchmark is None:  # before the teacher is loaded, so that a mistake shows at once
         for name in ("image", "source", "target"):
@@ -35,9 +47,9 @@ def edit(cfg: DictConfig) -> None:
             adaptor_source(cfg, of_phase)
     teacher = instantiate(cfg.teacher)
     editors = [chosen_editor(cfg, teacher, difference) for difference in differences]
-    if benchmark is None:
+    if benchmark is None and distributed.rank() == 0:
         edit_one(cfg, editors, read_source_image(Path(cfg.image), teacher.resolution, cfg.resize))
-    else:
+    elif benchmark is not None:
         edit_set(cfg, teacher, editors)
 
 
@@ -51,19 +63,29 @@ def edit_one(cfg: DictConfig, editors: list[Editor], image: Any) -> None:
     for label, image in images.items():
         write_image(output / f"{label.replace(' ', '-')}.png", image)
     write_grid(output / "edit.png", {"": torch.stack(list(images.values()))}, 192, list(images))
-    print(f"pictures in {output}")
+    print(f"images in {output}")
 
 
 def edit_set(cfg: DictConfig, teacher: Teacher, editors: list[Editor]) -> None:
-    """A row an editor, then the report of all rows in the output folder."""
-    latents = Path(cfg.latents) if cfg.latents else None
-    pairs, output = instantiate(cfg.benchmark)(teacher), Path(cfg.output)
-    measurement = Measurement(cfg.name, pairs, instantiate(cfg.edit_metrics), output, latents)
+    """Measures a row per editor; the main process then reports all rows of the output folder."""
+    evaluation = EditEvaluation(
+        benchmark=cfg.name,
+        pairs=instantiate(cfg.benchmark)(teacher),
+        metrics=make_metrics(cfg.edit_metrics),
+        folder=Path(cfg.output),
+        latents=Path(cfg.latents) if cfg.latents else None,
+        command=shlex.join(["python", *sys.argv]),
+    )
     for editor in editors:
-        measurement.measure(editor)
-    digests = [measurement.digest(editor) for editor in editors]
-    rows = read_rows(measurement.rows)
+        evaluation.evaluate(editor)
+    if distributed.rank() == 0:
+        _report(cfg, evaluation, {evaluation.digest(editor) for editor in editors})
+
+
+def _report(cfg: DictConfig, evaluation: EditEvaluation, digests: set[str]) -> None:
+    """Prints the table and writes the figures of all rows, and the images of the rows with these digests."""
+    rows, output = read_rows(evaluation.rows), evaluation.folder
     print(table(readable(rows), COLUMNS))
     figures(rows, output)
-    side_by_side([row for row in rows if row["digest"] in digests], pairs, output)
+    side_by_side([row for row in rows if row["digest"] in digests], evaluation.pairs, output)
     log_rows(cfg.logger, rows, output)

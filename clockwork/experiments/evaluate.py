@@ -9,17 +9,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import add_row
-from clockwork.evaluation.harness import Evaluation
 from clockwork.evaluation.rows import read_rows
-from clockwork.experiments.build import adaptor_source, build_sampler, require_values
+from clockwork.evaluation.text_to_image import Evaluation
+from clockwork.experiments.build import adaptor_source, build_sampler, make_metrics, require_values
 from clockwork.experiments.paper_tables import Table
 from clockwork.experiments.run_dir import report_truncation
 from clockwork.io import distributed
 from clockwork.reports.adaptors import trained
-from clockwork.reports.figures import pareto, pictures_side_by_side
+from clockwork.reports.figures import images_side_by_side
 from clockwork.reports.html import write_report
 from clockwork.reports.loggers import log_rows
-from clockwork.reports.tables import table
+from clockwork.reports.pareto import save_pareto
+from clockwork.reports.tables import card_labels, table
 
 
 def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -49,9 +50,15 @@ def measure(cfg: DictConfig) -> list[str]:
     # Every point is made before the first is run, so that a mistake in the last shows at once.
     samplers = [build_sampler(cfg, teacher, difference) for difference in differences]
     report_truncation(teacher, prompts)
-    made_by = shlex.join(["python", *sys.argv])
-    metrics = instantiate(cfg.metrics)
-    evaluation = Evaluation(prompts, metrics, Path(cfg.output), cfg.seed, cfg.batch_size, made_by)
+    evaluation = Evaluation(
+        prompts=prompts,
+        metrics=make_metrics(cfg.metrics),
+        folder=Path(cfg.output),
+        seed=cfg.seed,
+        batch_size=cfg.batch_size,
+        latency=cfg.metrics.latency,
+        command=shlex.join(["python", *sys.argv]),
+    )
     for number, sampler in enumerate(samplers, 1):
         if main_process:
             name = f"{sampler.point.teacher} {sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
@@ -69,10 +76,11 @@ def _report(cfg: DictConfig, evaluation: Any, samplers: list[Any]) -> None:
     output, adaptors = Path(cfg.output), Path(cfg.adaptors)
     for sampler in samplers:
         if sampler.folder is not None:
-            add_row(sampler.folder, measured[evaluation.digest(sampler)])
+            row = measured[evaluation.digest(sampler)]
+            add_row(sampler.folder, row, card_labels(row))
     print(table(rows))
     if len(rows) > 1:
-        pareto(rows, output / "pareto.png")
-        pictures_side_by_side(rows, evaluation.prompts, output)
+        save_pareto(rows, output / "pareto.png")
+        images_side_by_side(rows, evaluation.prompts, output)
         print(f"report in {write_report(output, adaptors)}")
     log_rows(cfg.logger, rows, output, trained(adaptors, rows))

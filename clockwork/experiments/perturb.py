@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from clockwork.analysis.perturbation import Perturbation
 from clockwork.data.image_io import read_images, write_grid
-from clockwork.evaluation.generate import generate, pictures
+from clockwork.evaluation.generate import generate, read_batches
 from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import claim
 from clockwork.reports.analysis import curves, summary, write_csv
@@ -27,7 +27,7 @@ def perturb(cfg: DictConfig) -> list[dict[str, Any]]:
     for number, one in enumerate(perturbations, 1):
         folder, label = output / "pictures" / one.name, f"[{number}/{len(perturbations)}] {one.name}"
         generate(sampler, prompts, folder, cfg.seed, cfg.batch_size, one.around, label)
-        rows += one.effects(prompts, pictures(folder, prompts), pictures(untouched, prompts))
+        rows += one.effects(prompts, read_batches(folder, prompts), read_batches(untouched, prompts))
         shown.setdefault(one.layer, []).append(folder)
     write_csv(rows, output / "perturbation.csv")
     curves(rows, "layer", "from_step", {"distance": "L2 to the untouched picture"}, output / "perturbation.png",

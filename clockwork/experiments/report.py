@@ -19,6 +19,7 @@ from clockwork.reports.paper import figures as paper_figures
 from clockwork.reports.paper.comparison import Comparison, settings_sheet
 from clockwork.reports.paper.flops_audit import read_flops, summary, write_flops
 from clockwork.reports.paper.flops_lines import flops_lines
+from clockwork.reports.paper.scale import Scale
 
 
 def flops(cfg: DictConfig) -> Path:
@@ -73,9 +74,14 @@ def _measured(cfg: DictConfig, table: Any) -> Any:
 
 
 def _sheet(cfg: DictConfig, table: Any, lines: Any) -> Any:
-    comparison = Comparison(table.name, table.spec, cfg.scale.name == "miniature", _measured(cfg, table), lines)
+    comparison = Comparison(table.name, table.spec, _scale(cfg), _measured(cfg, table), lines)
     notes = table.note_on_missing_rows(comparison.unmeasured())
     return comparison.sheet(notes) if table.spec["points"] else settings_sheet(table.name, table.spec, notes)
+
+
+def _scale(cfg: DictConfig) -> Scale:
+    scale = cfg.scale
+    return Scale(scale.metrics, scale.suffix, scale.note, scale.flops_unit, scale.flops_factor)
 
 
 def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
@@ -83,7 +89,7 @@ def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
     _sheet(cfg, table, lines).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text()}")
     if draw := table.spec.get("draw"):
-        figure_written = getattr(paper_figures, draw)(_measured(cfg, table), cfg.scale.name == "miniature", stem)
+        figure_written = getattr(paper_figures, draw)(_measured(cfg, table), _scale(cfg), stem)
         print(f"figure in {stem}.png" if figure_written else "no figure: nothing of it has been measured")
 
 

@@ -1,15 +1,18 @@
 """FID and CLIP score of captioned images from elsewhere."""
 
+from collections.abc import Sequence
+
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from clockwork.data.captioned_images import pixels
+from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.data.image_io import images_at_once
 from clockwork.data.prompts import chunks
-from clockwork.evaluation.scores import Scores
+from clockwork.experiments.build import make_metrics
 from clockwork.io import distributed
 from clockwork.io.threads import THREADS, map_in_threads
+from clockwork.metrics.base import Batch, label, measurable, measure
 
 
 def score(cfg: DictConfig) -> dict[str, float]:
@@ -19,15 +22,17 @@ def score(cfg: DictConfig) -> dict[str, float]:
 
 
 def _score(cfg: DictConfig) -> dict[str, float]:
-    images, metrics = instantiate(cfg.images), instantiate(cfg.metrics)
-    scores, main_process = Scores(metrics), distributed.rank() == 0
-    batches = list(chunks(distributed.share(images), images_at_once(cfg.resolution, cfg.batch_size)))
-    read = map_in_threads(lambda batch: pixels(batch, cfg.resolution), batches, ahead=THREADS)
-    for batch, images_read in zip(batches, tqdm(read, "images", len(batches), disable=not main_process), strict=True):
-        scores.update(images_read, [image.text for image in batch])
-    measured = {name: value for name, value in scores.compute().items() if value is not None}
+    images, main_process = instantiate(cfg.images), distributed.rank() == 0
+    metrics = measurable(make_metrics(cfg.metrics), {"images", "captions"})
+    groups = list(chunks(distributed.share(images), images_at_once(cfg.resolution, cfg.batch_size)))
+
+    def read(group: Sequence[CaptionedImage]) -> Batch:
+        return Batch(pixels(group, cfg.resolution), [image.text for image in group])
+
+    batches = map_in_threads(read, groups, ahead=THREADS)
+    figures = measure(metrics, tqdm(batches, "images", len(groups), disable=not main_process))
     if main_process:
-        for name, value in measured.items():
+        for name, value in figures.items():
             print(f"{name} {value:.4f}")
-        print(f"{len(images)} images; {metrics.label}")
-    return measured
+        print(f"{len(images)} images; {label(metrics)}")
+    return figures

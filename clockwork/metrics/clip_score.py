@@ -2,53 +2,82 @@
 
 from collections.abc import Iterable, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clockwork.errors import UserError
-from clockwork.io.distributed import sum_over_processes
+from clockwork.io.device import choose_device
+from clockwork.metrics.base import Batch, MeanMetric
 from clockwork.metrics.numerics import require_finite_features
 from clockwork.teachers.text_embedder import OpenCLIP
 
 
-class CLIPScore:
-    """A running mean over the images of all processes.
+class CLIPScore(MeanMetric):
+    """The CLIP score.
 
     Args:
-        clip: The model that sees the images and reads the captions.
+        clip: The model that encodes images and captions.
+        name: Its name in rows.
+        size: Width and height in pixels to which images are resized first; None for their own.
     """
 
-    def __init__(self, clip: OpenCLIP) -> None:
+    def __init__(self, clip: OpenCLIP, name: str = "clip_score", size: int | None = None) -> None:
+        super().__init__(name, size)
         self.clip = clip
-        self._cosines_and_count = torch.zeros(2, dtype=torch.float64)
 
-    def update(self, images: Tensor, captions: Sequence[str]) -> None:
-        """Adds 8-bit images `batch × 3 × height × width` and their captions."""
-        seen = require_finite_features(self.clip.encode_image(images), f"CLIP {self.clip.label}")
-        cosines = F.normalize(seen, dim=-1) * self.clip.encode_text(list(captions))
-        self._cosines_and_count += torch.tensor([float(cosines.sum()), len(images)], dtype=torch.float64)
+    @property
+    def description(self) -> str:
+        return f"CLIP {self.clip.label}"
 
-    def compute(self) -> float:
-        """The mean; all processes have to call it."""
-        total, count = sum_over_processes(self._cosines_and_count).tolist()
-        return float(total / count)
+    @property
+    def identity(self) -> list[str]:
+        return [*super().identity, self.clip.identity, str(self.size)]
+
+    def total(self, batch: Batch) -> float:
+        features = self.clip.encode_image(batch.images_at(self.size))
+        features = require_finite_features(features, f"CLIP {self.clip.label}")
+        return float((F.normalize(features, dim=-1) * self.clip.encode_text(list(batch.captions or ()))).sum())
+
+
+def open_clip_score(
+    name: str = "clip_score",
+    clip: str = "ViT-g-14",
+    clip_tag: str | None = "laion2b_s34b_b88k",
+    size: int | None = None,
+    device: str = "auto",
+) -> CLIPScore:
+    """Creates the CLIP score of an open_clip model.
+
+    Args:
+        name: Its name in rows.
+        clip: open_clip's name, or `local-dir:` and a folder in its format.
+        clip_tag: open_clip's name of the weights.
+        size: Width and height in pixels to which images are resized first; None for their own.
+        device: Where it computes: `auto`, or a torch device.
+
+    Returns:
+        The metric.
+    """
+    return CLIPScore(OpenCLIP(clip, clip_tag, choose_device(device)), name, size)
 
 
 def clip_score(clip: OpenCLIP, batches: Iterable[Tensor], captions: Sequence[str]) -> float:
-    """CLIP score of images.
+    """Computes the CLIP score of images.
 
     Args:
-        clip: The model that sees the images and reads the captions.
+        clip: The model that encodes images and captions.
         batches: 8-bit images `batch × 3 × height × width`, in the order of their captions.
         captions: One per image.
+
+    Returns:
+        The mean cosine.
 
     Raises:
         UserError: There are not as many captions as images.
     """
     score, count = CLIPScore(clip), 0
     for images in batches:
-        score.update(images, captions[count : count + len(images)])
+        score.update(Batch(images, captions[count : count + len(images)]))
         count += len(images)
     if count != len(captions):
         raise UserError(f"{count} images and {len(captions)} captions: every image needs its own")

@@ -1,16 +1,24 @@
 """Fréchet distance of image features: torchmetrics' streaming sums over a feature model of our choice."""
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
+from tqdm import tqdm
 
+from clockwork.data.image_io import image_files, read_image, squared
+from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_write
-from clockwork.io.distributed import from_main_process, rank, sum_over_processes
+from clockwork.io.distributed import from_main_process, rank, share, sum_over_processes
+from clockwork.io.fingerprint import digest
+from clockwork.io.threads import map_in_threads
+from clockwork.metrics.base import Batch, Metric, measure
+from clockwork.metrics.inception import WIDTH, Inception, resized
 from clockwork.metrics.numerics import require_finite_features
 
 _SUMS = ("features_sum", "features_cov_sum", "features_num_samples")
@@ -27,19 +35,23 @@ class _Features(nn.Module):
         return require_finite_features(self.features(images).cpu().double(), self.label)
 
 
-class FID:
+class FID(Metric):
     """FID against a reference set, over the images of all processes.
 
     Args:
-        features: Turns 8-bit images `batch × 3 × height × width` into `batch × width` features.
-        width: Of the features.
-        label: How rows name the features and the reference.
-        reference: Gives this process's share (`distributed.share`) of the reference's images, in 8-bit batches.
-        cache: Where the reference's sums are kept, with the label and the count; made once.
+        features: Computes features `batch × width` of 8-bit images `batch × 3 × height × width`.
+        width: Width of the features.
+        label: How rows describe the features and the reference.
+        reference: Returns this process's share (`distributed.share`) of the reference's images, in 8-bit batches.
+        cache: File that keeps the sums over the reference, with the label; None to compute them every time.
+        name: Its name in rows.
+        size: Width and height in pixels to which images are resized first; None for their own.
 
     Raises:
         UserError: The reference has no more images than features, or the cache holds another reference's sums.
     """
+
+    min_images = 2
 
     def __init__(
         self,
@@ -48,7 +60,10 @@ class FID:
         label: str,
         reference: Callable[[], Iterable[Tensor]],
         cache: Path | None = None,
+        name: str = "fid",
+        size: int | None = None,
     ) -> None:
+        super().__init__(name, size)
         self.label, self.width = label, width
         network = _Features(features, width, label)
         self._metric = FrechetInceptionDistance(network, reset_real_features=False, sync_on_compute=False)
@@ -68,22 +83,33 @@ class FID:
             )
 
     def __call__(self, images: Iterable[Tensor]) -> float:
-        """FID of this process's share of the images, in 8-bit batches, and the other processes'."""
-        self.reset()
-        for batch in images:
-            self.update(batch)
-        return self.compute()
+        """Computes the FID of images. All processes must call it.
+
+        Args:
+            images: This process's images, in 8-bit batches.
+
+        Returns:
+            The distance of all processes' images to the reference.
+        """
+        return measure([self], map(Batch, images))[self.name]
+
+    @property
+    def description(self) -> str:
+        return f"FID {self.label}"
+
+    @property
+    def identity(self) -> list[str]:
+        return [*super().identity, str(self.size)]
 
     def reset(self) -> None:
-        """Forgets the images, not the reference."""
+        """Forgets the images, but not the reference."""
         self._metric.reset()
 
-    def update(self, images: Tensor) -> None:
-        """Adds 8-bit images `batch × 3 × height × width`."""
-        self._metric.update(images, real=False)
+    def update(self, batch: Batch) -> None:
+        self._metric.update(batch.images_at(self.size), real=False)
 
     def compute(self) -> float:
-        """The distance of all processes' images, which are then forgotten; all processes have to call it.
+        """Computes the distance of all processes' images, which are then forgotten. All processes must call it.
 
         Raises:
             UserError: There are fewer than two images.
@@ -96,7 +122,7 @@ class FID:
         return float(sum_over_processes(torch.tensor(distance, dtype=torch.float64)))
 
     def _reduce(self, kind: str) -> None:
-        """Every process's sums become those of all, so that no image counts twice."""
+        """Replaces every process's sums by those of all, so that no image counts twice."""
         for name in _SUMS:
             setattr(self._metric, f"{kind}_{name}", sum_over_processes(getattr(self._metric, f"{kind}_{name}")))
 
@@ -111,3 +137,55 @@ class FID:
                 raise UserError(f"{cache} holds features of {kept['label']}, not of {self.label}: remove it")
             for name in _SUMS:
                 setattr(self._metric, f"real_{name}", torch.from_numpy(kept[name]))
+
+
+def inception_fid(
+    reference: str,
+    inception: str,
+    sha256: str,
+    name: str = "fid",
+    size: int | None = None,
+    cache: str = "outputs/cache",
+    device: str = "auto",
+) -> FID:
+    """Creates the FID of clean-fid's Inception to a folder of real images.
+
+    The sums over the reference are kept under `cache` by what they depend on: hashes of the files and the network,
+    resizing and count.
+
+    Args:
+        reference: Folder of the reference images.
+        inception: File of the Inception network, downloaded if it is missing.
+        sha256: Hash of that file.
+        name: Its name in rows.
+        size: Width and height in pixels to which images and reference are resized first (Table 2: 256); None for
+            their own.
+        cache: Folder of the sums over the reference.
+        device: Where it computes: `auto`, or a torch device.
+
+    Returns:
+        The metric.
+    """
+    files = image_files(Path(reference))
+    network = Inception(inception, sha256, device)
+    # Files of earlier versions under `cache` are found by this text, "pictures" included.
+    label = f"{network.label}{f' at {size}' if size else ''}, {len(files)} pictures {_files_hash(files)}"
+
+    def read(batch: Sequence[Path]) -> Tensor:
+        images = [read_image(file) for file in batch]
+        return torch.cat([resized((squared(image, size) if size else image)[None]) for image in images])
+
+    def read_share() -> Iterator[Tensor]:
+        batches = list(chunks(share(files), 32))
+        yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=rank() > 0)
+
+    return FID(network, WIDTH, label, read_share, Path(cache) / f"fid-{digest(label)}.npz", name, size)
+
+
+def _files_hash(files: Sequence[Path]) -> str:
+    """Hashes names and contents of files; twelve hexadecimal digits."""
+    sha = hashlib.sha256()
+    contents = map_in_threads(lambda file: hashlib.sha256(file.read_bytes()).digest(), files)
+    for file, content in zip(files, contents, strict=True):
+        sha.update(file.name.encode() + content)
+    return sha.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""How similar features or images are to the teacher's of the same prompt and seed."""
+"""How similar images or features are to those that they are compared with."""
 
 from collections.abc import Iterable
 
@@ -6,41 +6,61 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from clockwork.io.distributed import sum_over_processes
+from clockwork.io.device import choose_device
+from clockwork.metrics.base import Batch, MeanMetric
 from clockwork.metrics.numerics import exact_convolutions
 
 
-class Similarity:
-    """PSNR and SSIM, running means over the images of all processes.
+class PSNR(MeanMetric):
+    """Mean peak signal-to-noise ratio in dB. Equal images count as 100 dB.
 
     Args:
-        device: Where they are computed; the CPU by default.
+        name: Its name in rows; the registry names the two inputs that are compared.
+        device: Where it is computed: `auto`, or a torch device.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
-        self._sums = torch.zeros(3, dtype=torch.float64)  # PSNR, SSIM, images
+    def __init__(self, name: str = "psnr", device: str = "cpu") -> None:
+        super().__init__(name)
+        self.device = choose_device(device)
 
-    def update(self, ours: Tensor, theirs: Tensor) -> None:
-        """Adds pairs of 8-bit images, `batch × 3 × height × width` each. Equal images count as 100 dB."""
-        a, b = ours.to(self.device).float(), theirs.to(self.device).float()
-        psnr = peak_signal_noise_ratio(a, b, data_range=255.0, reduction="none", dim=(1, 2, 3)).clamp(max=100)
+    def total(self, batch: Batch) -> float:
+        images, others = (getattr(batch, name).to(self.device).float() for name in self.info.inputs)
+        ratios = peak_signal_noise_ratio(images, others, data_range=255.0, reduction="none", dim=(1, 2, 3))
+        return float(ratios.clamp(max=100).sum())
+
+
+class SSIM(MeanMetric):
+    """Mean structural similarity.
+
+    Args:
+        name: Its name in rows; the registry names the two inputs that are compared.
+        device: Where it is computed: `auto`, or a torch device.
+    """
+
+    def __init__(self, name: str = "ssim", device: str = "cpu") -> None:
+        super().__init__(name)
+        self.device = choose_device(device)
+
+    def total(self, batch: Batch) -> float:
+        images, others = (getattr(batch, name).to(self.device).float() for name in self.info.inputs)
         with exact_convolutions():
-            ssim = structural_similarity_index_measure(a, b, data_range=255.0, reduction="sum")
-        self._sums += torch.tensor([float(psnr.sum()), float(ssim), len(a)], dtype=torch.float64)
-
-    def compute(self) -> tuple[float, float]:
-        """Mean PSNR in dB and mean SSIM; all processes have to call it."""
-        psnr, ssim, count = sum_over_processes(self._sums).tolist()
-        return psnr / count, ssim / count
+            return float(structural_similarity_index_measure(images, others, data_range=255.0, reduction="sum"))
 
 
 def psnr_and_ssim(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Mean PSNR in dB and mean SSIM of pairs of 8-bit batches `batch × 3 × height × width`."""
-    similarity = Similarity()
-    for ours, theirs in pairs:
-        similarity.update(ours, theirs)
-    return similarity.compute()
+    """Computes PSNR and SSIM of pairs of images.
+
+    Args:
+        pairs: Pairs of 8-bit batches, `batch × 3 × height × width` each.
+
+    Returns:
+        Mean PSNR in dB and mean SSIM.
+    """
+    metrics = (PSNR(), SSIM())
+    for images, others in pairs:
+        for metric in metrics:
+            metric.update(Batch(images, teacher_images=others))
+    return metrics[0].compute(), metrics[1].compute()
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:

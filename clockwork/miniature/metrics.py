@@ -1,49 +1,97 @@
-"""The miniature's metrics, all of them through the small CLIP, with names of their own."""
+"""The miniature's metrics: FID, CLIP score and structure distance through the small CLIP, under names of their own.
+
+Their figures cannot be compared with published ones.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from clockwork.metrics.registry import MetricInfo, register
 
-from clockwork.editing import measure
-from clockwork.evaluation.scores import Metrics
-from clockwork.io import distributed
-from clockwork.io.fingerprint import digest, weights_hash
-from clockwork.metrics.fid import FID
-from clockwork.metrics.structure import Structure
-from clockwork.miniature import scenes
-from clockwork.miniature.teacher import small_clip
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clockwork.metrics.clip_score import CLIPScore
+    from clockwork.metrics.fid import FID
+    from clockwork.metrics.structure import Structure
+
+register(MetricInfo("fid_miniature", "FID, miniature", "lower", "{:.2f}"))
+register(MetricInfo("clip_score_miniature", "CLIP score, miniature", "higher", inputs=("images", "captions")))
+register(
+    MetricInfo(
+        "structure_miniature", "structure distance, miniature", "lower", "{:.5f}", inputs=("images", "source_images")
+    )
+)
 
 
-def text_to_image(reference: int = 10_000, latency: bool = True, cache: str = "outputs/cache") -> Metrics:
-    """FID to `reference` rendered scenes and CLIP score, both through the small CLIP."""
+def fid(name: str = "fid_miniature", reference: int = 10_000, cache: str = "outputs/cache") -> "FID":
+    """Creates the FID to rendered scenes.
+
+    Args:
+        name: Its name in rows.
+        reference: Number of rendered scenes.
+        cache: Folder that keeps the sums over the reference.
+
+    Returns:
+        The metric.
+    """
+    import torch
+
+    from clockwork.io import distributed
+    from clockwork.io.fingerprint import digest, weights_hash
+    from clockwork.metrics.fid import FID
+    from clockwork.miniature import scenes
+    from clockwork.miniature.teacher import small_clip
+
     clip = small_clip()
     label = f"small CLIP {weights_hash(clip.module)}, {reference} rendered scenes"
 
-    def render() -> Iterator[torch.Tensor]:
+    def render() -> "Iterator[Tensor]":
         for start in distributed.share(range(0, reference, 100)):
             images = scenes.render_batch("validation", start, min(100, reference - start))[1]
             yield ((images + 1) * 127.5).round().to(torch.uint8)
 
-    width = clip.encode_text([""]).shape[-1]
-    kept = Path(cache) / f"fid-{digest(label)}.npz"
-    return Metrics(FID(clip.encode_image, width, label, render, kept), clip, latency, miniature=True)
+    return FID(clip.encode_image, clip.width, label, render, Path(cache) / f"fid-{digest(label)}.npz", name)
 
 
-def editing(reconstruction: bool = True) -> measure.Metrics:
-    """CLIP score and structure distance through the small CLIP."""
+def clip_score(name: str = "clip_score_miniature") -> "CLIPScore":
+    """Creates the CLIP score of the small CLIP.
+
+    Args:
+        name: Its name in rows.
+
+    Returns:
+        The metric.
+    """
+    from clockwork.metrics.clip_score import CLIPScore
+    from clockwork.miniature.teacher import small_clip
+
+    return CLIPScore(small_clip(), name)
+
+
+def structure(name: str = "structure_miniature") -> "Structure":
+    """Creates the structure distance of the small CLIP's second stage, which has 8 × 8 patches.
+
+    Args:
+        name: Its name in rows.
+
+    Returns:
+        The metric.
+    """
+    from clockwork.metrics.structure import Structure
+    from clockwork.miniature.teacher import small_clip
+
     clip = small_clip()
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
     vision: Any = clip.module.visual
 
-    def features(images: Tensor) -> Tensor:
-        hook = vision.layer2.register_forward_hook(lambda *call: kept.append(call[-1]))
+    def features(images: "Tensor") -> "Tensor":
+        hook = vision.layer2.register_forward_hook(lambda *call: outputs.append(call[-1]))
         try:
             clip.encode_image(images)
         finally:
             hook.remove()
-        return kept.pop().flatten(2).mT
+        return outputs.pop().flatten(2).mT
 
-    return measure.Metrics(clip, Structure("small CLIP, second stage", features), reconstruction, miniature=True)
+    return Structure("small CLIP, second stage", features, name)

@@ -6,54 +6,32 @@ from typing import Any, Protocol
 
 from clockwork.data.image_io import read_image, write_grid
 from clockwork.evaluation.rows import image_folder
-from clockwork.reports.figures import pareto
-from clockwork.reports.tables import Row, label
+from clockwork.reports.pareto import save_pareto
+from clockwork.reports.tables import Row, label, metric_names
 
-QUALITY = (
-    "clip_score",
-    "dino_distance",
-    "clip_score_miniature",
-    "structure_miniature",
-    "psnr_right",
-    "psnr_reconstruction",
+# Columns of the table (see `reports.tables`).
+COLUMNS = (
+    *("benchmark", "teacher", "adaptor", "schedule", "inversion_steps", "generation_steps"),
+    *("metrics", "tflops_paper", "tflops_full", "pairs"),
 )
-COLUMNS = {
-    "benchmark": "{}",
-    "teacher": "{}",
-    "adaptor": "{}",
-    "schedule": "{}",
-    "inversion_steps": "{}",
-    "generation_steps": "{}",
-    "clip_score": "{:.4f}",
-    "dino_distance": "{:.4f}",
-    "clip_score_miniature": "{:.4f}",
-    "structure_miniature": "{:.5f}",
-    "psnr_right": "{:.2f}",
-    "psnr_unedited": "{:.2f}",
-    "psnr_reconstruction": "{:.2f}",
-    "psnr_autoencoder": "{:.2f}",
-    "tflops_paper": "{:.4g}",
-    "tflops_full": "{:.4g}",
-    "pairs": "{}",
-}
 
 
-class _Pair(Protocol):
+class _EditPair(Protocol):
     """The attributes of `editing.benchmark.EditPair` that are read here."""
 
     @property
     def id(self) -> str: ...
     @property
-    def picture(self) -> Callable[[], Any]: ...
+    def image(self) -> Callable[[], Any]: ...
     @property
-    def right(self) -> Callable[[], Any] | None: ...
+    def ground_truth(self) -> Callable[[], Any] | None: ...
 
 
 def readable(rows: Sequence[Row]) -> list[Row]:
     """Adds the columns `adaptor`, `schedule` and `steps`, which name the curves and points of figures.
 
     Args:
-        rows: Rows of editing (`editing.rows.Row`).
+        rows: Rows of editing (`evaluation.rows.EditRow`).
 
     Returns:
         The rows. Where inversion and generation differ, `adaptor` has the form `inversion's | generation's`. `steps` is
@@ -80,8 +58,9 @@ def figures(rows: Sequence[Row], folder: Path) -> None:
     rows = readable(rows)
     benchmarks = dict.fromkeys(row["benchmark"] for row in rows)
     for name in benchmarks:
-        pareto([row for row in rows if row["benchmark"] == name], folder / f"figure15-{name}.png", QUALITY)
-    pareto(_over_benchmarks(rows, len(benchmarks)), folder / "figure6.png", QUALITY)
+        save_pareto([row for row in rows if row["benchmark"] == name], folder / f"figure15-{name}.png")
+    if everywhere := _over_benchmarks(rows, len(benchmarks)):
+        save_pareto(everywhere, folder / "figure6.png")
 
 
 def _over_benchmarks(rows: Sequence[Row], num_benchmarks: int) -> list[Row]:
@@ -93,34 +72,35 @@ def _over_benchmarks(rows: Sequence[Row], num_benchmarks: int) -> list[Row]:
 
 
 def _mean(rows: Sequence[Row]) -> Row:
-    """Averages rows of one operating point over their pairs; a value that one of them lacks is None."""
+    """Averages rows of one operating point over their pairs; a metric that one of them lacks is left out."""
+    pairs = sum(row["pairs"] for row in rows)
+    common = [name for name in metric_names(rows) if all(name in row["metrics"] for row in rows)]
+    metrics = {name: sum(row["metrics"][name] * row["pairs"] for row in rows) / pairs for name in common}
+    return {
+        **rows[0],
+        "metrics": metrics,
+        "tflops_full": sum(row["tflops_full"] * row["pairs"] for row in rows) / pairs,
+    }
 
-    def mean(name: str) -> float | None:
-        if any(row.get(name) is None for row in rows):
-            return None
-        return float(sum(row[name] * row["pairs"] for row in rows) / sum(row["pairs"] for row in rows))
 
-    return {**rows[0], **{name: mean(name) for name in (*QUALITY, "tflops_full")}}
-
-
-def side_by_side(rows: Sequence[Row], pairs: Sequence[_Pair], folder: Path, count: int = 8) -> None:
-    """Writes `pictures-<benchmark>-<steps>.png`: source images, ground truth if known, and the edits of every row.
+def side_by_side(rows: Sequence[Row], pairs: Sequence[_EditPair], folder: Path, count: int = 8) -> None:
+    """Writes `images-<benchmark>-<steps>.png`: source images, ground truth if known, and the edits of every row.
 
     Args:
         rows: Rows of one benchmark.
         pairs: The benchmark's pairs.
-        folder: The output folder of the rows, with the edited images in `pictures`.
+        folder: The output folder of the rows, with the edited images.
         count: Number of pairs, which are spread evenly over the benchmark.
     """
     import torch
 
     chosen = pairs[:: max(1, len(pairs) // count)][:count]
-    lines = {"source": torch.stack([pair.picture() for pair in chosen])}
-    if all(pair.right for pair in chosen):
-        lines["ground truth"] = torch.stack([pair.right() for pair in chosen if pair.right])
+    lines = {"source": torch.stack([pair.image() for pair in chosen])}
+    if all(pair.ground_truth for pair in chosen):
+        lines["ground truth"] = torch.stack([pair.ground_truth() for pair in chosen if pair.ground_truth])
     for row in readable(rows):
         files = [image_folder(folder, row) / f"{pair.id}.png" for pair in chosen]
         name = "no clock" if row["adaptor"] == "none" else label(row)
         lines[name] = torch.stack([read_image(file) for file in files])
     steps = "-".join(str(n) for n in dict.fromkeys(row["inversion_steps"] for row in rows))
-    write_grid(folder / f"pictures-{rows[0]['benchmark']}-{steps}.png", lines, side=64)
+    write_grid(folder / f"images-{rows[0]['benchmark']}-{steps}.png", lines, side=64)

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from clockwork.errors import MissingFileError
-from clockwork.evaluation.rows import image_folder, read_rows
+from clockwork.evaluation.rows import flat_row, image_folder, read_rows, row_value
 from clockwork.io.atomic import atomic_write
 from clockwork.reports import plots
 from clockwork.reports.adaptors import Trained, trained
 from clockwork.reports.formats import Sheet
 from clockwork.reports.paper.comparison import NONE, UNMEASURED
-from clockwork.reports.tables import COLUMNS, Row, cell
+from clockwork.reports.pareto import curve_names, pareto_figures
+from clockwork.reports.tables import Row, cell, present
 
-SHARED = ("prompts", "images", "seed", "metrics")  # rows can be compared if they agree in these columns
+SHARED = ("prompts", "images", "seed", "metrics_label")  # rows can be compared if they agree in these columns
 SIDE = 256  # maximum width and height of an image in the report, in pixels
 
 
@@ -39,13 +40,13 @@ class Line:
     """A row in the page.
 
     Attributes:
-        row: The row.
+        values: Fields and metrics of the row, by name.
         name: Name of the operating point.
         cells: Per column, the text that is shown and the value to sort by.
         pairs: The images, one pair per prompt.
     """
 
-    row: Row
+    values: dict[str, Any]
     name: str
     cells: list[tuple[str, Any]]
     pairs: list[EditPair]
@@ -72,14 +73,14 @@ class Group:
     baseline: bool
 
 
-def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sheet] = (), pictures: int = 6) -> Path:
+def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sheet] = (), count: int = 6) -> Path:
     """Writes `report.html` for the rows of a folder.
 
     Args:
         folder: An evaluation's output folder, with `rows.jsonl` and the generated images.
         adaptors: Folder of training runs whose losses are plotted, if any.
         sheets: Tables of the paper to show.
-        pictures: Number of prompts whose images are shown.
+        count: Number of prompts whose images are shown.
 
     Returns:
         Path of the report.
@@ -95,7 +96,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     runs = [] if adaptors is None else trained(adaptors, rows)
     page = _template().render(
         title=", ".join(dict.fromkeys(str(row["teacher"]) for row in rows)),
-        groups=[_group(group, folder, pictures) for group in _comparable(rows)],
+        groups=[_group(group, folder, count) for group in _comparable(rows)],
         sheets=[(sheet, [[(text, _sort_key(text)) for text in line] for line in sheet.cells]) for sheet in sheets],
         curves=_curves(runs),
         unlogged=[run.name for run in runs if not run.curves],
@@ -135,25 +136,21 @@ def _comparable(rows: Sequence[Row]) -> list[list[Row]]:
     """Groups rows that share prompts, seed and metrics."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in SHARED), []).append(row)
+        groups.setdefault(tuple(row.get(name) for name in SHARED), []).append(row)
     return list(groups.values())
 
 
 def _group(rows: Sequence[Row], folder: Path, count: int) -> Group:
     """Collects everything the page shows of comparable rows; `count` is the number of prompts with images."""
-    columns, prompts = plots.present(rows, COLUMNS), _prompts(rows, folder)[:count]
-    names = [f"{name}, {row['steps']} steps" for name, row in zip(plots.curve_names(rows), rows, strict=True)]
+    columns, prompts = present(rows), _prompts(rows, folder)[:count]
+    names = [f"{name}, {row['steps']} steps" for name, row in zip(curve_names(rows), rows, strict=True)]
     lines = [
-        Line(row, name, [(cell(row, c), row.get(c)) for c in columns], _pairs(row, folder, prompts))
+        Line(flat_row(row), name, [(cell(row, c), row_value(row, c)) for c in columns], _pairs(row, folder, prompts))
         for name, row in zip(names, rows, strict=True)
     ]
-    figures = [
-        _figure(plots.pareto(rows, quality, cost))
-        for quality in plots.present(rows, plots.QUALITY)
-        for cost in plots.present(rows, plots.COSTS)
-    ]
+    figures = [_figure(figure) for figure in pareto_figures(rows).values()]
     first = rows[0]
-    title = f"{first['images']} prompts ({first['prompts']}), seed {first['seed']}; {first['metrics']}"
+    title = f"{first['images']} prompts ({first['prompts']}), seed {first['seed']}; {first['metrics_label']}"
     baseline = any(row["adaptor"] == "none" for row in rows)
     return Group(title, columns, lines, [text for _, text in prompts], figures, baseline)
 

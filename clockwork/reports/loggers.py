@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from clockwork.evaluation.rows import image_folder
-from clockwork.reports import plots
+from clockwork.evaluation.rows import flat_row, image_folder
 from clockwork.reports.adaptors import Trained
+from clockwork.reports.pareto import curve_names, pareto_figures
 from clockwork.reports.tables import Row
 
 
@@ -51,7 +51,7 @@ def log_adaptor(loggers: Sequence[Any], folder: Path, about: Mapping[str, Any]) 
 
 
 def log_rows(
-    config: Mapping[str, Any], rows: Sequence[Row], output: Path, adaptors: Sequence[Trained] = (), pictures: int = 6
+    config: Mapping[str, Any], rows: Sequence[Row], output: Path, adaptors: Sequence[Trained] = (), count: int = 6
 ) -> None:
     """Logs an evaluation as one wandb run: rows, Pareto plots and images; report and adaptors as artifacts.
 
@@ -62,7 +62,7 @@ def log_rows(
         rows: The rows.
         output: The output folder of the rows.
         adaptors: The trained adaptors that the rows used.
-        pictures: Number of images per row.
+        count: Number of images per row.
     """
     if config["name"] != "wandb":
         return
@@ -72,7 +72,7 @@ def log_rows(
     group = config["group"] or output.name
     with wandb.init(project=config["project"], group=group, dir=output, mode=mode, job_type="evaluate") as run:
         _log_figures(run, rows)
-        _log_images(run, rows, output, pictures)
+        _log_images(run, rows, output, count)
         reports = [file for name in ("report.html", "rows.jsonl") if (file := output / name).is_file()]
         if reports:
             run.log_artifact(_artifact(f"report-{output.name}", "report", reports, {}))
@@ -84,22 +84,22 @@ def _log_figures(run: Any, rows: Sequence[Row]) -> None:
     """Logs the rows as a table, and a Pareto plot per metric and cost."""
     import wandb
 
-    columns = list(rows[0])
-    run.log({"rows": wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])})
-    for quality in plots.present(rows, plots.QUALITY):
-        for cost in plots.present(rows, plots.COSTS):
-            run.log({f"pareto/{quality}-{cost}": plots.pareto(rows, quality, cost)})
+    flat = [flat_row(row) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    run.log({"rows": wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in flat])})
+    for name, figure in pareto_figures(rows).items():
+        run.log({f"pareto/{name}": figure})
 
 
 def _log_images(run: Any, rows: Sequence[Row], output: Path, count: int) -> None:
     """Logs the first `count` images of each row, and the grid of all rows."""
     import wandb
 
-    for name, row in zip(plots.curve_names(rows), rows, strict=True):
+    for name, row in zip(curve_names(rows), rows, strict=True):
         files = sorted(image_folder(output, row).glob("*.png"), key=lambda f: int(f.stem))[:count]
         images = [wandb.Image(str(file), caption=f"prompt {file.stem}") for file in files]
         if images:
-            run.log({f"pictures/{name}, {row['steps']} steps": images})
+            run.log({f"images/{name}, {row['steps']} steps": images})
     if (grid := output / "grid.png").is_file():
         run.log({"grid": wandb.Image(str(grid))})
 

@@ -1,59 +1,91 @@
 """Tables of rows: columns, number formats and labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from clockwork.evaluation.rows import row_value
+from clockwork.metrics.registry import find_metric, metric_info
 from clockwork.reports.formats import markdown
 
-Row = Mapping[str, Any]  # an operating point with its measurements, as read from rows.jsonl
+Row = Mapping[str, Any]  # an operating point with its measurements, as `evaluation.rows.read_rows` returns it
 
-# The columns of the table and their number formats.
-COLUMNS = {
-    "teacher": "{}",
-    "adaptor": "{}",
-    "schedule": "{}",
-    "solver": "{}",
-    "steps": "{}",
-    "fid": "{:.2f}",
-    "clip_score": "{:.4f}",
-    "fid_miniature": "{:.2f}",
-    "clip_score_miniature": "{:.4f}",
-    "psnr": "{:.2f}",
-    "ssim": "{:.4f}",
-    "tflops_paper": "{:.4g}",
-    "tflops_full": "{:.4g}",
-    "latency_ms": "{:.1f}",
-    "images": "{}",
-}
+# Columns of the table; `metrics` is replaced by the names of all that were measured.
+COLUMNS = (
+    *("teacher", "adaptor", "schedule", "solver", "steps"),
+    *("metrics", "tflops_paper", "tflops_full", "latency_ms", "images"),
+)
 
 
-def table(rows: Sequence[Row], formats: Mapping[str, str] = COLUMNS) -> str:
+def metric_names(rows: Iterable[Row]) -> list[str]:
+    """Lists the metrics that were measured.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        Their names, in the order in which the rows have them.
+    """
+    return list(dict.fromkeys(name for row in rows for name in row.get("metrics", {})))
+
+
+def present(rows: Sequence[Row], columns: Iterable[str] = COLUMNS) -> list[str]:
+    """Selects the columns that have a value in at least one row.
+
+    Args:
+        rows: The rows.
+        columns: Names of fields and metrics; `metrics` stands for all metrics that were measured.
+
+    Returns:
+        Those names, in the same order.
+    """
+    names = [name for column in columns for name in (metric_names(rows) if column == "metrics" else [column])]
+    return [name for name in names if any(row_value(row, name) is not None for row in rows)]
+
+
+def table(rows: Sequence[Row], columns: Iterable[str] = COLUMNS) -> str:
     """Formats rows as a Markdown table.
 
     Args:
         rows: The rows.
-        formats: Format strings by column. Columns without any value are omitted.
+        columns: As in `present`; columns without any value are omitted.
 
     Returns:
         The table.
     """
-    columns = [name for name in formats if any(row.get(name) is not None for row in rows)]
-    cells = [[cell(row, name, formats) for name in columns] for row in rows]
-    return markdown(columns, cells)
+    shown = present(rows, columns)
+    return markdown(shown, [[cell(row, name) for name in shown] for row in rows])
 
 
-def cell(row: Row, name: str, formats: Mapping[str, str] = COLUMNS) -> str:
+def cell(row: Row, name: str) -> str:
     """Formats one value of a row.
 
     Args:
         row: The row.
-        name: The column.
-        formats: Format strings by column.
+        name: A field or the name of a metric.
 
     Returns:
         The value, or a dash if it was not measured.
     """
-    return "–" if row.get(name) is None else formats[name].format(row[name])
+    value = row_value(row, name)
+    if value is None:
+        return "–"
+    is_metric = name in row.get("metrics", {}) or find_metric(name) is not None
+    return metric_info(name).number_format.format(value) if is_metric else str(value)
+
+
+def card_labels(row: Row) -> dict[str, str]:
+    """Labels the measurements of a row for an adaptor's model card.
+
+    Args:
+        row: The row.
+
+    Returns:
+        Labels by the names of metrics and costs, of those that were measured.
+    """
+    return {
+        name: metric_info(name).label
+        for name in present([row], ("metrics", "tflops_paper", "tflops_full", "latency_ms"))
+    }
 
 
 def label(row: Row) -> str:

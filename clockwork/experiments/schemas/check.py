@@ -4,7 +4,8 @@ A dataclass describes a config or a config group: one field per key, whose type 
 `float`, `str`, `bool`, `None`, `Any`, `Literal`, lists, dicts, unions and other dataclasses; `Annotated` adds a
 `Bounds` or a `Rule`. A field with the default `ABSENT` describes a key that may be absent.
 
-A group with several possible dataclasses is described by their union; the one whose `_target_` is the config's applies.
+A group with several possible dataclasses is described by their union; the one whose `_target_` is the config's applies,
+and of several without `_target_` the one whose keys fit best.
 A dataclass that derives from `Open` describes a foreign `_target_`: keys other than its own are allowed.
 """
 
@@ -130,13 +131,19 @@ def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def _chosen(groups: list[type], value: dict[str, Any]) -> type:
-    """The dataclass that describes a group, by its `_target_`."""
+    """The dataclass that describes a group, by its `_target_`; without one, the dataclass whose keys fit best."""
     target = value.get("_target_")
-    for group in groups:
-        known = get_args(hints_of(group).get("_target_"))
-        if target in known if known else target is None:
-            return group
+    matching = [group for group in groups if target in (get_args(hints_of(group).get("_target_")) or (None,))]
+    if matching:
+        return max(matching, key=lambda group: _fit(group, set(value)))
     return next((group for group in groups if issubclass(group, Open)), groups[0])
+
+
+def _fit(group: type, keys: set[str]) -> tuple[bool, int]:
+    """Whether a dataclass has all the keys of a config and no others that are required; and how many are required."""
+    required = {field.name for field in fields(group) if field.default is not ABSENT}
+    known = keys <= hints_of(group).keys()
+    return required <= keys and (known or issubclass(group, Open)), len(required & keys)
 
 
 def _shown(value: Any) -> str:

@@ -3,33 +3,34 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from clockwork.experiments.schemas.groups import Foreign
-from clockwork.experiments.schemas.rules import ABSENT
-from clockwork.experiments.schemas.types import Count, Device, ScheduleText, Split, Steps, Text
+from clockwork.experiments.schemas.groups import Foreign, MetricEntries
+from clockwork.experiments.schemas.rules import ABSENT, Open
+from clockwork.experiments.schemas.types import Count, ScheduleText, Split, Steps, Text
 
 
 @dataclass(kw_only=True)
-class NoEditMetrics:
-    _target_: Literal["clockwork.editing.measure.Metrics"]
+class AnyEditMetrics(Open):
+    """Metrics, with whatever other values they share."""
+
+    list: MetricEntries
 
 
 @dataclass(kw_only=True)
 class MiniatureEditMetrics:
-    _target_: Literal["clockwork.miniature.metrics.editing"]
     reconstruction: bool
+    list: MetricEntries
 
 
 @dataclass(kw_only=True)
 class PaperEditMetrics:
-    _target_: Literal["clockwork.editing.measure.real"]
     clip: Text
     clip_tag: Text | None
     dino: Text
     reconstruction: bool
-    device: Device
+    list: MetricEntries
 
 
-EditMetrics = NoEditMetrics | MiniatureEditMetrics | PaperEditMetrics | Foreign
+EditMetrics = MiniatureEditMetrics | PaperEditMetrics | AnyEditMetrics
 
 
 @dataclass(kw_only=True)

@@ -89,34 +89,50 @@ Images = ImageFolder | SceneImages | Foreign
 
 
 @dataclass(kw_only=True)
-class NoMetrics:
-    _target_: Literal["clockwork.evaluation.metrics.none"]
+class MetricEntry(Open):
+    """A metric, by its class or a function that creates it."""
+
+    _target_: Text
+    name: Text
+    when: bool = ABSENT
+
+
+MetricEntries = Annotated[list[MetricEntry], NOT_EMPTY]
+
+
+@dataclass(kw_only=True)
+class AnyMetrics(Open):
+    """Metrics, with whatever other values they share."""
+
     latency: bool
+    list: MetricEntries
+    device: Device = ABSENT
 
 
 @dataclass(kw_only=True)
 class MiniatureMetrics:
-    _target_: Literal["clockwork.miniature.metrics.text_to_image"]
     reference: Annotated[int, Bounds(least=2)]
+    cache: Text
+    device: Device
     latency: bool
-    cache: Text = ABSENT
+    list: MetricEntries
 
 
 @dataclass(kw_only=True)
 class PaperMetrics:
-    _target_: Literal["clockwork.evaluation.metrics.real"]
     reference: Text
     inception: Text
     sha256: Text
     clip: Text
     clip_tag: Text | None
     size: Count | None
-    latency: bool
+    cache: Text
     device: Device
-    cache: Text = ABSENT
+    latency: bool
+    list: MetricEntries
 
 
-Metrics = NoMetrics | MiniatureMetrics | PaperMetrics | Foreign
+Metrics = MiniatureMetrics | PaperMetrics | AnyMetrics
 
 
 @dataclass(kw_only=True)

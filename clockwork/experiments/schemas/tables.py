@@ -7,6 +7,7 @@ from clockwork.experiments.schemas.rules import ABSENT
 from clockwork.experiments.schemas.types import (
     CutText,
     Guidance,
+    Positive,
     ScheduleText,
     Share,
     Solver,
@@ -17,12 +18,17 @@ from clockwork.experiments.schemas.types import (
 
 @dataclass(kw_only=True)
 class Scale:
-    """The teachers of a table's rows, and overrides of the commands that measure them."""
+    """The teachers of a table's rows, how reports show them, and overrides of the commands that measure them."""
 
     name: Text
     teachers: dict[str, Text | None]
     benchmark: Text
     benchmark_fake: Text
+    metrics: dict[str, Text]
+    suffix: str
+    flops_unit: Text
+    flops_factor: Positive
+    note: Text | None
     evaluate: list[Text]
     train: list[Text]
     paths: dict[str, Text | None] = ABSENT

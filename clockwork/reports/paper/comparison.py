@@ -5,21 +5,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from clockwork.evaluation.rows import row_value
+from clockwork.metrics.registry import metric_info
 from clockwork.reports.formats import Sheet
 from clockwork.reports.paper.flops_audit import Line, Spec
 from clockwork.reports.paper.published import PLUG_AND_PLAY, PUBLISHED, convention
-from clockwork.reports.tables import Row
+from clockwork.reports.paper.scale import Scale
+from clockwork.reports.tables import Row, cell
 
 NONE, UNMEASURED = "–", "not measured"  # cells without a value: one that cannot exist, and one that is missing
-# Number formats of the columns: metrics, counts and latency.
-QUALITY = {"fid": ".2f", "clip_score": ".3f", "dino_distance": ".4f"}
-SMALL = {"dino_distance": "structure_miniature"}  # the miniature's metric in place of the one with DINO
+# Number formats of what is counted.
 COUNTED = {"tflops": ".2f", "gflops": ".1f", "gflops_of_two": ".1f", "saving": ".1f", "parameters": ".2f"}
-MEASURED = {"latency_ms": ".1f", "device": ""}
-MINIATURE = (
-    "Columns that end in _miniature were measured on the miniature with its own small metrics, and cannot be compared "
-    "with the paper's values. FLOPs and parameters are those of the paper's architectures at real size."
-)
+MEASURED = ("latency_ms", "device")  # columns without a metric
 
 
 @dataclass(frozen=True)
@@ -29,21 +26,21 @@ class Comparison:
     Attributes:
         name: Name such as `table 3`.
         spec: Title, columns and operating points, as in `configs/table`.
-        miniature: Whether the rows are of the miniature.
+        scale: The scale at which the rows were measured.
         rows: Measured rows, by the names of the table's lines.
         lines: Counted FLOPs and parameters.
     """
 
     name: str
     spec: Spec
-    miniature: bool
+    scale: Scale
     rows: Mapping[str, Row]
     lines: Sequence[Line]
 
     def sheet(self, notes: Sequence[str] = ()) -> Sheet:
         """Builds the table, with the columns `… paper`, `…` and `… difference` for each of the paper's columns.
 
-        The miniature's metrics are shown without a comparison. FLOPs are compared at either scale, as they are always
+        Metrics of another scale are shown without a comparison. FLOPs are compared at each scale, as they are always
         those of the paper's architectures. Columns without any value are omitted.
 
         Args:
@@ -56,7 +53,8 @@ class Comparison:
         columns = list(dict.fromkeys(column for line in lines for column in line))
         columns = [c for c in columns if c == "row" or any(line.get(c, NONE) != NONE for line in lines)]
         cells = [[line.get(column, NONE) for column in columns] for line in lines]
-        explanation = [MINIATURE] if any(column.endswith("_miniature") for column in columns) else []
+        suffix, note = self.scale.suffix, self.scale.note
+        explanation = [note] if note and any(column.endswith(suffix) for column in columns) else []
         return Sheet(f"{self.name.capitalize()}: {self.spec['title']}", columns, cells, [*explanation, *notes])
 
     def unmeasured(self) -> list[str]:
@@ -87,35 +85,34 @@ class Comparison:
             elif column in COUNTED:
                 cells |= self._counted(point["row"], column)
             elif column in MEASURED:
-                name = f"{column}_miniature" if self.miniature and column == "latency_ms" else column
-                cells[name] = self._ours(point, column, MEASURED[column])
+                name = f"{column}{self.scale.suffix}" if column == "latency_ms" else column
+                cells[name] = self._ours(point, column)
             elif column.startswith("latency_"):
                 cells[f"{column} paper"] = _text(self._printed(point["row"], column))
             else:
                 cells |= self._quality(point, column)
-        if self.miniature and point["row"] in self.rows:
-            cells["gflops_miniature"] = f"{1000 * self.rows[point['row']]['tflops_full']:.3f}"
+        if self.scale.suffix and point["row"] in self.rows:
+            cells[f"gflops{self.scale.suffix}"] = f"{1000 * self.rows[point['row']]['tflops_full']:.3f}"
         return cells
 
     def _quality(self, point: Spec, column: str) -> dict[str, str]:
         """Formats a metric: the paper's value, the measured one, and at real size the difference."""
         printed = self._printed(point["row"], column)
-        name = SMALL.get(column, f"{column}_miniature") if self.miniature else column
-        cells = {f"{column} paper": _text(printed), name: self._ours(point, name, QUALITY[column])}
-        if not self.miniature:
-            measured = self.rows.get(point["row"], {}).get(column)
+        name = self.scale.metric(column)
+        cells = {f"{column} paper": _text(printed), name: self._ours(point, name)}
+        if name == column:
+            measured = row_value(self.rows.get(point["row"], {}), column)
             both = printed is not None and measured is not None
-            cells[f"{column} difference"] = (
-                f"{float(measured or 0) - float(printed or 0):+{QUALITY[column]}}" if both else NONE
-            )
+            signed = metric_info(column).number_format.replace("{:", "{:+")
+            cells[f"{column} difference"] = signed.format((measured or 0) - float(printed or 0)) if both else NONE
         return cells
 
-    def _ours(self, point: Spec, name: str, number_format: str) -> str:
+    def _ours(self, point: Spec, name: str) -> str:
         """Formats a measured value."""
-        value = self.rows.get(point["row"], {}).get(name)
-        if value is None:
+        row = self.rows.get(point["row"], {})
+        if row_value(row, name) is None:
             return UNMEASURED if self._possible(point) else NONE
-        return f"{value:{number_format}}"
+        return cell(row, name)
 
     def _counted(self, row: str, column: str) -> dict[str, str]:
         """Formats counted FLOPs or parameters: the paper's value, ours in its convention and in `full`."""

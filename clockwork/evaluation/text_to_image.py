@@ -1,0 +1,177 @@
+"""Evaluation of text-to-image: one image per prompt."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from clockwork.data.image_io import images_at_once, read_images
+from clockwork.data.prompts import Prompt, chunks, prompts_hash
+from clockwork.errors import UserError
+from clockwork.evaluation.generate import generate, image_file
+from clockwork.evaluation.harness import Harness
+from clockwork.evaluation.rows import ImageRow, append_row
+from clockwork.flops.cost import image_flops
+from clockwork.flops.counter import Flops
+from clockwork.io import distributed
+from clockwork.io.atomic import atomic_write
+from clockwork.io.fingerprint import digest
+from clockwork.io.threads import THREADS, map_in_threads
+from clockwork.metrics.base import Batch
+from clockwork.metrics.latency import device_name, measure_latency
+from clockwork.sampling.sampler import Sampler
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher
+
+LARGEST_BATCH = 64  # images per batch of the metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Harness[Sampler]):
+    """Measures samplers on prompts.
+
+    Attributes:
+        prompts: One image is generated per prompt.
+        seed: Seed of the noise, together with the prompt's id.
+        batch_size: Largest number of images that are generated at once (see `images_at_once`).
+        latency: Whether to measure the latency on this device, too.
+
+    Raises:
+        UserError: There are too few prompts to measure.
+    """
+
+    prompts: Sequence[Prompt]
+    seed: int = 0
+    batch_size: int = 50
+    latency: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.prompts) < max([1, *(metric.min_images for metric in self.metrics)]):
+            raise UserError(f"{len(self.prompts)} prompts are too few to measure: raise prompts.count")
+
+    def images_digest(self, point: Sampler) -> str:
+        return digest([point.identity(), prompts_hash(self.prompts), self.seed])
+
+    def adaptor_names(self, point: Sampler) -> list[str]:
+        return [point.adaptor_name]
+
+    def generate(self, point: Sampler) -> Path:
+        """Generates the images that are missing, and those of the full teacher at the same steps if metrics read them.
+
+        Args:
+            point: The operating point.
+
+        Returns:
+            The folder of its images.
+        """
+        folder = self.image_folder(point)
+        generate(point, self.prompts, folder, self.seed, self.batch_size)
+        if point.adaptor is not None and any("teacher_images" in metric.info.inputs for metric in self.metrics):
+            self.generate(full_teacher(point))
+        return folder
+
+    def inputs(self, point: Sampler) -> set[str]:
+        return {"images", "captions"} | ({"teacher_images"} if point.adaptor is not None else set())
+
+    def batches(self, point: Sampler, needed: set[str]) -> Iterator[Batch]:
+        images, teacher_images = self.image_folder(point), self.image_folder(full_teacher(point))
+        batches = list(chunks(distributed.share(self.prompts), self._at_once(point)))
+        sizes = {metric.size for metric in self.metrics}
+
+        def read(prompts: Sequence[Prompt]) -> Batch:
+            batch = Batch(
+                _read(images, prompts),
+                [prompt.text for prompt in prompts],
+                _read(teacher_images, prompts) if "teacher_images" in needed else None,
+            )
+            for size in sizes:  # here, in a thread
+                batch.images_at(size)
+            return batch
+
+        batches_read = map_in_threads(read, batches, ahead=THREADS)
+        silent = distributed.rank() > 0
+        yield from tqdm(batches_read, "metrics", len(batches), leave=False, unit="batch", disable=silent)
+
+    def _at_once(self, point: Sampler) -> int:
+        """Returns the number of images per batch of the metrics."""
+        return images_at_once(point.teacher.resolution, LARGEST_BATCH)
+
+    def row(self, point: Sampler, shared: dict[str, Any]) -> ImageRow:
+        teacher = full_teacher(point)
+        return ImageRow(
+            **shared,
+            **asdict(point.point),
+            text_embedder=point.text_embedder,
+            adaptor=point.adaptor_name,
+            adaptor_hash=point.adaptor_hash,
+            full_steps=point.schedule.full_steps(point.num_unet_calls),
+            calls=point.num_unet_calls,
+            prompts=prompts_hash(self.prompts),
+            images=len(self.prompts),
+            seed=self.seed,
+            teacher_digest=self.digest(teacher),
+            teacher_images_digest=self.images_digest(teacher),
+        )
+
+    def flops(self, point: Sampler) -> Flops:
+        return image_flops(point)
+
+    def teacher(self, point: Sampler) -> Teacher:
+        return point.teacher
+
+    def evaluate(self, point: Sampler) -> None:
+        """Appends the row unless there is one, then its latency on this device unless it has that.
+
+        Args:
+            point: The operating point.
+        """
+        super().evaluate(point)
+        if distributed.rank() == 0:
+            self._save_prompts()
+        if self.latency:
+            self._measure_latency(point)
+
+    def _measure_latency(self, point: Sampler) -> None:
+        """Adds the latency of one image's latents to the row, whose other figures stay as they are.
+
+        Only the main process computes; the others wait after every run.
+        """
+        name, row = device_name(point.teacher.device), self.find_row(point)
+        (timed,) = distributed.from_main_process([row is not None and row.get("latency_device") == name])
+        if timed:
+            return
+        first = self.prompts[0]
+        conditions, noise = point.conditions([first.text]), point.teacher.noise([first.id], self.seed)
+
+        def run() -> None:
+            if distributed.rank() == 0:
+                point.latents_of(conditions, noise)
+
+        latency = measure_latency(run, point.teacher.device, after_run=distributed.barrier)
+        if distributed.rank() == 0 and row is not None:
+            append_row(self.rows, {**row, **asdict(latency)})
+
+    def _save_prompts(self) -> None:
+        """Writes ids and texts of the prompts to `prompts/<hash>.json`, as rows hold the hash alone."""
+        file = self.folder / "prompts" / f"{prompts_hash(self.prompts)}.json"
+        if not file.is_file():
+            with atomic_write(file) as partial:
+                partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
+
+
+def full_teacher(point: Sampler) -> Sampler:
+    """Returns the sampler of the full teacher at the same steps, without adaptor and clock.
+
+    Args:
+        point: A sampler.
+    """
+    return replace(point, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)
+
+
+def _read(folder: Path, prompts: Sequence[Prompt]) -> Tensor:
+    """Reads the images of prompts, 8-bit, `batch × 3 × height × width`."""
+    return read_images([image_file(folder, prompt) for prompt in prompts])

@@ -1,0 +1,174 @@
+"""What metrics have in common: the batches that they read, and one pass over the images that feeds all of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from clockwork.data.image_io import squared
+from clockwork.errors import UserError
+from clockwork.io.distributed import sum_over_processes
+from clockwork.metrics.registry import MetricInfo, find_metric
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and what they are compared with. All images are 8-bit, `batch × 3 × height × width`.
+
+    Attributes:
+        images: The generated or edited images.
+        captions: The prompts that they should show.
+        teacher_images: The full teacher's images of the same prompts, seeds and steps.
+        source_images: The images before editing.
+        ground_truth: What the edited images should be, where it is known.
+        reconstructions: The source images, inverted and generated again with the source prompt.
+        autoencoded: The source images, encoded and decoded without diffusion.
+    """
+
+    images: Tensor
+    captions: Sequence[str] | None = None
+    teacher_images: Tensor | None = None
+    source_images: Tensor | None = None
+    ground_truth: Tensor | None = None
+    reconstructions: Tensor | None = None
+    autoencoded: Tensor | None = None
+    _resized: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def images_at(self, size: int | None) -> Tensor:
+        """Returns the images at a size, which is computed once.
+
+        Args:
+            size: Width and height in pixels; None for the images as they are.
+
+        Returns:
+            8-bit images, `batch × 3 × size × size`: the central square of each, resized.
+        """
+        if size is None:
+            return self.images
+        if size not in self._resized:
+            self._resized[size] = torch.stack([squared(image, size) for image in self.images])
+        return self._resized[size]
+
+
+class Metric(ABC):
+    """A figure of the images of all processes, computed from running sums.
+
+    Args:
+        name: Its name in rows and in the registry.
+        size: Width and height in pixels at which it reads `images`; None for their own.
+
+    Raises:
+        UserError: No metric of that name is registered.
+    """
+
+    min_images: ClassVar[int] = 1  # of which it can be computed
+
+    def __init__(self, name: str, size: int | None = None) -> None:
+        info = find_metric(name)
+        if info is None:
+            raise UserError(f"no metric {name!r} is registered: add an entry with clockwork.metrics.registry.register")
+        self.info: MetricInfo = info
+        self.size = size
+
+    @property
+    def name(self) -> str:
+        """Its name in rows."""
+        return self.info.name
+
+    @property
+    def description(self) -> str:
+        """What rows tell of it, such as its network and reference; empty if its name says all."""
+        return ""
+
+    @property
+    def identity(self) -> list[str]:
+        """Everything that changes its figures, for digests of rows."""
+        return [self.name, self.description]
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forgets all images."""
+
+    @abstractmethod
+    def update(self, batch: Batch) -> None:
+        """Adds images of this process.
+
+        Args:
+            batch: The images and the other inputs that the registry names for this metric.
+        """
+
+    @abstractmethod
+    def compute(self) -> float:
+        """Computes the figure over the images of all processes. All processes must call it."""
+
+
+class MeanMetric(Metric):
+    """A metric that is a mean over images."""
+
+    def __init__(self, name: str, size: int | None = None) -> None:
+        super().__init__(name, size)
+        self.reset()
+
+    @abstractmethod
+    def total(self, batch: Batch) -> float:
+        """Computes the sum of the figure over the images of a batch.
+
+        Args:
+            batch: As in `update`.
+        """
+
+    def reset(self) -> None:
+        self._total_and_count = torch.zeros(2, dtype=torch.float64)
+
+    def update(self, batch: Batch) -> None:
+        self._total_and_count += torch.tensor([self.total(batch), len(batch.images)], dtype=torch.float64)
+
+    def compute(self) -> float:
+        total, count = sum_over_processes(self._total_and_count).tolist()
+        return float(total / count)
+
+
+def measure(metrics: Sequence[Metric], batches: Iterable[Batch]) -> dict[str, float]:
+    """Measures all metrics in one pass over the images. All processes must call it.
+
+    Args:
+        metrics: The metrics; they forget what they saw before.
+        batches: This process's images.
+
+    Returns:
+        The figures over the images of all processes, by the metrics' names.
+    """
+    for metric in metrics:
+        metric.reset()
+    for batch in batches:
+        for metric in metrics:
+            metric.update(batch)
+    return {metric.name: metric.compute() for metric in metrics}
+
+
+def measurable(metrics: Iterable[Metric], inputs: set[str]) -> list[Metric]:
+    """Selects metrics by their inputs.
+
+    Args:
+        metrics: The metrics.
+        inputs: Names of the fields of `Batch` that are available.
+
+    Returns:
+        The metrics that need no other.
+    """
+    return [metric for metric in metrics if inputs.issuperset(metric.info.inputs)]
+
+
+def label(metrics: Iterable[Metric]) -> str:
+    """Describes metrics for a row.
+
+    Args:
+        metrics: The metrics.
+
+    Returns:
+        Their networks and references, or `none`.
+    """
+    return "; ".join(filter(None, (metric.description for metric in metrics))) or "none"

@@ -1,0 +1,202 @@
+"""Quality against cost: one plotter of rows for interactive figures (plotly) and for image files (matplotlib)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from clockwork.evaluation.rows import row_value
+from clockwork.io.atomic import atomic_write
+from clockwork.metrics.registry import metric_info
+from clockwork.reports.plots import BASELINE, COLOURS, styled
+from clockwork.reports.tables import Row, flops_unit, label, metric_names, present
+
+COSTS = ("tflops_full", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Rows of one teacher, adaptor and schedule, in the order of their horizontal position.
+
+    Attributes:
+        name: The legend's text.
+        points: Horizontal position and row of each point.
+        is_baseline: Whether the rows are of the teacher without an adaptor.
+    """
+
+    name: str
+    points: Sequence[tuple[float, Row]]
+    is_baseline: bool = False
+
+    def measured(self, metric: str) -> list[tuple[float, float, Row]]:
+        """Returns horizontal position, value and row of the points at which a metric was measured.
+
+        Args:
+            metric: Name of the metric.
+        """
+        return [(x, row_value(row, metric), row) for x, row in self.points if row_value(row, metric) is not None]
+
+
+def curve_names(rows: Sequence[Row]) -> list[str]:
+    """Names the curve of each row, so that rows of one name differ only in their number of steps.
+
+    Args:
+        rows: Rows of one plot.
+
+    Returns:
+        Per row, its adaptor and schedule, followed by the columns in which the rows differ.
+    """
+    columns = ("teacher", "cut", "solver", "guidance", "resolution", "precision", "device")
+    differing = [name for name in columns if len({row.get(name) for row in rows}) > 1]
+    return [", ".join([label(row), *(f"{name} {row.get(name)}" for name in differing)]) for row in rows]
+
+
+def curves(rows: Sequence[Row], cost: str) -> list[Curve]:
+    """Groups rows into curves, those of the teacher without an adaptor first.
+
+    Args:
+        rows: The rows.
+        cost: Column of the horizontal axis, one of `COSTS`. Rows without a value are left out.
+
+    Returns:
+        The curves, of which one may be empty so that all costs have the same ones.
+    """
+    scale = flops_unit(rows)[1] if cost == "tflops_full" else 1.0
+    named = sorted(zip(curve_names(rows), rows, strict=True), key=lambda n: (n[1]["adaptor"] != "none", n[0]))
+    grouped = []
+    for name, members in groupby(named, key=lambda n: n[0]):
+        same = [row for _, row in members]
+        points = [(scale * row[cost], row) for row in same if row.get(cost) is not None]
+        points.sort(key=lambda point: point[0])
+        grouped.append(Curve(name, points, same[0]["adaptor"] == "none"))
+    return grouped
+
+
+def plotted(rows: Sequence[Row]) -> list[str]:
+    """Lists the metrics that figures show.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        Names of measured metrics.
+    """
+    return [name for name in metric_names(rows) if metric_info(name).plotted]
+
+
+def pareto_figure(rows: Sequence[Row], metric: str, cost: str) -> Any:
+    """Plots a metric against a cost, one curve per adaptor and schedule and one point per number of steps.
+
+    Args:
+        rows: The rows. Those of the teacher with fewer steps are the baseline, drawn dashed.
+        metric: Name of the metric.
+        cost: Column of the cost, one of `COSTS`.
+
+    Returns:
+        A plotly figure.
+    """
+    from plotly.graph_objects import Figure
+
+    figure, all_curves = Figure(), curves(rows, cost)
+    with_adaptor = [curve.name for curve in all_curves if not curve.is_baseline]
+    colours = dict(zip(with_adaptor, COLOURS * len(rows), strict=False))  # the same in every plot of these rows
+    for curve in all_curves:
+        if points := curve.measured(metric):
+            figure.add_scatter(
+                x=[x for x, _, _ in points],
+                y=[value for _, value, _ in points],
+                text=[str(row["steps"]) for _, _, row in points],
+                name=f"{curve.name}, fewer steps" if curve.is_baseline else curve.name,
+                mode="lines+markers+text",
+                textposition="top right",
+                line={"color": BASELINE, "dash": "dash"} if curve.is_baseline else {"color": colours[curve.name]},
+                cliponaxis=False,
+                hovertemplate="%{text} steps<br>%{x:.4g}, %{y:.4g}",
+            )
+    return styled(figure, _cost_axis(rows, cost), metric_info(metric).axis)
+
+
+def pareto_figures(rows: Sequence[Row]) -> Mapping[str, Any]:
+    """Plots each measured metric against each measured cost.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        Plotly figures, by names such as `fid-tflops_full`.
+    """
+    costs = present(rows, COSTS)
+    return {f"{metric}-{cost}": pareto_figure(rows, metric, cost) for metric in plotted(rows) for cost in costs}
+
+
+def save_pareto(rows: Sequence[Row], file: Path) -> bool:
+    """Plots each metric against the FLOPs per image (convention `full`), as an image file.
+
+    Args:
+        rows: The rows. Those of the teacher with fewer steps are the baseline.
+        file: The image file to write.
+
+    Returns:
+        False if no row has a metric to plot, so that nothing was written.
+    """
+    return save_curves(curves(rows, "tflops_full"), plotted(rows), _cost_axis(rows, "tflops_full"), [file])
+
+
+def save_curves(
+    all_curves: Sequence[Curve],
+    metrics: Sequence[str],
+    x_label: str,
+    files: Sequence[Path],
+    colour_of: Callable[[str], str] = lambda name: name,
+) -> bool:
+    """Plots curves with one panel per metric, as image files.
+
+    Args:
+        all_curves: The curves.
+        metrics: Names of the metrics; those that were measured have a panel each.
+        x_label: Title of the horizontal axes.
+        files: The image files to write; their suffixes give the formats.
+        colour_of: Maps a curve's name to what its colour stands for. A curve that shares the colour of an earlier one
+            is dashed.
+
+    Returns:
+        False if no metric was measured, so that nothing was written.
+    """
+    shown = [name for name in metrics if any(curve.measured(name) for curve in all_curves)]
+    if not shown:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], shown, strict=True):
+        _draw_panel(axis, all_curves, name, colour_of)
+        axis.set(xlabel=x_label, ylabel=metric_info(name).axis)
+        axis.grid(alpha=0.3)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), fontsize=8)
+    for file in files:
+        with atomic_write(file) as partial:
+            figure.savefig(partial, dpi=130, format=file.suffix[1:])
+    plt.close(figure)
+    return True
+
+
+def _draw_panel(axis: Any, all_curves: Sequence[Curve], metric: str, colour_of: Callable[[str], str]) -> None:
+    """Draws the curves of one metric, each point with its number of steps."""
+    colours = list(dict.fromkeys(colour_of(curve.name) for curve in all_curves))
+    for curve in all_curves:
+        colour = colour_of(curve.name)
+        points = curve.measured(metric)
+        style = f"C{colours.index(colour)}{'o-' if colour == curve.name else 's--'}"
+        axis.plot([x for x, _, _ in points], [value for _, value, _ in points], style, label=curve.name)
+        for x, value, row in points:
+            axis.annotate(str(row["steps"]), (x, value), xytext=(4, 4), textcoords="offset points", fontsize=7)
+
+
+def _cost_axis(rows: Sequence[Row], cost: str) -> str:
+    """Returns the title of an axis of costs."""
+    return f"{flops_unit(rows)[0]} per image, including attention" if cost == "tflops_full" else metric_info(cost).label
