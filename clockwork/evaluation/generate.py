@@ -63,8 +63,8 @@ def image_file(folder: Path, prompt: Prompt) -> Path:
 
 def _missing(prompts: Sequence[Prompt], folder: Path) -> list[Prompt]:
     """As the main process finds them, so that all share the same ones."""
-    there = {file.name for file in folder.iterdir()}
-    missing = distributed.from_main_process([image_file(folder, prompt).name not in there for prompt in prompts])
+    existing = {file.name for file in folder.iterdir()}
+    missing = distributed.from_main_process([image_file(folder, prompt).name not in existing for prompt in prompts])
     return [prompt for prompt, lacks in zip(prompts, missing, strict=True) if lacks]
 
 
@@ -73,8 +73,8 @@ def _images(
 ) -> Iterator[tuple[Path, Tensor]]:
     """This process's images. Processes wait for each other after every batch: none waits long for a slow one."""
     at_once = images_at_once(sampler.teacher.resolution, batch_size)
-    for together in chunks(prompts, at_once * distributed.world_size()):
-        batch = distributed.share(together)
+    for round_of_prompts in chunks(prompts, at_once * distributed.world_size()):
+        batch = distributed.share(round_of_prompts)
         if batch:
             ids = [prompt.id for prompt in batch]
             denoiser = sampler.denoiser if wrap is None else wrap(sampler.denoiser, ids)

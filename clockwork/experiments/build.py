@@ -50,11 +50,11 @@ def make_metrics(cfg: DictConfig) -> list[Metric]:
         The metrics whose condition holds.
     """
     metrics = []
-    for own in cfg.list:
-        if own.get("when", True):
-            accepted = signature(get_object(own._target_)).parameters
+    for overrides in cfg.list:
+        if overrides.get("when", True):
+            accepted = signature(get_object(overrides._target_)).parameters
             shared = {key: value for key, value in cfg.items() if key in accepted}
-            metrics.append(instantiate({**shared, **{key: value for key, value in own.items() if key != "when"}}))
+            metrics.append(instantiate({**shared, **{key: value for key, value in overrides.items() if key != "when"}}))
     return metrics
 
 

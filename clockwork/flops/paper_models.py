@@ -120,10 +120,10 @@ class PaperModels:
         Returns:
             The FLOPs.
         """
-        passes = self.full_and_adaptor_flops(point.architecture, point.cut, point.adaptor)
+        flops_of_passes = self.full_and_adaptor_flops(point.architecture, point.cut, point.adaptor)
         schedule = Schedule() if point.adaptor == "none" else Schedule.parse(point.schedule)
         guided = point.guided and point.architecture not in UNGUIDED
-        return rollout_flops(*passes, schedule, num_unet_calls(point.solver, {}, point.steps), guided)
+        return rollout_flops(*flops_of_passes, schedule, num_unet_calls(point.solver, {}, point.steps), guided)
 
     def parameters(self, architecture: str) -> int:
         """Counts the parameters of a UNet.

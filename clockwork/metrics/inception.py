@@ -27,8 +27,10 @@ class Inception:
         path = Path(path)
         if not path.is_file():
             _download(path, sha256)
-        if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
-            raise UserError(f"{path} has hash {found[:12]}…, not {sha256[:12]}…: remove it, and it is downloaded again")
+        if (actual := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
+            raise UserError(
+                f"{path} has hash {actual[:12]}…, not {sha256[:12]}…: remove it, and it is downloaded again"
+            )
         self.device = choose_device(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is what the network exists in

@@ -132,14 +132,14 @@ def _passes(sizes: PaperModels) -> Iterator[Line]:
     for architecture in ("sd15", "efficient", "distilled", "bk_sdm_base", "bk_sdm_small", "bk_sdm_tiny"):
         cuts = SD15_CUTS if architecture == "sd15" else ("stage1",)
         is_papers = architecture in ("sd15", "efficient", "distilled")  # a model that the paper runs with Clockwork
-        passes = {
+        flops_per_pass = {
             "full pass": sizes.full_and_adaptor_flops(architecture, "stage1", "identity" if is_papers else "none")[0]
         }
         if is_papers:
-            passes |= {
+            flops_per_pass |= {
                 f"identity pass, {cut}": sizes.full_and_adaptor_flops(architecture, cut, "identity")[1] for cut in cuts
             }
-        for name, flops in passes.items():
+        for name, flops in flops_per_pass.items():
             for convention_name in ("macs", "paper", "full"):
                 ours = getattr(flops, convention_name)
                 yield Line("section 5", f"{architecture}, {name}", "flops", None, ours, convention_name)
