@@ -1,11 +1,12 @@
 """FLOPs of UNet passes, steps and images, counted on the `meta` device, which needs no weights and no memory."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
@@ -25,17 +26,17 @@ class PartFlops:
     Attributes:
         high_res: The layers outside the low-res path, and the embeddings: the part of the UNet that runs on every step.
         low_res: The low-res path, which an adaptor replaces.
-        r_in: Features that enter the low-res path, on `meta`, `batch × channels × height × width`.
-        r_out: Features that leave the low-res path, on `meta`, `batch × channels × height × width`; their channels and
-            resolution may differ from those of `r_in`.
-        t_emb: The time embedding, on `meta`, `batch × width`.
+        r_in: Shape of the features that enter the low-res path, `batch × channels × height × width`.
+        r_out: Shape of the features that leave the low-res path, `batch × channels × height × width`; their channels
+            and resolution may differ from those of `r_in`.
+        t_emb: Shape of the time embedding, `batch × width`.
     """
 
     high_res: Flops
     low_res: Flops
-    r_in: Tensor = field(repr=False)
-    r_out: Tensor = field(repr=False)
-    t_emb: Tensor = field(repr=False)
+    r_in: torch.Size
+    r_out: torch.Size
+    t_emb: torch.Size
 
     @property
     def full_pass(self) -> Flops:
@@ -51,10 +52,11 @@ class PartFlops:
         Returns:
             FLOPs of the pass.
         """
-        text_emb, width = None, adaptor.dims.text_emb
-        if width:
-            text_emb = torch.empty(len(self.r_in), width, device="meta", dtype=self.r_in.dtype)
-        return self.high_res + count_flops(lambda: adaptor(self.r_in, self.r_out, self.t_emb, text_emb))
+        width = adaptor.dims.text_emb
+        with torch.device("meta"):
+            r_in, r_out, t_emb = (torch.empty(shape) for shape in (self.r_in, self.r_out, self.t_emb))
+            text_emb = torch.empty(len(r_in), width) if width else None
+        return self.high_res + count_flops(lambda: adaptor(r_in, r_out, t_emb, text_emb))
 
 
 def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
@@ -65,14 +67,14 @@ def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
         call: Arguments of `UNet2DConditionModel.forward`, on `meta`.
 
     Returns:
-        The counts, and the features at the cut.
+        The counts, and the shapes of the features at the cut.
     """
     embedded, embedding = counted(lambda: split.embed(**call))
     high, down = counted(lambda: split.high_in(embedded))
     r_out, low_res = counted(lambda: split.low(high, embedded))
     up = count_flops(lambda: split.high_out(r_out, high, embedded))
-    t_emb = embedded.t_emb.expand(len(high.r_in), -1)
-    return PartFlops(embedding + down + up, low_res, high.r_in, r_out, t_emb)
+    t_emb = torch.Size((len(high.r_in), embedded.t_emb.shape[1]))
+    return PartFlops(embedding + down + up, low_res, high.r_in.shape, r_out.shape, t_emb)
 
 
 def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, num_unet_calls: int, guided: bool) -> Flops:
@@ -111,8 +113,13 @@ def full_and_adaptor_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapp
     return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
 
 
+_STEPS: dict[Hashable, PartFlops] = {}  # by UNet, cut and size
+
+
 def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
     """Counts one full and one adaptor step at batch 1, without guidance's second pass.
+
+    Each UNet is counted once per process, cut and size.
 
     Args:
         sampler: The operating point.
@@ -120,10 +127,20 @@ def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
     Returns:
         FLOPs of the full step and of the adaptor step; the latter are zero without an adaptor.
     """
-    tokens = sampler.teacher.pipe.tokenizer.model_max_length
-    return full_and_adaptor_flops(
-        sampler.split, sampler.adaptor, meta_call(sampler.split.unet, sampler.teacher.latent_shape, tokens)
-    )
+    unet, cut, adaptor = sampler.split.unet, sampler.split.cut, sampler.adaptor
+    size = sampler.teacher.latent_shape, sampler.teacher.pipe.tokenizer.model_max_length
+    key = _structure(unet), cut, size
+    if key not in _STEPS:
+        _STEPS[key] = part_flops(SplitUNet(on_meta(unet), cut), meta_call(unet, *size))
+    parts = _STEPS[key]
+    return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
+
+
+def _structure(unet: UNet2DConditionModel) -> Hashable:
+    """Returns what determines a UNet's FLOPs: its config, and the class and the weights' shapes of each module."""
+    modules = tuple((name, type(module)) for name, module in unet.named_modules())
+    weights = tuple((name, weight.shape) for name, weight in unet.named_parameters())
+    return unet.to_json_string(), modules, weights
 
 
 def image_flops(sampler: Sampler) -> Flops:

@@ -48,12 +48,12 @@ def markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     Returns:
         The table, without a final line break.
     """
-    feature_dims = [max(len(name), *(len(line[i]) for line in cells), 1) for i, name in enumerate(columns)]
+    widths = [max(len(name), *(len(line[i]) for line in cells), 1) for i, name in enumerate(columns)]
 
     def line(values: Sequence[str]) -> str:
-        return "| " + " | ".join(value.ljust(width) for value, width in zip(values, feature_dims, strict=True)) + " |"
+        return "| " + " | ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)) + " |"
 
-    return "\n".join([line(columns), line(["-" * width for width in feature_dims]), *map(line, cells)])
+    return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
 
 
 def comma_separated(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

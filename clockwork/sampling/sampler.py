@@ -1,8 +1,10 @@
 """`Sampler`: an operating point with the loaded teacher and adaptor."""
 
+import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -194,24 +196,48 @@ def feature_dims(teacher: Teacher, cut: Cut | str) -> FeatureDims:
     Raises:
         UserError: If the cut is unknown or does not fit the UNet.
     """
-    with torch.device("meta"):
-        unet = type(teacher.unet).from_config(teacher.unet.config)
-    split = SplitUNet(unet, cut)
-    embedded = split.embed(**meta_call(unet, teacher.latent_shape, tokens=1))
-    high = split.high_in(embedded)
-    return dims_of_features(high.r_in, split.low(high, embedded), embedded.t_emb, teacher.text_width)
+    return dims_of_features(*feature_shapes(teacher, cut), teacher.text_width)
 
 
-def dims_of_features(r_in: Tensor, r_out: Tensor, t_emb: Tensor, text_width: int) -> FeatureDims:
-    """Returns the dimensions of given features.
+def dims_of_features(r_in: torch.Size, r_out: torch.Size, t_emb: torch.Size, text_width: int) -> FeatureDims:
+    """Returns the dimensions of features of given shapes.
 
     Args:
-        r_in: Features that leave the kept down layers, `batch × channels × height × width`.
-        r_out: Features that enter the kept up layers, `batch × channels × height × width`.
-        t_emb: The UNet's time embedding, `batch × width`.
+        r_in: Shape of the features that leave the kept down layers, `batch × channels × height × width`.
+        r_out: Shape of the features that enter the kept up layers, `batch × channels × height × width`.
+        t_emb: Shape of the UNet's time embedding, `batch × width`.
         text_width: Width of the text embedding; 0 without one.
     """
-    return FeatureDims(r_in.shape[1], r_out.shape[1], t_emb.shape[1], text_width, r_out.shape[-1] // r_in.shape[-1])
+    return FeatureDims(r_in[1], r_out[1], t_emb[1], text_width, r_out[-1] // r_in[-1])
+
+
+def feature_shapes(teacher: Teacher, cut: Cut | str) -> tuple[torch.Size, torch.Size, torch.Size]:
+    """Computes the shapes of the features at a cut, on the `meta` device, once per process, UNet and cut.
+
+    Args:
+        teacher: The teacher.
+        cut: The cut or its name.
+
+    Returns:
+        The shapes of `r_in` and `r_out`, each `1 × channels × height × width`, and of the time embedding, `1 × width`.
+
+    Raises:
+        UserError: If the cut is unknown or does not fit the UNet.
+    """
+    return _feature_shapes(teacher.unet.to_json_string(), cut, teacher.latent_shape)
+
+
+@lru_cache(maxsize=64)
+def _feature_shapes(
+    config: str, cut: Cut | str, latent_shape: tuple[int, int, int]
+) -> tuple[torch.Size, torch.Size, torch.Size]:
+    """Computes the shapes from a UNet's config, as JSON."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(json.loads(config))
+    split = SplitUNet(unet, cut)
+    embedded = split.embed(**meta_call(unet, latent_shape, tokens=1))
+    high = split.high_in(embedded)
+    return high.r_in.shape, split.low(high, embedded).shape, embedded.t_emb.shape
 
 
 def meta_call(unet: UNet2DConditionModel, latent_shape: tuple[int, int, int], tokens: int = 77) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,12 +12,11 @@ from clockwork.errors import UserError
 from clockwork.sampling.denoisers import FullDenoiser, estimate
 from clockwork.sampling.guidance import cfg_batch, is_conditional
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, meta_call
+from clockwork.sampling.sampler import Sampler, feature_shapes
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
 from clockwork.training.source import ExampleSource, Work
 from clockwork.training.store import Batch
-from clockwork.unet.split import SplitUNet
 
 
 @dataclass(frozen=True)
@@ -63,36 +61,13 @@ class AdaptorSource(ExampleSource):
         self.group_size = sampler.teacher.unet_calls_per_step(sampler.guidance)
         self.reads_text = sampler.adaptor is None or "text_emb" in sampler.adaptor.inputs
 
-    @cached_property
-    def _shapes(self) -> tuple[tuple[torch.Size, ...], torch.Size]:
-        """Shapes of an example, cached because they are needed every epoch and `feature_shapes` builds a UNet."""
-        return feature_shapes(self.sampler)
-
     def example_bytes(self) -> int:
         """Returns the memory of one example in bytes."""
         teacher = self.sampler.teacher
-        features, t_emb = self._shapes
+        r_in, r_out, t_emb = feature_shapes(teacher, self.sampler.split.cut)
         text = teacher.text_width * 4 if self.reads_text else 0
         size = torch.empty(0, dtype=teacher.unet.dtype).element_size()
-        return size * (sum(shape.numel() for shape in features) + t_emb.numel()) + text + 2 * 8
-
-
-def feature_shapes(sampler: Sampler) -> tuple[tuple[torch.Size, torch.Size, torch.Size], torch.Size]:
-    """Computes the shapes of one example on `meta`, without running the teacher.
-
-    Args:
-        sampler: Sampler with the teacher and the cut.
-
-    Returns:
-        The shapes of `r_in`, `r_out_prev` and `r_out`, each `channels × height × width`, and of the time embedding.
-    """
-    with torch.device("meta"):
-        unet = type(sampler.teacher.unet).from_config(sampler.teacher.unet.config)
-    split = SplitUNet(unet, sampler.split.cut)
-    embedded = split.embed(**meta_call(unet, sampler.teacher.latent_shape, tokens=1))
-    high = split.high_in(embedded)
-    r_out = split.low(high, embedded).shape[1:]
-    return (high.r_in.shape[1:], r_out, r_out), embedded.t_emb.shape[1:]
+        return size * (r_in.numel() + 2 * r_out.numel() + t_emb.numel()) + text + 2 * 8
 
 
 class TrajectoryExamples(AdaptorSource):

@@ -9,9 +9,8 @@ from torch import nn
 from clockwork.adaptors import Adaptor
 from clockwork.flops.cost import on_meta, step_flops
 from clockwork.flops.counter import count_flops
-from clockwork.sampling.sampler import Sampler
+from clockwork.sampling.sampler import Sampler, feature_shapes
 from clockwork.training.datamodule import OnlineDataModule
-from clockwork.training.examples import feature_shapes
 from clockwork.training.objectives.base import UNetDistillation
 
 BACKWARD = 2  # cost of a backward pass in forward passes
@@ -192,9 +191,9 @@ def adaptor_flops(sampler: Sampler, adaptor: Adaptor) -> int:
     Returns:
         FLOPs in the convention `full`.
     """
-    (r_in, r_out, _), t_emb = feature_shapes(sampler)
+    shapes = *feature_shapes(sampler.teacher, sampler.split.cut), (1, adaptor.dims.text_emb)
     with torch.device("meta"):
-        inputs = [torch.empty(1, *shape) for shape in (r_in, r_out, t_emb, (adaptor.dims.text_emb,))]
+        inputs = [torch.empty(shape) for shape in shapes]
     module = on_meta(adaptor)
     return count_flops(lambda: module(*inputs)).full
 
