@@ -165,7 +165,7 @@ def test_dino_from_a_folder(tmp_path: Path) -> None:
     expected = (self_similarity(keys[:1]) - self_similarity(keys[1:])).square().mean()
     assert mean_distance(structure, [(images[:1], images[1:])]) == pytest.approx(float(expected), rel=1e-4)
     assert structure.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, 17, 48)
-    with pytest.raises(FileNotFoundError, match="no timm folder"):
+    with pytest.raises(FileNotFoundError, match="not a timm folder"):
         dino_distance(str(tmp_path / "nowhere"))
 
 

@@ -171,15 +171,19 @@ def inception_fid(
     # Files of earlier versions under `cache` are found by this text, "pictures" included.
     label = f"{network.label}{f' at {size}' if size else ''}, {len(files)} pictures {_files_hash(files)}"
 
+    cached_sums = Path(cache) / f"fid-{digest(label)}.npz"
+    return FID(network, WIDTH, label, lambda: _read_share(files, size), cached_sums, name, size)
+
+
+def _read_share(files: Sequence[Path], size: int | None) -> Iterator[Tensor]:
+    """Reads this process's share of the reference in batches, at Inception's input size, in [0, 255]."""
+
     def read(batch: Sequence[Path]) -> Tensor:
         images = [read_image(file) for file in batch]
         return torch.cat([resized((squared(image, size) if size else image)[None]) for image in images])
 
-    def read_share() -> Iterator[Tensor]:
-        batches = list(chunks(share(files), 32))
-        yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=rank() > 0)
-
-    return FID(network, WIDTH, label, read_share, Path(cache) / f"fid-{digest(label)}.npz", name, size)
+    batches = list(chunks(share(files), 32))
+    yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=rank() > 0)
 
 
 def _files_hash(files: Sequence[Path]) -> str:

@@ -6,6 +6,7 @@ squared difference. The network of the published figures is a DINO ViT, seen thr
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,27 +71,31 @@ def dino_distance(
         MissingFileError: If the folder does not exist or has another format.
     """
     timm = import_extra("timm", "eval")
-
     folder = Path(dino)
     if "/" in dino and not (folder / "config.json").is_file():
         raise MissingFileError(
-            f"{dino} is no timm folder: it has no config.json; download one with `hf download "
-            "timm/vit_base_patch8_224.dino --local-dir DIR` where there is a network, or give a timm name"
+            f"{dino} is not a timm folder, it has no config.json: download one with `hf download "
+            "timm/vit_base_patch8_224.dino --local-dir DIR` where there is a network, or pass a timm name"
         )
     at = choose_device(device)
     model = f"local-dir:{folder}" if folder.is_dir() else dino
     vit = timm.create_model(model, pretrained=True, num_classes=0).to(at).eval().requires_grad_(False)
-    size, (mean, std) = vit.patch_embed.img_size, (torch.tensor(v, device=at)[:, None, None] for v in IMAGENET)
+    return Structure(f"{folder.name} {vit.patch_embed.img_size[0]}", _last_keys(vit, at), name)
+
+
+def _last_keys(vit: Any, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Returns a function that computes the keys in the last layer of a ViT, of all heads."""
+    size, (mean, std) = vit.patch_embed.img_size, (torch.tensor(v, device=device)[:, None, None] for v in IMAGENET)
     outputs: list[Tensor] = []
 
     @torch.no_grad()
     def keys(images: Tensor) -> Tensor:
-        pixels = F.interpolate(images.to(at).float() / 255, size=size, mode="bilinear", antialias=True)
+        pixels = F.interpolate(images.to(device).float() / 255, size=size, mode="bilinear", antialias=True)
         hook = vit.blocks[-1].attn.qkv.register_forward_hook(lambda *call: outputs.append(call[-1]))
         try:
             vit((pixels - mean) / std)
         finally:
             hook.remove()
-        return outputs.pop().chunk(3, dim=-1)[1]  # queries, keys, values: each of all heads
+        return outputs.pop().chunk(3, dim=-1)[1]  # queries, keys, values
 
-    return Structure(f"{folder.name} {size[0]}", keys, name)
+    return keys

@@ -5,7 +5,7 @@ from typing import Literal
 
 from clockwork.experiments.schemas.groups import Foreign, MetricEntries
 from clockwork.experiments.schemas.rules import ABSENT, Open
-from clockwork.experiments.schemas.types import Count, ScheduleText, Split, Steps, Text
+from clockwork.experiments.schemas.types import Count, Device, ScheduleText, Split, Steps, Text
 
 
 @dataclass(kw_only=True)
@@ -26,6 +26,7 @@ class PaperEditMetrics:
     clip: Text
     clip_tag: Text | None
     dino: Text
+    device: Device
     reconstruction: bool
     list: MetricEntries
 
