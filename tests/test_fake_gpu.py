@@ -1,4 +1,4 @@
-"""SD v1.5 and SDXL at real size on a GPU that is not there (`helpers/fake_gpu.py`): the teacher in float16 on `cuda:0`.
+"""SD v1.5 and SDXL with few layers on a GPU that is not there (`helpers/fake_gpu.py`): in float16 on `cuda:0`.
 
 Every tensor on the wrong device or in the wrong precision raises, as the last two tests show.
 """
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.fake_gpu import GPU
-from helpers.real_size import CAPTIONS, WIDTHS, RealSize, real_size, switched_on
+from helpers.real_size import CAPTIONS, RealSize, few_layers, switched_on
 from torch import Tensor
 
 import clockwork
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of Fa
 
 @pytest.fixture(params=["sd15", "sdxl"])
 def real(request: pytest.FixtureRequest) -> Iterator[RealSize]:
-    with switched_on(real_size(request.param)) as built:
+    with switched_on(few_layers(request.param)) as built:
         yield built
 
 
@@ -44,7 +44,7 @@ def test_a_roll_out_beside_training(real: RealSize) -> None:
 def test_an_evaluations_roll_out_and_images(real: RealSize) -> None:
     """The adaptor in the teacher's precision, as `build_sampler` loads it; decoding waits once for each slice."""
     teacher = real.teacher
-    half = ResNet(WIDTHS).to(teacher.device, teacher.unet.dtype)
+    half = ResNet(real.dims).to(teacher.device, teacher.unet.dtype)
     latents = replace(real.sampler, adaptor=half).latents(CAPTIONS, real.noise)
     assert real.gpu.host_reads == []
     images = teacher.decode(latents)
@@ -57,7 +57,7 @@ def test_a_pipeline(real: RealSize, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "clockwork.pipeline.compare.summarise", enabled_hook
     )  # not its FLOPs: they are counted elsewhere
-    pipe, adaptor = real.teacher.pipe, ResNet(WIDTHS, inputs=("r_in", "r_out_prev", "t_emb"))
+    pipe, adaptor = real.teacher.pipe, ResNet(real.dims, inputs=("r_in", "r_out_prev", "t_emb"))
     pipe.scheduler = make_solver("dpm++", real.teacher.noise_schedule)
     clockwork.enable(pipe, "clock2", adaptor, "stage1")
     try:

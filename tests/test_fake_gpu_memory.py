@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.fake_gpu import GPU
-from helpers.real_size import WIDTHS, RealSize, alone
+from helpers.real_size import RealSize, alone
 from hydra import initialize_config_dir
 
 from clockwork.adaptors.resnet import ResNet
@@ -60,14 +60,14 @@ def generate_and_score(real: RealSize) -> None:
     with torch.no_grad():
         features = scorer.encode_image(torch.zeros(8, 3, 224, 224, dtype=torch.uint8))
     assert (features.device, features.dtype) == (GPU, torch.float32)
-    half = ResNet(WIDTHS).to(GPU, torch.float16)
+    half = ResNet(real.dims).to(GPU, torch.float16)
     prompts = scene_prompts("test", cfg.batch_size)
     noise = real.teacher.noise([p.id for p in prompts])
     record = next(replace(real.sampler, adaptor=half).rollout([p.text for p in prompts], noise))
     real.teacher.decode(record.latents)
 
 
-@pytest.mark.parametrize("name", BARS)
+@pytest.mark.parametrize("name", ["sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd21", "sdxl"))])
 def test_training_and_evaluation_fit(name: str) -> None:
     with initialize_config_dir(CONFIGS, version_base="1.3"), alone(name) as real:
         training, evaluation = peak_gib(real, generate_and_train), peak_gib(real, generate_and_score)

@@ -1,4 +1,4 @@
-"""Training at real size on a GPU that is not there (`helpers/fake_gpu.py`): float16 teachers, float32 in training.
+"""Training on a GPU that is not there (`helpers/fake_gpu.py`): SD v1.5 and SDXL in float16, in training in float32.
 
 Lightning's own loop runs, on `cuda:0`.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.fake_gpu import GPU, FakeGPU
-from helpers.real_size import PROMPTS, WIDTHS, RealSize, real_size, switched_on
+from helpers.real_size import PROMPTS, RealSize, few_layers, switched_on
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import SingleDeviceStrategy
@@ -35,7 +35,7 @@ from clockwork.training.objectives.progressive import ProgressiveDistillation
 
 @pytest.fixture(params=["sd15", "sdxl"])
 def real(request: pytest.FixtureRequest) -> Iterator[RealSize]:
-    with switched_on(real_size(request.param)) as built:
+    with switched_on(few_layers(request.param)) as built:
         yield built
 
 
@@ -73,7 +73,7 @@ def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(Trainer, "save_checkpoint", lambda *_, **__: None)
     watch = Watch(real.gpu)
     with GPU:
-        adaptor = ResNet(WIDTHS)
+        adaptor = ResNet(real.dims)
     sampler = replace(real.sampler, adaptor=adaptor)
     data = OnlineDataModule(
         TrajectoryExamples(sampler), PROMPTS, 2, repeats_per_epoch=2, batch_size=2, examples_device="device"
@@ -87,7 +87,7 @@ def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, t
 
 def test_own_features() -> None:
     """After the first adaptor step the examples hold what the adaptor makes of them, in the teacher's precision."""
-    with switched_on(real_size("sd15")) as sd15:
+    with switched_on(few_layers("sd15")) as sd15:
         clock4 = replace(sd15.sampler, schedule=Schedule.parse("clock4"), steps=3)
         parts: list[AdaptorExample] = list(TrajectoryExamples(clock4, "own").parts(PROMPTS, 1, 0))
     assert [len(part) for part in parts] == [4, 4]  # two adaptor steps of two prompts with guidance
@@ -104,7 +104,7 @@ OBJECTIVES: dict[str, tuple[type[UNetDistillation], float]] = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_of_an_objective_that_makes_a_teacher(name: str) -> None:
     objective, guidance = OBJECTIVES[name]
-    with switched_on(real_size("sd15")) as sd15:
+    with switched_on(few_layers("sd15")) as sd15:
         teacher = objective.check_teacher(Teacher("sd15", sd15.teacher.pipe, guidance))
         sampler = replace(sd15.sampler, teacher=teacher, adaptor=None, schedule=Schedule(), guidance=guidance)
         states = UnrolledLatents(sampler)(PROMPTS, 1)

@@ -1,12 +1,13 @@
-"""Teachers at their real size on the GPU of `fake_gpu.py`."""
+"""Teachers on the GPU of `fake_gpu.py`, at their real size, or at their real width and resolution with few layers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from helpers.fake_gpu import GPU, FakeGPU
 from torch import Tensor
 
@@ -16,7 +17,9 @@ from clockwork.data.prompts import Prompt
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, text_embedder
-from clockwork.teachers.random_weights import random_pipeline
+from clockwork.teachers.architectures import architecture
+from clockwork.teachers.random_weights import TEXTS, VAE, VIT_L, pipeline_around, random_pipeline
+from clockwork.teachers.teacher import Pipeline
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.split import SplitUNet
 
@@ -24,7 +27,7 @@ PROMPTS = [Prompt(1, "a large red circle"), Prompt(2, "a small blue square")]
 CAPTIONS = [prompt.text for prompt in PROMPTS]
 GUIDANCE = {"sd15": 7.5, "sd21": 7.5, "sdxl": 5.0}
 # Of SD v1.5, v2.1 and XL at stage 1: r_in, r_out, the time embedding, and the text embedding of ViT-g/14.
-WIDTHS = FeatureDims(320, 640, 1280, 1024)
+DIMS = FeatureDims(320, 640, 1280, 1024)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class RealSize:
         return self.sampler.teacher
 
     @property
+    def dims(self) -> FeatureDims:
+        """The feature dimensions of its adaptor."""
+        assert self.sampler.adaptor is not None
+        return self.sampler.adaptor.dims
+
+    @property
     def noise(self) -> Tensor:
         return self.teacher.noise([prompt.id for prompt in PROMPTS])
 
@@ -50,25 +59,31 @@ def _gpu() -> FakeGPU:
 
 
 @cache
-def real_size(name: str) -> RealSize:
-    """`sd15`, `sd21` or `sdxl`, as `load_teacher` leaves it on a GPU, made once."""
-    return _build(name, _gpu())
+def few_layers(name: str) -> RealSize:
+    """`sd15` or `sdxl`, as `load_teacher` leaves it on a GPU, with one layer of each kind per block; made once.
+
+    Devices and precisions are those of all layers, with which a step takes seconds.
+    """
+    unet = {**architecture(name), "layers_per_block": 1, "transformer_layers_per_block": 1}
+    texts = [{**text, "num_hidden_layers": 2} for text in TEXTS.get(name, [VIT_L])]
+    vae = {**VAE, "layers_per_block": 1}
+    return _build(name, _gpu(), lambda: pipeline_around(UNet2DConditionModel(**unet), texts, vae), "ViT-B-32")
 
 
 @contextmanager
 def alone(name: str) -> Iterator[RealSize]:
-    """The same on a GPU with nothing else on it, switched on."""
+    """`sd15`, `sd21` or `sdxl` with all layers on a GPU with nothing else on it, switched on."""
     text_embedder._load.cache_clear()
-    with switched_on(_build(name, FakeGPU())) as real:
+    with switched_on(_build(name, FakeGPU(), lambda: random_pipeline(name), "ViT-g-14")) as real:
         yield real
     text_embedder._load.cache_clear()
 
 
-def _build(name: str, gpu: FakeGPU) -> RealSize:
+def _build(name: str, gpu: FakeGPU, make_pipeline: Callable[[], Pipeline], embedder: str) -> RealSize:
     with gpu.on():
-        teacher = _teacher(name)
+        teacher = _teacher(name, make_pipeline, embedder)
         with GPU:
-            adaptor = ResNet(WIDTHS)
+            adaptor = ResNet(replace(DIMS, text_emb=teacher.text_width))
         split, clock2 = SplitUNet(teacher.unet, "stage1"), Schedule.parse("clock2")
         return RealSize(gpu, Sampler(teacher, split, clock2, "dpm++", 2, teacher.guidance, adaptor, "resnet"))
 
@@ -83,19 +98,19 @@ def switched_on(real: RealSize) -> Iterator[RealSize]:
         yield real
 
 
-def _teacher(name: str) -> Teacher:
+def _teacher(name: str, make_pipeline: Callable[[], Pipeline], embedder: str) -> Teacher:
     torch.set_default_dtype(torch.float16)
     try:
         with GPU:
-            pipe = random_pipeline(name)
+            pipe = make_pipeline()
     finally:
         torch.set_default_dtype(torch.float32)
     if name == "sdxl":
         pipe.vae.float()
     pipe.set_progress_bar_config(disable=True)
-    teacher = Teacher(name, pipe, GUIDANCE[name], text_embedder=OpenCLIP("ViT-g-14", None, GPU, text_only=True))
+    teacher = Teacher(name, pipe, GUIDANCE[name], text_embedder=OpenCLIP(embedder, None, GPU, text_only=True))
     teacher.__dict__["hash"] = "0" * 12  # a fingerprint reads weights, which are not there
     encode = cache(lambda captions, *rest: Teacher.encode(teacher, list(captions), *rest))
-    # Each text once: ViT-g/14 alone has 24 layers.
+    # Each text once.
     teacher.__dict__["encode"] = lambda captions, *rest: encode(tuple(captions), *rest)
     return teacher
