@@ -3,17 +3,25 @@
 To end them, delete this file, the lines `__getattr__ = renamed(__name__)` and the other uses of it.
 """
 
-import sys
+import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-RENAMED: dict[str, dict[str, str]] = {
+RENAMED: dict[str, dict[str, str]] = {  # by module: old name, new name; with its module where that is another
     "clockwork": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
-    "clockwork.sampling.denoisers": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
     "clockwork.adaptors": {"Widths": "FeatureDims"},
+    "clockwork.sampling.denoisers": {"Clocked": "ClockworkDenoiser", "Full": "FullDenoiser"},
+    "clockwork.sampling.rollout": {"guide": "clockwork.sampling.guidance.apply_guidance"},
+    "clockwork.sampling.sampler": {"Setup": "Sampler", "widths": "clockwork.sampling.feature_shapes.feature_dims"},
     "clockwork.sampling.solvers": {"timesteps": "num_unet_calls"},
-    "clockwork.sampling.sampler": {"Setup": "Sampler", "widths": "feature_dims"},
+    "clockwork.training.examples": {"Unrolled": "TrajectoryExamples"},
+    "clockwork.training.latents": {"UnrolledStates": "UnrolledLatents", "NoisedStates": "NoisedLatents"},
+    "clockwork.training.noised": {"NoisedPairs": "NoisedExamples"},
+    "clockwork.training.objectives.adaptor": {"Distillation": "AdaptorDistillation"},
+    "clockwork.training.objectives.guidance": {"Guidance": "GuidanceDistillation"},
+    "clockwork.training.objectives.progressive": {"Progressive": "ProgressiveDistillation"},
+    "clockwork.editing.benchmark": {"ti2i": "read_ti2i"},
 }
 CONFIG_KEYS = {"passes": "repeats_per_epoch", "source_to_the_end": "keep_source"}
 ADAPTOR_KEYS = {"widths": "dims"}  # of `adaptor` in an adaptor's config.json
@@ -27,13 +35,19 @@ def renamed(module: str) -> Callable[[str], Any]:
     """
 
     def getattr_by_old_name(name: str) -> Any:
-        new = RENAMED[module].get(name)
-        if new is None:
+        if name not in RENAMED[module]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(f"{module}.{name} is now {module}.{new}: use that", DeprecationWarning, stacklevel=2)
-        return getattr(sys.modules[module], new)
+        path, new = new_name(module, name)
+        warnings.warn(f"{module}.{name} is now {path}.{new}: use that", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(path), new)
 
     return getattr_by_old_name
+
+
+def new_name(module: str, name: str) -> tuple[str, str]:
+    """The module and the name that replace an old name of a module."""
+    path, _, new = RENAMED[module][name].rpartition(".")
+    return path or module, new
 
 
 def with_new_keys(adaptor: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.miniature.teacher import small_clip
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.teachers.text_embedder import OpenCLIP

@@ -12,8 +12,8 @@ from clockwork.io.device import choose_device, choose_precision, lightning_devic
 from clockwork.miniature import WEIGHTS
 from clockwork.miniature.teacher import small_clip
 from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser, estimate
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher

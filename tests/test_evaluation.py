@@ -28,7 +28,8 @@ from clockwork.miniature.teacher import small_clip
 from clockwork.reports.figures import images_side_by_side
 from clockwork.reports.pareto import save_pareto
 from clockwork.reports.tables import table
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.text_embedder import OpenCLIP

@@ -13,7 +13,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 OLD_NAMES = {
     *("Setup", "States", "Visits", "Sets", "_Passes", "Full", "Clocked", "Place", "Run", "Call", "Widths", "Tuning"),
     *("Recover", "whole", "passes", "drawn", "told", "tell", "said", "away", "asked", "lacking", "still", "pushed"),
-    *("begun", "having", "halves", "which_half", "guide", "unplanned", "why", "widths", "one_by_one"),
+    *("begun", "having", "halves", "which_half", "guide", "unplanned", "why", "one_by_one"),
     *("found", "here", "seen", "made", "own", "there"),  # local names that do not say what they hold
 }
 

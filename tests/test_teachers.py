@@ -13,8 +13,9 @@ from torch import Tensor
 from clockwork.adaptors import Identity
 from clockwork.flops.cost import image_flops
 from clockwork.sampling.denoisers import Denoised
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher, load_teacher

@@ -13,8 +13,9 @@ from clockwork.adaptors import ResNet
 from clockwork.metrics.similarity import distance
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.loggers import make_logger
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.guidance import apply_guidance
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule

@@ -18,7 +18,8 @@ from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.io.device import choose_device, lightning_device
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from clockwork.deprecated import renamed
 from clockwork.editing.source_image import read_source_image
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.fingerprint import digest
@@ -21,6 +22,8 @@ from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
+
+__getattr__ = renamed(__name__)
 
 
 @dataclass(frozen=True)

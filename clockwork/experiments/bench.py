@@ -16,7 +16,7 @@ from tqdm import tqdm
 import clockwork
 from clockwork.adaptors import Identity
 from clockwork.experiments.build import make_sampler
-from clockwork.sampling.sampler import feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.solvers import make_solver
 
 

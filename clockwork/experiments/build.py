@@ -26,7 +26,8 @@ from clockwork.experiments.command import missing_value
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.flops.editing import generation_steps
 from clockwork.metrics.base import Metric
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet

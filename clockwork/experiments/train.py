@@ -18,7 +18,8 @@ from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule, check_items

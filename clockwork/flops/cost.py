@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_map_only
 
 from clockwork.adaptors import Adaptor
 from clockwork.flops.counter import Flops, count_flops, counted
-from clockwork.sampling.sampler import Sampler, meta_call
+from clockwork.sampling.feature_shapes import meta_call
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.unet.split import SplitUNet
 

@@ -9,7 +9,7 @@ import torch
 from clockwork.adaptors import Adaptor, FeatureDims
 from clockwork.flops.cost import PartFlops, part_flops, rollout_flops
 from clockwork.flops.counter import Flops, count_by_module
-from clockwork.sampling.sampler import dims_of_features, meta_call
+from clockwork.sampling.feature_shapes import dims_of_features, meta_call
 from clockwork.sampling.solvers import num_unet_calls
 from clockwork.schedule import Schedule
 from clockwork.teachers.architectures import meta_unet

@@ -7,10 +7,13 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from clockwork.deprecated import renamed
 from clockwork.sampling.denoisers import Denoised, Denoiser
 from clockwork.sampling.guidance import apply_guidance, cfg_batch
 from clockwork.sampling.solvers import solver_from_config
 from clockwork.teachers import Condition
+
+__getattr__ = renamed(__name__)
 
 
 @dataclass(frozen=True)

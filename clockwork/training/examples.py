@@ -8,15 +8,19 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor
 from clockwork.data.prompts import Prompt
+from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.sampling.denoisers import FullDenoiser, estimate
+from clockwork.sampling.feature_shapes import feature_shapes
 from clockwork.sampling.guidance import cfg_batch, is_conditional
 from clockwork.sampling.rollout import rollout
-from clockwork.sampling.sampler import Sampler, feature_shapes
+from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
 from clockwork.training.source import ExampleSource, Work
 from clockwork.training.store import Batch
+
+__getattr__ = renamed(__name__)
 
 
 @dataclass(frozen=True)

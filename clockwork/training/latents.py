@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.data.prompts import Prompt
+from clockwork.deprecated import renamed
 from clockwork.sampling.denoisers import FullDenoiser
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Sampler
@@ -17,6 +18,8 @@ from clockwork.sampling.solvers import make_solver
 from clockwork.training.noised import add_noise
 from clockwork.training.source import ExampleSource, Work
 from clockwork.training.store import Batch
+
+__getattr__ = renamed(__name__)
 
 
 @dataclass(frozen=True)

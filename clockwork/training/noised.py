@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clockwork.data.captioned_images import CaptionedImage, pixels
+from clockwork.deprecated import renamed
 from clockwork.sampling.denoisers import Denoised, FullDenoiser
 from clockwork.sampling.guidance import cfg_batch, is_conditional
 from clockwork.sampling.sampler import Sampler
@@ -13,6 +14,8 @@ from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
 from clockwork.training.examples import AdaptorExample, AdaptorSource, text_emb_or_empty
 from clockwork.training.source import Work
+
+__getattr__ = renamed(__name__)
 
 
 class NoisedExamples(AdaptorSource):

@@ -9,7 +9,8 @@ from torch import nn
 from clockwork.adaptors import Adaptor
 from clockwork.flops.cost import on_meta, step_flops
 from clockwork.flops.counter import count_flops
-from clockwork.sampling.sampler import Sampler, feature_shapes
+from clockwork.sampling.feature_shapes import feature_shapes
+from clockwork.sampling.sampler import Sampler
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.objectives.base import UNetDistillation
 

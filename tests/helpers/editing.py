@@ -8,7 +8,8 @@ import torch
 from clockwork.adaptors import Identity
 from clockwork.editing.edit import Editor
 from clockwork.miniature import scenes
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet

@@ -2,7 +2,8 @@
 
 from clockwork.adaptors import ResNet
 from clockwork.miniature.prompts import scene_prompts
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet

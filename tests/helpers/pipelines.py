@@ -33,7 +33,7 @@ from clockwork.adaptors import ResNet
 from clockwork.miniature import WEIGHTS
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled_hook
-from clockwork.sampling.sampler import feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Teacher
 

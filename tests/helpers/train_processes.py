@@ -14,7 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 from clockwork.adaptors import ResNet
 from clockwork.data.prompts import Prompt
 from clockwork.experiments.train import train_adaptor, train_teacher
-from clockwork.sampling.sampler import Sampler, feature_dims
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.examples import TrajectoryExamples

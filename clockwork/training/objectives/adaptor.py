@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor
+from clockwork.deprecated import renamed
 from clockwork.metrics.similarity import distance
 from clockwork.sampling.guidance import apply_guidance
 from clockwork.training.epoch_means import Figure
 from clockwork.training.examples import AdaptorExample
 from clockwork.training.objectives.base import Objective
+
+__getattr__ = renamed(__name__)
 
 
 @final

@@ -7,12 +7,15 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.sampling.guidance import apply_guidance, cfg_batch
 from clockwork.teachers import Teacher
 from clockwork.teachers.surgery import with_guidance_input
 from clockwork.training.latents import NoisyLatents
 from clockwork.training.objectives.base import UNetDistillation, frozen, mean_square, predict
+
+__getattr__ = renamed(__name__)
 
 
 @final

@@ -6,11 +6,14 @@ from typing import Any, final
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.teachers import Condition, Teacher
 from clockwork.training.ddim import DDIM
 from clockwork.training.latents import NoisyLatents
 from clockwork.training.objectives.base import UNetDistillation, frozen, predict
+
+__getattr__ = renamed(__name__)
 
 
 @final
