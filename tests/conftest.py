@@ -1,5 +1,6 @@
 """Small UNets in the shapes of the real ones: growing channels, so that no residual broadcasts unseen."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from helpers.models import SHAPES
 from clockwork.teachers import Teacher, load_teacher
 
 CROSS, DOWN, UP_CROSS, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what is imported out of garbage collections, each of which would take half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_the_pictures_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    stopped = start(*command(tmp_path, "prompts.count=120"))
+    stopped = start(*command(tmp_path, "prompts.count=40"))
     while not list(tmp_path.glob("images/*/*.png")):
         assert stopped.poll() is None
         time.sleep(0.05)
@@ -97,7 +97,7 @@ def test_ctrl_c_keeps_the_pictures_and_the_same_command_goes_on(tmp_path: Path) 
     assert "stopped: images and rows are kept, and the same command goes on from there" in errors
     assert not list(tmp_path.glob("images/*/*.partial"))
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("images/*/*.png")}
-    assert 0 < len(kept) < 240
-    check(start(*command(tmp_path, "prompts.count=120")))
+    assert 0 < len(kept) < 80
+    check(start(*command(tmp_path, "prompts.count=40")))
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
-    assert len(read_rows(tmp_path / "rows.jsonl")) == 1 and len(list(tmp_path.glob("images/*/*.png"))) == 240
+    assert len(read_rows(tmp_path / "rows.jsonl")) == 1 and len(list(tmp_path.glob("images/*/*.png"))) == 80

@@ -123,7 +123,7 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
         "evaluate": [*measure, points],
         "generate": ["generate", *at, f"prompt={CAPTIONS[0]}", f"output={image}"],
         "edit": edit,
-        "bench": ["bench", *teacher, *where, "steps=8", "batch=1", "rounds=3"],
+        "bench": ["bench", *teacher, *where, f"steps={2 if cfg.small else 8}", "batch=1", "rounds=3"],
     }
     if not cfg.small:
         weights = ["random_teacher", "architecture=sd15", f"path={folder / 'sd15'}"]

@@ -4,6 +4,7 @@ Reads one request per line on stdin, as JSON, and answers with the process's id.
 written to the request's `status` file. Each process runs its script as `python <script>` does, but for the imports.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -66,6 +67,7 @@ if __name__ == "__main__":
     os.environ["DIFFUSERS_VERBOSITY"] = "error"  # as the commands set it before the import
     for module in MODULES:
         importlib.import_module(module)
+    gc.freeze()  # or the first collection in each process would copy all of the memory that they share
     signal.signal(signal.SIGCHLD, write_statuses)
     command = serve()
     if command[0] == "-m":
