@@ -1,5 +1,6 @@
 """The training loop: figures, averaged weights, the weights that are kept, stops; on random features, in a second."""
 
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,31 @@ def test_a_gradient_that_is_not_finite_stops_before_a_checkpoint(tmp_path: Path)
     with pytest.raises(UserError, match="gradient is not finite in epoch 1, batch 1: train to another output"):
         fit(made, tmp_path, Examples(BATCHES), max_epochs=1, every_n_steps=2, **QUIET)
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+class InterruptsInADestructor(Callback):
+    """Presses Ctrl-C in a destructor after the first batch: Python ignores what is raised there."""
+
+    batches = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        class Bar:
+            def __del__(self) -> None:
+                signal.raise_signal(signal.SIGINT)
+
+        self.batches += 1
+        Bar()
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    interrupting = InterruptsInADestructor()
+    try:
+        with pytest.raises(KeyboardInterrupt, match="nothing is kept"):
+            fit(module(), tmp_path, Examples(BATCHES), [interrupting], max_epochs=1, **QUIET)
+        assert interrupting.batches == 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class Trace(Callback):

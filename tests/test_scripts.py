@@ -189,7 +189,7 @@ def test_train_and_evaluate_return_what_they_made(tmp_path: Path) -> None:
         cfg = compose("evaluate", [*teacher_overrides("evaluate", words), *words], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         rows = evaluate(cfg)
-    assert [row["adaptor"] for row in rows] == ["none", "identity"] and rows[1]["psnr"] > 0
+    assert [row["adaptor"] for row in rows] == ["none", "identity"] and rows[1]["metrics"]["psnr"] > 0
 
 
 # From the lowest room to the highest, the miniature: no other room imports it.

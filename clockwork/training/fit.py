@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from clockwork.errors import UserError
 from clockwork.training.callbacks import ProgressBar, StayStopped, StopWhenNotFinite, WeightAverage
-from clockwork.training.interruption import StopAtSigterm, interruptible
+from clockwork.training.interruption import StopAtSignals, interruptible
 
 KEEP = ("last", "best")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -56,7 +56,7 @@ def fit(
     check_options(keep, patience, ema, trainer.get("precision", "32-true"), monitor is not None)
     folder = output / "checkpoints"
     average = None if ema is None else WeightAverage(ema)
-    standard: list[Callback] = [StopAtSigterm(), StopWhenNotFinite()]
+    standard: list[Callback] = [StopAtSignals(), StopWhenNotFinite()]
     if average is not None:
         standard.append(average)
     if patience is not None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
             checkpoint that is kept.
         SystemExit: SIGTERM was received; the status is 143.
     """
-    previous_handler = signal.getsignal(signal.SIGTERM)
-    _stop_at_sigterm()
+    previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _received.clear()
+    _install_handlers()
     try:
         yield
     except BaseException as error:
@@ -40,29 +42,52 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
         raise
     finally:
         if _in_main_thread():
-            signal.signal(signal.SIGTERM, previous_handler)
+            for number, handler in previous_handlers.items():
+                signal.signal(number, handler)
 
 
-class StopAtSigterm(Callback):
-    """Ends training at SIGTERM without waiting.
+class StopAtSignals(Callback):
+    """Ends training at SIGTERM and Ctrl-C without waiting.
 
-    Lightning's own handler waits for the end of the batch, and with several processes for a broadcast, which a process
-    in another collective never joins.
+    Lightning's own handler of SIGTERM waits for the end of the batch, and with several processes for a broadcast, which
+    a process in another collective never joins. Python ignores exceptions that are raised while a destructor runs, such
+    as that of a progress bar; the next batch stops for a signal that came then.
     """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Replaces Lightning's handler."""
-        _stop_at_sigterm()
+        _install_handlers()
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stops for a signal that came while a destructor ran."""
+        if _received:
+            _raise_for(_received[0])
 
 
-def _stop_at_sigterm() -> None:
-    """Installs a handler of SIGTERM that raises SystemExit; only the main thread may do so."""
+_received: list[int] = []  # signals, in the order in which they came
+
+
+def _install_handlers() -> None:
+    """Installs the handlers of both signals; only the main thread may do so. An ignored SIGINT stays ignored."""
     if _in_main_thread():
-        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _stop)
 
 
-def _exit(*_: Any) -> None:
-    """Handles SIGTERM."""
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Handles a signal: raises its exception, or leaves that to the next batch if a destructor is running."""
+    _received.append(number)
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    if frame is None:
+        _raise_for(number)
+
+
+def _raise_for(number: int) -> None:
+    """Raises what a signal raises: KeyboardInterrupt or SystemExit."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(_TERMINATED)
 
 
