@@ -16,7 +16,7 @@ from clockwork.evaluation.rows import read_rows
 from clockwork.teachers.architectures import architecture
 from clockwork.unet.split import SplitUNet
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.full

@@ -16,7 +16,7 @@ import test_split
 import test_step_tracking
 from helpers.pipelines import KINDS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODULES = (
     test_pipeline,
     test_pipeline_adaptor,

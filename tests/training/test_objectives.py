@@ -28,7 +28,7 @@ from clockwork.training.objectives.features import FeatureDistillation, block_ou
 from clockwork.training.objectives.guidance import GuidanceDistillation
 from clockwork.training.objectives.progressive import ProgressiveDistillation, halvings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 # --- noised pictures ----------------------------------------------------------------------------------------

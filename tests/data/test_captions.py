@@ -13,7 +13,7 @@ from clockwork.data.prompts import captions
 
 TEXTS = ["a cat on a mat", "two dogs, one ball", 'a "quoted" word', "over\nthree\nlines"]
 PLAIN = [*TEXTS[:3], "over three lines"]
-DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def written(path: Path, column: str = "caption") -> Path:

@@ -1,51 +1,29 @@
 """Rows: one a point however often it is asked for, nothing lost to a kill, and what they measure in order."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from helpers.evaluation import evaluation_of
 
-from clockwork.adaptors import Identity, ResNet
 from clockwork.data.image_io import images_at_once
-from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.evaluation.generate import read_batches
 from clockwork.evaluation.rows import append_row, image_folder, read_rows
-from clockwork.evaluation.text_to_image import Evaluation
 from clockwork.flops.cost import image_flops, step_flops
 from clockwork.metrics import latency
 from clockwork.metrics.base import Metric
-from clockwork.metrics.clip_score import CLIPScore
 from clockwork.metrics.fid import FID
-from clockwork.metrics.similarity import PSNR, SSIM
 from clockwork.miniature.prompts import scene_prompts
-from clockwork.miniature.teacher import small_clip
 from clockwork.reports.figures import images_side_by_side
 from clockwork.reports.pareto import save_pareto
 from clockwork.reports.tables import table
-from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
-from clockwork.teachers import Teacher, load_teacher
-from clockwork.teachers.text_embedder import OpenCLIP
-from clockwork.unet.split import SplitUNet
-
-
-def evaluation_of(prompts: list[Prompt], folder: Path, latency: bool = False, **options: Any) -> Evaluation:
-    metrics: list[Metric] = [PSNR(), SSIM()]
-    return Evaluation(**{"prompts": prompts, "metrics": metrics, "folder": folder, "latency": latency, **options})
-
-
-@pytest.fixture(scope="module")
-def identity() -> Sampler:
-    teacher = load_teacher("miniature", guidance=3.0)
-    made = Identity(feature_dims(teacher, "stage1"))
-    return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 8, 3.0, made, "identity")
 
 
 def test_a_row_is_measured_once(identity: Sampler, tmp_path: Path) -> None:
@@ -100,13 +78,6 @@ def test_the_papers_order_of_schedules(identity: Sampler, tmp_path: Path) -> Non
         for s in ("clock2", "3,4,5,6")
     }
     assert psnr["clock2"] > psnr["3,4,5,6"] + 1
-
-
-@pytest.fixture(scope="module")
-def reads_text(identity: Sampler) -> Sampler:
-    torch.manual_seed(0)
-    adaptor = ResNet(feature_dims(identity.teacher, "stage1"), width=16, blocks=1).eval()
-    return replace(identity, adaptor=adaptor, adaptor_name="resnet", steps=2)
 
 
 @contextmanager
@@ -171,55 +142,6 @@ def test_spread_and_median_are_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> N
     measured = latency.measure_latency(run, torch.device("cpu"))
     assert measured.latency_ms == pytest.approx(5.5) and measured.latency_median_ms == pytest.approx(5.5)
     assert measured.latency_spread_ms == pytest.approx(4.5)
-
-
-def other_weights(module: torch.nn.Module) -> None:
-    with torch.no_grad():
-        next(module.parameters()).add_(1.0)
-
-
-CHANGES: dict[str, Callable[[Teacher], Any]] = {
-    "precision": lambda teacher: teacher.unet.to(torch.float16),
-    "VAE": lambda teacher: other_weights(teacher.pipe.vae),
-    "text encoder": lambda teacher: other_weights(teacher.pipe.text_encoder),
-    "UNet": lambda teacher: other_weights(teacher.unet),
-    "solver": lambda teacher: teacher.pipe.scheduler.register_to_config(timestep_spacing="leading"),
-    "text embedder": lambda teacher: setattr(teacher, "text_embedder", OpenCLIP("ViT-B-32", "openai")),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_an_image_changes_the_digest(change: str, reads_text: Sampler, tmp_path: Path) -> None:
-    evaluation = evaluation_of(scene_prompts("test", 1), tmp_path)
-    teacher = load_teacher("miniature", guidance=3.0)
-    same = replace(reads_text, teacher=teacher, split=SplitUNet(teacher.unet))
-    assert evaluation.digest(same) == evaluation.digest(reads_text)
-    teacher = load_teacher("miniature", guidance=3.0)
-    CHANGES[change](teacher)
-    other = replace(reads_text, teacher=teacher, split=SplitUNet(teacher.unet))
-    assert evaluation.images_digest(other) != evaluation.images_digest(reads_text)
-    assert evaluation.digest(other) != evaluation.digest(reads_text)
-
-
-def test_whatever_does_not_change_an_image_does_not_change_its_folder(reads_text: Sampler, tmp_path: Path) -> None:
-    evaluation = evaluation_of(scene_prompts("test", 1), tmp_path)
-    embedder = small_clip(text_only=True)
-    scored = replace(evaluation, metrics=[CLIPScore(small_clip())])
-    assert scored.images_digest(reads_text) == evaluation.images_digest(reads_text)
-    assert scored.digest(reads_text) != evaluation.digest(reads_text)
-    assert evaluation.digest(replace(reads_text, guidance=3)) == evaluation.digest(reads_text)
-    untexted = replace(reads_text, adaptor=Identity(feature_dims(reads_text.teacher, "stage1")))
-    assert untexted.text_embedder is None and reads_text.text_embedder == embedder.identity
-
-
-def test_an_adaptor_is_the_same_in_every_precision(reads_text: Sampler) -> None:
-    assert reads_text.adaptor is not None
-    trained = reads_text.adaptor_hash
-    half = ResNet(reads_text.adaptor.dims, width=16, blocks=1)
-    half.load_state_dict(reads_text.adaptor.state_dict())
-    cast = replace(reads_text, adaptor=half.bfloat16(), trained_hash=trained)
-    assert cast.adaptor_hash == trained != replace(cast, trained_hash=None).adaptor_hash
-    assert cast.identity() != reads_text.identity(), "it computes other images"
 
 
 OLD_ROW = {

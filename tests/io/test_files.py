@@ -16,7 +16,7 @@ from clockwork.evaluation.rows import commit
 from clockwork.io.atomic import atomic_folder, atomic_write
 from clockwork.miniature.training import Recipe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 Atomic = Callable[[Path], AbstractContextManager[Path]]
 both = pytest.mark.parametrize("atomic", [atomic_write, atomic_folder])

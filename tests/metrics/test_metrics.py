@@ -122,7 +122,7 @@ def test_small_clip_config_is_open_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize("group", ["metrics", "edit_metrics"])
 def test_shipped_metrics_are_registered(group: str) -> None:
     """Every metric of a config has an entry and something that creates it."""
-    for file in (Path(__file__).parents[1] / "configs" / group).glob("*.yaml"):
+    for file in (Path(__file__).parents[2] / "configs" / group).glob("*.yaml"):
         for metric in OmegaConf.load(file).list:
             assert find_metric(metric.name) is not None and get_object(metric._target_)
 
