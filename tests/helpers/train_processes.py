@@ -23,13 +23,13 @@ from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.unet.split import SplitUNet
 
-# Five prompts for two processes, in generation batches of two: a step count is drawn for each.
-FEW = ["teacher=miniature_sd", "prompts_per_epoch=5", "generation_batch_size=1", "batch_size=4"]
+# Three prompts for two processes, in generation batches of two: a step count is drawn for each.
+FEW = ["teacher=miniature_sd", "teacher.resolution=16", "prompts_per_epoch=3", "generation_batch_size=1", "batch_size=4"]
 OBJECTIVES = {
     "adaptor": ["adaptor.width=16", "steps=4"],
     "guidance": ["objective=guidance", "step_counts=[1,4]"],
     "recover": ["objective=recover", "step_counts=[1,4]"],
-    "progressive": ["objective=progressive", "teacher.guidance=1", "start=4", "end=1"],
+    "progressive": ["objective=progressive", "teacher.guidance=1", "start=2", "end=1"],
 }
 
 
