@@ -16,6 +16,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from clockwork.adaptors.resnet import ResNet
 from clockwork.schedule import Schedule
@@ -110,8 +111,12 @@ def test_a_step_of_an_objective_that_makes_a_teacher(name: str) -> None:
         states = UnrolledLatents(sampler)(PROMPTS, 1)
         module = objective(teacher, objective.init_student(teacher), steps=2, guided=guidance != 1)
         sd15.gpu.training = True
+        sd15.gpu.host_reads.clear()
         loss: Tensor = module.training_step(states, 0)
         loss.backward()
         sd15.gpu.training = False
+        assert sd15.gpu.host_reads == []
+        with pytest.raises(DataDependentOutputException):  # its figures are on the GPU until they are read
+            module.means.read()
         assert (loss.device, loss.dtype) == (GPU, torch.float32)
         assert {(p.grad.device, p.grad.dtype) for p in module.unet.parameters()} == {(GPU, torch.float32)}

@@ -55,7 +55,7 @@ def _parts(xl: bool) -> dict[str, Any]:
         mid_block_add_attention=False,
     )
     parts = {"vae": vae, "tokenizer": words, "text_encoder": CLIPTextModel(_text(words, 16))}
-    config = {"norm_num_groups": 4, "sample_size": 16, **SHAPES["sdxl" if xl else "sd15"]}
+    config = {"norm_num_groups": 4, "sample_size": 16, **SHAPES["sdxl" if xl else "sd15"], "layers_per_block": 1}
     if xl:
         parts |= {"tokenizer_2": words, "text_encoder_2": CLIPTextModelWithProjection(_text(words, 8))}
     parts["unet"] = UNet2DConditionModel(**config, cross_attention_dim=24 if xl else 16)

@@ -24,7 +24,8 @@ from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.unet.split import SplitUNet
 
 # Three prompts for two processes, in generation batches of two: a step count is drawn for each.
-FEW = ["teacher=miniature_sd", "teacher.resolution=16", "prompts_per_epoch=3", "generation_batch_size=1", "batch_size=4"]
+SMALL = ["teacher=miniature_sd", "teacher.resolution=16"]
+FEW = [*SMALL, "prompts_per_epoch=3", "generation_batch_size=1", "batch_size=4"]
 OBJECTIVES = {
     "adaptor": ["adaptor.width=16", "steps=4"],
     "guidance": ["objective=guidance", "step_counts=[1,4]"],

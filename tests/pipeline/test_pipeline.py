@@ -212,7 +212,8 @@ def test_other_denoisers_are_refused_by_name() -> None:
     from diffusers import AnimateDiffPipeline, MotionAdapter, UNetMotionModel
 
     pipe, _ = make()
-    motion = MotionAdapter(block_out_channels=(8, 16, 24, 32), motion_norm_num_groups=4, motion_num_attention_heads=2)
+    layers = {"block_out_channels": (8, 16, 24, 32), "motion_layers_per_block": 1}
+    motion = MotionAdapter(**layers, motion_norm_num_groups=4, motion_num_attention_heads=2)
     parts = {k: v for k, v in pipe.components.items() if k not in ("unet", "safety_checker")}
     unet = UNetMotionModel.from_unet2d(pipe.unet, motion)
     animated = AnimateDiffPipeline(**parts, unet=unet, motion_adapter=motion)

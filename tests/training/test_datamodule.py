@@ -2,6 +2,7 @@
 made."""
 
 from dataclasses import fields, replace
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,13 +89,14 @@ def test_the_prompts_of_a_batch_are_known_afterwards(teacher: Teacher, grouped: 
     size = 4 * source.example_bytes()
     data = OnlineDataModule(source, PROMPTS, 7, 2, 4, 2, max_gb=3 * size / GIB, grouped=grouped)
     assert len(data.rounds(1, 1, 2)) > 1
+    alone = cache(lambda item: source([item], data.noise_seed(1)))
     for number, batch in enumerate(Epoch(data, 1, 1, 2)):
         items = data.items_of_batch(1, number, 1, 2)
         assert len(items) == len(batch) // data.group_size
         for place, item in enumerate(items):
-            alone = source([item], data.noise_seed(1))
-            (here,) = ((alone.step == batch.step[place]) & (alone.conditional == batch.conditional[place])).nonzero()
-            torch.testing.assert_close(batch.r_in[place], alone.r_in[here[0]], rtol=1e-3, atol=1e-4)
+            example = alone(item)
+            (row,) = ((example.step == batch.step[place]) & (example.conditional == batch.conditional[place])).nonzero()
+            torch.testing.assert_close(batch.r_in[place], example.r_in[row[0]], rtol=1e-3, atol=1e-4)
     with pytest.raises(IndexError):
         data.items_of_batch(1, number + 1, 1, 2)
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from helpers.models import small_teacher, small_unet
+from helpers.models import small_teacher
 from helpers.objectives import PROMPTS, sampler
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from clockwork.miniature.prompts import scene_images as scenes
 from clockwork.sampling.denoisers import FullDenoiser
@@ -213,25 +212,3 @@ def test_what_an_objective_cannot_begin_with_is_refused(teacher: Teacher) -> Non
         GuidanceDistillation.check_teacher(small_teacher("guided"))
     with pytest.raises(ValueError, match="no transformer blocks"):
         FeatureDistillation.init_student(load_teacher("miniature", device="cpu"))
-
-
-# --- on a GPU ----------------------------------------------------------------------------------------------
-
-
-def test_a_training_step_on_a_gpu_reads_nothing_back() -> None:
-    """Tensors that exist on `cuda:0` alone: reading one, or mixing it with the CPU's, raises."""
-    with FakeTensorMode():
-        with torch.device("cuda:0"):
-            two_passes, one_pass = small_teacher("sd15", guidance=3.0), small_teacher("guided", guidance=3.0)
-            latents, t = torch.empty(4, 4, 16, 16), torch.empty(4, dtype=torch.long)
-            asked = NoisyLatents(latents, t, torch.empty(4), ("a star",) * 4)
-            modules = [
-                FeatureDistillation(two_passes, small_unet("efficient"), 4),
-                GuidanceDistillation(two_passes, small_unet("guided"), 4),
-                ProgressiveDistillation(one_pass, small_unet("guided"), 4),
-            ]
-        for module in modules:
-            loss = module.training_step(asked, 0)
-            assert loss.device == torch.device("cuda:0") and loss.dtype == torch.float32
-            with pytest.raises(DataDependentOutputException):
-                module.means.read()

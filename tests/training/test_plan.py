@@ -17,8 +17,8 @@ from clockwork.training.datamodule import GIB, OnlineDataModule
 from clockwork.training.plan import Plan, total, with_prefix
 
 CASES: dict[str, list[str]] = {
-    "adaptor": ["steps=4", "repeats_per_epoch=2", "max_examples_gb=0.0003"],
-    "noised": ["data=noised", "images.count=100", "steps=4"],
+    "adaptor": ["steps=4", "epochs=2", "repeats_per_epoch=2", "max_examples_gb=0.0003"],
+    "noised": ["data=noised", "images.count=100", "epochs=2", "steps=4"],
     "recover": ["objective=recover", "teacher=miniature_sd", "step_counts=[2,3]"],
     "guidance": ["objective=guidance", "teacher=miniature_sd", "step_counts=[2,3]"],
     "progressive": ["objective=progressive", "teacher=miniature_sd", "teacher.guidance=1", "start=4", "end=1"],
@@ -27,7 +27,6 @@ SMALL = [
     "prompts_per_epoch=3",
     "generation_batch_size=2",
     "batch_size=4",
-    "epochs=2",
     "val_prompts=0",
 ]
 

@@ -48,16 +48,17 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
 def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:
     """`make chain` with tiny values: surgery and recover → guidance → progressive → Clockwork on top."""
     made = tmp_path / "teachers"
-    train_teacher(config(tmp_path, "objective=recover", "teacher=miniature_sd", "name=light", "step_counts=[2,3]"))
+    few = ["teacher.resolution=16", "prompts_per_epoch=2", "val_prompts=0", "step_counts=[2,2]"]
+    train_teacher(config(tmp_path, "objective=recover", "teacher=miniature_sd", "name=light", *few))
     light = ["teacher=miniature_sd", f"teacher.path={made / 'light'}"]
-    train_teacher(config(tmp_path, "objective=guidance", *light, "name=guided", "step_counts=[2,3]"))
+    train_teacher(config(tmp_path, "objective=guidance", *light, "name=guided", *few))
     guided = ["teacher=miniature_sd", f"teacher.path={made / 'guided'}"]
-    train_teacher(config(tmp_path, "objective=progressive", *guided, "name=fast", "start=8", "end=2"))
+    train_teacher(config(tmp_path, "objective=progressive", *guided, "name=fast", "start=4", "end=2", *few[:-1]))
     fast = load_teacher(str(made / "fast"), guidance=3.0, openclip="miniature", device="cpu")
     assert fast.unet.config.down_block_types[0] == "DownBlock2D" and fast.unet.config.time_cond_proj_dim == 256
     assert fast.unet_calls_per_step(3.0) == 1 and fast.noise_schedule["timestep_spacing"] == "trailing"
     on_top = ["teacher=miniature_distilled", f"teacher.path={made / 'fast'}", "steps=4"]
-    train_adaptor(config(tmp_path, *on_top))
+    train_adaptor(config(tmp_path, *on_top, *few[:-1]))
     _, point = load_adaptor(next((tmp_path / "training").rglob("adaptor")))
     assert (point.teacher, point.teacher_hash, point.solver, point.steps) == ("fast", fast.hash, "ddim", 4)
     assert not list(made.glob("*.partial"))

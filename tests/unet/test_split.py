@@ -11,6 +11,9 @@ from torch import Tensor
 from clockwork.unet.chain import Chain, Cut
 from clockwork.unet.split import SplitUNet
 
+# One of each arrangement of blocks: SD v2.1 and UNets with a guidance input have those of SD v1.5.
+ARRANGEMENTS = pytest.mark.parametrize("shape", ["sd15", "efficient", "sdxl", "bk_sdm_tiny"])
+
 
 def every_cut(unet: UNet2DConditionModel) -> list[Cut]:
     chain = Chain.from_unet(unet)
@@ -46,11 +49,13 @@ def test_full_pass_is_diffusers_at_every_cut(shape: str) -> None:
     assert_equal_everywhere(unet, small_inputs(shape), every_cut(unet))
 
 
+@ARRANGEMENTS
 @pytest.mark.parametrize("size", [(17, 22), (30, 15)])
 def test_odd_sizes(shape: str, size: tuple[int, int]) -> None:
     assert_equal_everywhere(small_unet(shape), small_inputs(shape, size))
 
 
+@ARRANGEMENTS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(shape: str, dtype: torch.dtype) -> None:
     def half(x: Any) -> Any:
@@ -61,6 +66,7 @@ def test_half_precision(shape: str, dtype: torch.dtype) -> None:
     assert_equal_everywhere(small_unet(shape).to(dtype), half(small_inputs(shape)))
 
 
+@ARRANGEMENTS
 def test_controlnet_residuals(shape: str) -> None:
     unet, inputs = small_unet(shape), small_inputs(shape)
     down, middle = residuals(unet, inputs)
@@ -70,6 +76,7 @@ def test_controlnet_residuals(shape: str) -> None:
     assert_equal_everywhere(unet, inputs)
 
 
+@ARRANGEMENTS
 @pytest.mark.parametrize("with_middle", [False, True])
 def test_t2i_adapter_residuals(shape: str, with_middle: bool) -> None:
     unet, inputs = small_unet(shape), small_inputs(shape)
@@ -94,12 +101,14 @@ def test_t2i_adapter_residuals(shape: str, with_middle: bool) -> None:
         assert len(kept) == len(given)  # diffusers empties the caller's list; we must be able to run twice
 
 
+@ARRANGEMENTS
 def test_masks(shape: str) -> None:
     inputs = small_inputs(shape)
     inputs["encoder_attention_mask"] = torch.tensor([[1.0, 1, 1, 0, 0, 0, 0], [1.0, 1, 1, 1, 1, 1, 0]])
     assert_equal_everywhere(small_unet(shape), inputs)
 
 
+@ARRANGEMENTS
 def test_freeu_leaves_r_out_alone(shape: str) -> None:
     unet, inputs = small_unet(shape), small_inputs(shape)
     plain = unet(**inputs).sample
