@@ -1,4 +1,4 @@
-"""Small UNets in the shapes of the real ones: growing channels, so that no residual broadcasts unseen."""
+"""Fixtures of all tests."""
 
 import gc
 import os
@@ -9,8 +9,6 @@ from filelock import FileLock
 from helpers.models import SHAPES
 
 from clockwork.teachers import Teacher, load_teacher
-
-CROSS, DOWN, UP_CROSS, UP = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
 
 
 def pytest_collection_finish() -> None:

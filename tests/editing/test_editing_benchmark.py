@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from helpers.editing import editor
+from helpers.figures import saved_figures, shows
 from PIL import Image
 
 from clockwork.data.image_io import read_image, squared, write_image
 from clockwork.editing.benchmark import EditPair, pairs_hash, read_ti2i
 from clockwork.editing.evaluation import EditEvaluation
 from clockwork.editing.source_image import read_source_image
-from clockwork.evaluation.rows import read_rows
+from clockwork.evaluation.rows import image_folder, read_rows
 from clockwork.metrics.base import Metric
+from clockwork.metrics.registry import metric_info
 from clockwork.metrics.similarity import PSNR
 from clockwork.miniature import metrics
 from clockwork.miniature.editing import scene_pairs
@@ -183,10 +185,16 @@ def report(folder: Path, rows: list[Any], pairs: list[Any]) -> None:
     mixed = {**rows[1], "inversion_schedule": "clock4"}
     assert readable([mixed])[0]["adaptor"] == "identity clock4 | identity"
     other = [{**row, "benchmark": "fake", "digest": row["digest"]} for row in rows[:1]]
-    figures([*rows, *other], folder)
+    with saved_figures() as drawn:
+        figures([*rows, *other], folder)
+    axis = metric_info("psnr_right").axis
+    curves = {name: set(panels[axis]) for name, panels in drawn.items()}
+    both, plain = {"miniature_sd", "identity clock2"}, {"miniature_sd"}  # the other benchmark has no row with a clock
+    assert curves == {"figure15-scenes.png": both, "figure15-fake.png": plain, "figure6.png": plain}
     side_by_side(rows, pairs, folder)
-    names = ("figure6.png", "figure15-scenes.png", "figure15-fake.png", "images-scenes-4.png")
-    assert all((folder / name).stat().st_size > 2000 for name in names)
+    sheet = folder / "images-scenes-4.png"
+    assert all(shows(sheet, pair.image()) for pair in pairs)
+    assert all(shows(sheet, read_image(image_folder(folder, row) / f"{pair.id}.png")) for row in rows for pair in pairs)
     shutil.rmtree(folder / "images")
 
 

@@ -4,13 +4,16 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.evaluation import evaluation_of
+from helpers.figures import saved_figures, shows
 
-from clockwork.data.image_io import images_at_once
+from clockwork.data.image_io import images_at_once, read_image
 from clockwork.errors import UserError
 from clockwork.evaluation.generate import read_batches
 from clockwork.evaluation.rows import append_row, image_folder, read_rows
@@ -18,6 +21,7 @@ from clockwork.flops.cost import image_flops, step_flops
 from clockwork.metrics import latency
 from clockwork.metrics.base import Metric
 from clockwork.metrics.fid import FID
+from clockwork.metrics.registry import metric_info
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.figures import images_side_by_side
 from clockwork.reports.pareto import save_pareto
@@ -39,9 +43,14 @@ def test_a_row_is_measured_once(identity: Sampler, tmp_path: Path) -> None:
     again = read_rows(evaluation.rows)
     assert [r["digest"] for r in again] == [r["digest"] for r in rows] and again[1]["metrics"] == rows[1]["metrics"]
     assert "identity" in table(rows)
-    save_pareto(rows, tmp_path / "pareto.png")
+    with saved_figures() as figures:
+        save_pareto(rows, tmp_path / "pareto.png")
+    points = [(1000 * row["tflops_full"], row["metrics"]["psnr"]) for row in rows[::-1]]
+    assert np.allclose(figures["pareto.png"][metric_info("psnr").axis]["identity clock2"], points)
     images_side_by_side(rows, evaluation.prompts, tmp_path, count=2)
-    assert (tmp_path / "pareto.png").stat().st_size > 10_000 and (tmp_path / "grid.png").stat().st_size > 5_000
+    for row, number in product(rows, range(3)):
+        image = read_image(image_folder(tmp_path, row) / f"{number}.png")
+        assert shows(tmp_path / "grid.png", image) == (number < 2)
 
 
 def test_pictures_do_not_depend_on_the_batch(identity: Sampler, tmp_path: Path) -> None:

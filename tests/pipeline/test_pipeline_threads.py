@@ -1,8 +1,9 @@
 """An enabled UNet in several threads: features and logs are a thread's own."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,21 +14,36 @@ from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.summary import summarise
 
 
-def test_threads_in_turn() -> None:
-    """A picture in one thread, then one in another, then the first again; and one that stands still meanwhile."""
+@torch.no_grad()
+def test_images_while_another_thread_stands_still() -> None:
+    """One thread stops after its second step; meanwhile two others, one of them new, generate an image each."""
+    pipe, _ = fresh()
+    pipe.scheduler.set_timesteps(4)
+    timesteps, (text,) = pipe.scheduler.timesteps, texts(1)
+    alone = [list(loop(pipe, seed, timesteps, text))[-1] for seed in range(3)]
+    standing_still, *images = [loop(pipe, seed, timesteps, text) for seed in range(3)]
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as another:
+        one.submit(last_of, standing_still, 2).result()
+        assert torch.equal(last_of(images[0], 4), alone[1]) and steps(pipe) == "FaFa"
+        assert torch.equal(another.submit(last_of, images[1], 4).result(), alone[2])
+        assert torch.equal(one.submit(last_of, standing_still, 2).result(), alone[0])
+        assert one.submit(steps, pipe).result() == "FaFa"
+
+
+@torch.no_grad()
+def last_of(image: Iterator[Tensor], count: int) -> Tensor:
+    """The latents after the next steps."""
+    return list(islice(image, count))[-1]
+
+
+def test_whole_images_in_turn() -> None:
+    """By the pipeline itself, whose solver can be in one image at a time."""
     pipe, _ = fresh()
     alone = generate(fresh()[0])
-    images: list[Tensor] = []
-
-    def work() -> None:
-        images.append(generate(pipe))
-
-    for _ in range(2):
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        images.append(generate(pipe))
-    assert all(torch.equal(one, alone) for one in images)
+    with ThreadPoolExecutor(1) as worker:
+        for _ in range(2):
+            assert torch.equal(worker.submit(generate, pipe).result(), alone)
+            assert torch.equal(generate(pipe), alone)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import QUICK_TRAINING, ROOT, answers_in_one_sentence, run
+from helpers.figures import saved_figures
 from hydra import initialize_config_dir
 
 from clockwork.experiments.configs import compose_config
@@ -179,9 +180,13 @@ def test_figures_are_drawn_from_what_was_measured(draw: str, tmp_path: Path) -> 
         return {"steps": steps, "tflops_paper": 1.2 * steps, "metrics": {} if fid is None else {"fid": fid}}
 
     rows = {f"SD UNet{also}, {n} steps": row(n, 30 - n) for also in ("", " + Clockwork") for n in (4, 6, 8)}
-    assert getattr(paper_figures, draw)(rows, Scale(), tmp_path / "figure")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    with saved_figures() as figures:
+        assert getattr(paper_figures, draw)(rows, Scale(), tmp_path / "figure")
+    unit = 1.2 if draw == "quality_against_flops" else 1.0
+    curve = [[unit * steps, 30.0 - steps] for steps in (4, 6, 8)]
+    for name in ("figure.png", "figure.pdf"):
+        (panel,) = figures[name].values()
+        assert panel == {"SD UNet": curve, "SD UNet + Clockwork": curve} and (tmp_path / name).is_file()
     assert not getattr(paper_figures, draw)({"SD UNet, 8 steps": row(8, None)}, Scale(), tmp_path / "none")
     assert not list(tmp_path.glob("none*"))
 

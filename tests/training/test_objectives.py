@@ -26,6 +26,7 @@ from clockwork.training.objectives.base import mean_square, predict
 from clockwork.training.objectives.features import FeatureDistillation, block_outputs, relative_error
 from clockwork.training.objectives.guidance import GuidanceDistillation
 from clockwork.training.objectives.progressive import ProgressiveDistillation, halvings
+from clockwork.unet.split import SplitUNet
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,9 +100,13 @@ def test_recovering_begins_at_the_surgerys_error(teacher: Teacher) -> None:
 
 
 def test_states_are_those_that_enter_the_steps(teacher: Teacher) -> None:
-    asked = states(teacher)
-    assert asked.timestep.tolist() == [t for t in [int(asked.timestep[i]) for i in (0, 3, 6, 9)] for _ in range(3)]
-    assert torch.equal(asked.latents[:3], teacher.noise([0, 1, 2], 1)) and asked.captions[:3] == asked.captions[3:6]
+    asked, solver = states(teacher), make_solver("dpm++", teacher.noise_schedule)
+    conditions, noise = teacher.conditions([p.text for p in PROMPTS], 3.0), teacher.noise([p.id for p in PROMPTS], 1)
+    records = list(rollout(FullDenoiser(SplitUNet(teacher.unet)), solver, 4, noise, *conditions, 3.0))
+    solver.set_timesteps(4)
+    assert asked.timestep.tolist() == [int(t) for t in solver.timesteps for _ in PROMPTS]
+    assert torch.equal(asked.latents, torch.cat([noise, *(record.latents for record in records[:-1])]))
+    assert list(asked.captions) == [p.text for p in PROMPTS] * 4
     varied = UnrolledLatents(sampler(teacher), scales=(1.0, 8.0), step_counts=(2, 6))
     counts = {len(varied(PROMPTS[:1], seed)) for seed in range(8)}
     scales = {float(varied(PROMPTS[:1], seed).guidance[0]) for seed in range(4)}
