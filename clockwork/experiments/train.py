@@ -224,7 +224,7 @@ def _fit(
     items: Sequence[Prompt],
     monitor: str,
 ) -> Trainer:
-    """With sample images of the samplers beside it."""
+    """Trains with the config's callbacks, and sample images of the samplers."""
     device = next(iter(samplers.values())).teacher.device
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))  # torchrun's, or for Lightning to start
     prompts = _validation_split(cfg, 8) if cfg.data.source.get("split") else items[:8]
@@ -232,7 +232,10 @@ def _fit(
         module,
         output,
         data,
-        (SampleImages(samplers, prompts, output / "samples", cfg.samples_every),),
+        [
+            *(instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()),
+            SampleImages(samplers, prompts, output / "samples", cfg.samples_every),
+        ],
         ema=cfg.ema,
         monitor=monitor if data.validation else None,
         keep=cfg.keep,

@@ -1,5 +1,6 @@
 """What a teacher brings to every command, and mistakes that show before its weights are loaded."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,13 @@ def test_the_printed_config_holds_what_the_teacher_brings(
     assert printed.metrics.list[0].name == "fid" and printed.output == "here"
     run(monkeypatch, "train", "teacher=sd15", "--cfg", "job", "--resolve")
     assert OmegaConf.create(capsys.readouterr().out).learning_rate == 1e-4
+
+
+def test_a_callback_of_the_config_takes_part_in_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The shipped one logs Adam's learning rate of the epoch into the run's csv file."""
+    few = ["steps=2", "adaptor.width=8", "prompts_per_epoch=2", "repeats_per_epoch=1", "val_prompts=0", "epochs=1"]
+    quiet = ["prompts.count=20", "samples_every=0", "+trainer.enable_progress_bar=false", "device=cpu"]
+    run(monkeypatch, "train", *few, *quiet, "callbacks=learning_rate", "learning_rate=0.003", f"output={tmp_path}")
+    (log,) = tmp_path.rglob("metrics.csv")
+    rows = list(csv.DictReader(log.open()))
+    assert [row["lr-Adam"] for row in rows if row["lr-Adam"]] == ["0.003"]

@@ -147,7 +147,13 @@ def test_an_own_class_may_have_keys_of_its_own() -> None:
 def commands_of(group: str) -> list[str]:
     """The commands that have a config group."""
     with_group = [name for name, schema in COMMANDS.items() if any(f.name == group for f in fields(schema))]
-    special = {"experiment": ["train"], "sweep": ["evaluate"], "table": ["evaluate"], "figure": ["evaluate"]}
+    special = {
+        "experiment": ["train"],
+        "trainer": ["train"],
+        "sweep": ["evaluate"],
+        "table": ["evaluate"],
+        "figure": ["evaluate"],
+    }
     assert with_group or group in special, group
     return special.get(group, with_group)
 
@@ -162,7 +168,7 @@ def test_every_shipped_config_is_allowed() -> None:
         plus = "+" if group in ("experiment", "benchmark", "table", "figure") else ""
         composed(f"{commands[number % len(commands)]} {plus}{group}={file.stem}")
         targets = re.findall(r"_target_: *([\w.]+)", file.read_text())
-        assert group in ("data", "metrics", "edit_metrics") or set(targets) <= set(TARGETS), file
+        assert group in ("callbacks", "data", "metrics", "edit_metrics") or set(targets) <= set(TARGETS), file
     for command in COMMANDS:
         composed(f"{command} stage=clip" if command == "miniature" else command)
 

@@ -27,7 +27,7 @@ from clockwork.experiments.schemas.tools import (
     Score,
     Tables,
 )
-from clockwork.experiments.schemas.training import Data, LRScheduler, Objective, Optimizer, Trainer
+from clockwork.experiments.schemas.training import Callbacks, Data, LRScheduler, Objective, Optimizer, Trainer
 from clockwork.experiments.schemas.types import (
     NOT_EMPTY,
     Count,
@@ -83,6 +83,7 @@ class Train(OperatingPoint):
     adaptor_name: Text
     output: Text
     trainer: Trainer
+    callbacks: Callbacks
     start: Steps = ABSENT
     end: Steps = ABSENT
 

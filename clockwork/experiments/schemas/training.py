@@ -1,4 +1,4 @@
-"""The config groups of training: data, optimiser, learning-rate schedule, objective, Lightning's trainer."""
+"""The config groups of training: data, optimiser, learning rate, objective, Lightning's trainer and callbacks."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -72,6 +72,7 @@ class Stage:
     ]
 
 
+Callbacks = dict[str, Foreign]
 Optimizer = Adam | AnyOptimizer
 LRScheduler = Cosine | Linear | Foreign | None
 Objective = Recovery | Stage | Foreign | None
