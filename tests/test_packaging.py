@@ -69,6 +69,7 @@ def test_the_core_imports_its_own_dependencies_only() -> None:
     assert set(python(LOADED).split()) <= {*CORE, "clockwork", "PIL", "tokenizers"}
 
 
+@pytest.mark.slow  # three processes that import everything
 @pytest.mark.parametrize(
     ("extra", "verbs"),
     [

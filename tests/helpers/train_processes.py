@@ -60,7 +60,7 @@ class Gradient(Callback):
 def first_gradient(folder: Path, processes: int) -> dict[str, torch.Tensor]:
     """Of an adaptor on four prompts, all of which are one batch."""
     seed_everything(0, verbose=False)
-    teacher = small_teacher("sd15", guidance=3.0)
+    teacher = small_teacher("bk_sdm_tiny", guidance=3.0)
     adaptor = ResNet(feature_dims(teacher, "stage1"), 8, 1, ("r_in", "r_out_prev", "t_emb"))
     sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse("clock2"), "dpm++", 2, 3.0, adaptor, "resnet")
     prompts = [Prompt(i, f"a star {i}") for i in range(4)]

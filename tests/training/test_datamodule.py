@@ -32,7 +32,7 @@ PROMPTS = [Prompt(i, f"a red circle {i}") for i in range(20)]
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
-    return small_teacher("sd15", guidance=3.0, text_embedder=small_clip())
+    return small_teacher("bk_sdm_tiny", guidance=3.0, text_embedder=small_clip())
 
 
 def sampler(teacher: Teacher, inputs: tuple[str, ...] = ("r_in", "r_out_prev", "t_emb", "text_emb")) -> Sampler:
@@ -168,7 +168,7 @@ def test_two_processes_have_equally_many_of_everything(teacher: Teacher, count: 
 
 def test_adaptors_that_read_no_text_load_no_text_embedder() -> None:
     absent = OpenCLIP("local-dir:/nowhere")
-    teacher = small_teacher("sd15", guidance=3.0)
+    teacher = small_teacher("bk_sdm_tiny", guidance=3.0)
     teacher.text_embedder = absent
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OpenCLIP, "width", 12)

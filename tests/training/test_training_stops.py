@@ -106,13 +106,13 @@ def run(teacher: Teacher, folder: Path, epochs: int) -> dict[str, torch.Tensor]:
 
 def test_an_error_in_sample_images_does_not_lose_the_epoch(tmp_path: Path) -> None:
     """Each epoch whose sample images failed is kept: the run gets further every time, to the same result."""
-    teacher = small_teacher("sd15", guidance=3.0)
+    teacher = small_teacher("bk_sdm_tiny", guidance=3.0)
     once = run(teacher, tmp_path / "once", 3)
     assert len(list((tmp_path / "once" / "samples").iterdir())) == 3
-    broken = small_teacher("sd15", guidance=3.0)
+    broken = small_teacher("bk_sdm_tiny", guidance=3.0)
     broken.pipe.vae.decoder.conv_out.bias.fill_(float("nan"))
     for epoch in range(3):
-        with pytest.raises(UserError, match="an image of teacher small_sd15"):
+        with pytest.raises(UserError, match="an image of teacher small_bk_sdm_tiny"):
             run(broken, tmp_path / "broken", 3)
         assert torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["epoch"] == epoch
     resumed = run(broken, tmp_path / "broken", 3)

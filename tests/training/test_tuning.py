@@ -37,7 +37,7 @@ def tune(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
 
 
 def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None:
-    small = small_teacher("sd15", guidance=3.0)
+    small = small_teacher("bk_sdm_tiny", guidance=3.0)
     once = tune(small, tmp_path / "once", 2)
     tune(small, tmp_path / "stopped", 1)
     resumed = tune(small, tmp_path / "stopped", 2)
@@ -77,7 +77,7 @@ ABLATIONS = {
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_composes_and_trains_a_step(name: str, tmp_path: Path) -> None:
-    train_adaptor(config(tmp_path, "prompts_per_epoch=1", "steps=4", *ABLATIONS[name]))
+    train_adaptor(config(tmp_path, "prompts_per_epoch=1", "val_prompts=0", "steps=4", *ABLATIONS[name]))
     adaptor, point = load_adaptor(next(tmp_path.rglob("adaptor")))
     asked = dict(override.split("=", 1) for override in ABLATIONS[name])
     assert point.steps == int(asked.get("steps", 4)) and point.schedule == asked.get("schedule", "clock2").strip("'")
@@ -93,6 +93,9 @@ def test_recovering_from_pictures(tmp_path: Path) -> None:
         "images.count=100",
         "name=light",
         "step_counts=[2,2]",
+        "teacher.resolution=16",
+        "prompts_per_epoch=2",
+        "val_prompts=0",
     ]
     train_teacher(config(tmp_path, *small))
     assert load_teacher(str(tmp_path / "teachers" / "light"), device="cpu").unet_calls_per_step(3.0) == 2
