@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,15 @@ status_files: dict[int, Path] = {}
 
 
 def write_statuses(*_: Any) -> None:
-    """Writes the exit status of every process that has ended."""
-    for process, file in list(status_files.items()):
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
+    """Writes the exit status of every process that has ended. A signal can call it again while it runs: each process is
+    waited for once, by whichever call gets it."""
+    with suppress(ChildProcessError):  # none is left
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            process, status = ended
+            file = status_files.pop(process)
             partial = file.with_suffix(".partial")
             partial.write_text(str(os.waitstatus_to_exitcode(status)))
             partial.rename(file)
-            del status_files[process]
 
 
 def serve() -> list[str]:
