@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
-from clockwork.data.image_io import images_at_once, read_images
+from clockwork.data.image_io import images_at_once
 from clockwork.data.prompts import Prompt, chunks, prompts_hash
 from clockwork.errors import UserError
-from clockwork.evaluation.generate import generate, image_file
+from clockwork.evaluation.generate import generate, read_batch
 from clockwork.evaluation.harness import Harness
 from clockwork.evaluation.rows import ImageRow, append_row
 from clockwork.flops.cost import image_flops
@@ -84,9 +83,9 @@ class Evaluation(Harness[Sampler]):
 
         def read(prompts: Sequence[Prompt]) -> Batch:
             batch = Batch(
-                _read(images, prompts),
+                read_batch(images, prompts),
                 [prompt.text for prompt in prompts],
-                _read(teacher_images, prompts) if "teacher_images" in needed else None,
+                read_batch(teacher_images, prompts) if "teacher_images" in needed else None,
             )
             for size in sizes:  # here, in a thread
                 batch.images_at(size)
@@ -170,8 +169,3 @@ def full_teacher(point: Sampler) -> Sampler:
         point: A sampler.
     """
     return replace(point, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)
-
-
-def _read(folder: Path, prompts: Sequence[Prompt]) -> Tensor:
-    """Reads the images of prompts, 8-bit, `batch × 3 × height × width`."""
-    return read_images([image_file(folder, prompt) for prompt in prompts])

@@ -17,7 +17,7 @@ class Command:
         function: What runs it with its composed config, as `module:function`.
         help: What it does, in a line.
         word: The key that a first bare word is the value of.
-        kept: What a stopped run leaves for the next one.
+        resumable: What a stopped run leaves for the next one.
     """
 
     function: str

@@ -30,7 +30,7 @@ from clockwork.errors import UserError
 from clockwork.experiments import configs
 from clockwork.experiments.schemas import COMMANDS, unknown_key
 
-# Not ours to mend, and nothing a user can act on.
+# Warnings of other libraries that a user cannot act on.
 for message in (
     r".*(LeafSpec|treespec).*",
     r".*does not have many workers.*",
@@ -60,7 +60,7 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
         config: The config's name in `configs/`.
         function: What runs it, as `module:function`; imported once the config has been checked.
         word: The key that a first bare word is the value of: `report.py flops` means `what=flops`.
-        kept: What a stopped run leaves for the next one, such as "finished epochs".
+        resumable: What a stopped run leaves for the next one, such as "finished epochs".
     """
     multirun = bool({"-m", "--multirun"} & set(sys.argv))
     words = [quoted(argument, multirun) for argument in with_new_config_keys(sys.argv[1:])]

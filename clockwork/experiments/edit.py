@@ -38,9 +38,9 @@ def _edit(cfg: DictConfig) -> None:
     if benchmark is None:  # before the teacher is loaded, so that a mistake shows at once
         for name in ("image", "source", "target"):
             if not cfg[name]:
-                raise UserError(f"no {name}: say image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
+                raise UserError(f"no {name}: pass image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
         if not Path(cfg.image).is_file():
-            raise MissingFileError(f"no picture at {cfg.image}: give image=<a file>")
+            raise MissingFileError(f"no image at {cfg.image}: pass image=<a file>")
     differences: Any = OmegaConf.to_container(cfg.points)
     for difference in differences:
         for of_phase in editor_differences(cfg, difference):

@@ -15,7 +15,7 @@ from clockwork.experiments.build import adaptor_source, build_sampler, make_metr
 from clockwork.experiments.paper_tables import Table
 from clockwork.experiments.run_dir import report_truncation
 from clockwork.io import distributed
-from clockwork.reports.adaptors import trained
+from clockwork.reports.adaptors import find_trained_adaptors
 from clockwork.reports.figures import images_side_by_side
 from clockwork.reports.html import write_report
 from clockwork.reports.loggers import log_rows
@@ -83,4 +83,4 @@ def _report(cfg: DictConfig, evaluation: Any, samplers: list[Any]) -> None:
         save_pareto(rows, output / "pareto.png")
         images_side_by_side(rows, evaluation.prompts, output)
         print(f"report in {write_report(output, adaptors)}")
-    log_rows(cfg.logger, rows, output, trained(adaptors, rows))
+    log_rows(cfg.logger, rows, output, find_trained_adaptors(adaptors, rows))

@@ -19,7 +19,7 @@ def generate(cfg: DictConfig) -> Path:
     """Returns the file with the images, beside which a JSON file has their figures."""
     require_values(cfg, "prompt")
     if cfg.adaptor_name == "none":
-        raise UserError("adaptor=none is the picture without Clockwork: say adaptor=identity, or a trained one")
+        raise UserError("adaptor=none is the image without Clockwork: use adaptor=identity, or a trained one")
     adaptor = adaptor_source(cfg)
     teacher = instantiate(cfg.teacher)
     teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)

@@ -42,7 +42,7 @@ class Table:
         scale_content: Any = OmegaConf.to_container(cfg.scale, resolve=True)
         rest = tuple(o for o in overrides if not o.lstrip("+").startswith((f"{kind}=", "scale=")))
         if any(override.startswith("teacher=") for override in rest):
-            raise UserError(f"{kind} {number} names its teachers itself: say scale.teachers.efficient=…, or another")
+            raise UserError(f"{kind} {number} names its teachers itself: pass scale.teachers.efficient=…, or another")
         return cls(kind, str(number), spec, scale_content, rest)
 
     @classmethod

@@ -30,7 +30,7 @@ def perturb(cfg: DictConfig) -> list[dict[str, Any]]:
         rows += one.effects(prompts, read_batches(folder, prompts), read_batches(untouched, prompts))
         shown.setdefault(one.layer, []).append(folder)
     write_csv(rows, output / "perturbation.csv")
-    curves(rows, "layer", "from_step", {"distance": "L2 to the untouched picture"}, output / "perturbation.png",
+    curves(rows, "layer", "from_step", {"distance": "L2 to the unperturbed image"}, output / "perturbation.png",
            f"disturbed from step … of {cfg.steps}")  # fmt: skip
     for prompt in prompts[: cfg.grids]:
         lines = {
@@ -38,7 +38,7 @@ def perturb(cfg: DictConfig) -> list[dict[str, Any]]:
             for layer, folders in shown.items()
         }
         write_grid(output / f"grid-{prompt.id}.png", lines, columns=[*map(str, cfg.from_steps), "untouched"])
-    print(f"L2 to the untouched picture, disturbed from step {list(cfg.from_steps)} on")
+    print(f"L2 to the unperturbed image, disturbed from step {list(cfg.from_steps)} on")
     for layer, points in summary(rows, "layer", "from_step", "distance").items():
         print(f"{layer:10} " + " ".join(f"{mean:.4f}" for mean, *_ in points.values()))
     print(f"figure, grids and rows in {output}")

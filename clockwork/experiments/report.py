@@ -17,7 +17,7 @@ from clockwork.reports.html import write_report
 from clockwork.reports.index import edited, measured
 from clockwork.reports.paper import figures as paper_figures
 from clockwork.reports.paper.comparison import Comparison, settings_sheet
-from clockwork.reports.paper.flops_audit import read_flops, summary, write_flops
+from clockwork.reports.paper.flops_audit import Line, read_flops, summary, write_flops
 from clockwork.reports.paper.flops_lines import flops_lines
 from clockwork.reports.paper.scale import Scale
 
@@ -37,11 +37,16 @@ def flops(cfg: DictConfig) -> Path:
     return file
 
 
+def _counted_lines(cfg: DictConfig) -> list[Line]:
+    """Reads the output folder's `flops.csv`, which is written first if it is missing."""
+    file = Path(cfg.output) / "flops.csv"
+    return read_flops(file if file.is_file() else flops(cfg))
+
+
 def tables(cfg: DictConfig) -> None:
     """Joins what was measured to what the paper prints."""
     requested = list(_requested_tables(cfg))  # all are loaded before anything is written
-    file = Path(cfg.output) / "flops.csv"
-    lines = read_flops(file if file.is_file() else flops(cfg))
+    lines = _counted_lines(cfg)
     for table in requested:
         _write(cfg, table, lines)
 
@@ -61,8 +66,7 @@ def _requested_tables(cfg: DictConfig) -> Iterator[Any]:
 def html(cfg: DictConfig) -> None:
     """One page of a folder of rows, with the tables of which something was measured there."""
     measured_tables = [table for table in _requested_tables(cfg) if _measured(cfg, table)]
-    file = Path(cfg.output) / "flops.csv"
-    lines = read_flops(file if file.is_file() else flops(cfg)) if measured_tables else []
+    lines = _counted_lines(cfg) if measured_tables else []
     sheets = [_sheet(cfg, table, lines) for table in measured_tables]
     print(f"report in {write_report(Path(cfg.rows), Path(cfg.adaptors), sheets)}")
 

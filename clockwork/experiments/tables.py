@@ -27,7 +27,7 @@ def make_tables(cfg: DictConfig) -> None:
     failed += _failed("report", ["html", *folders])
     if failed:
         raise UserError(
-            f"{len(failed)} of the commands above did not go through; mend what they say and run this again"
+            f"{len(failed)} of the commands above failed: correct what their messages name, and run this again"
         )
 
 

@@ -67,7 +67,7 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
         The adaptor's folder, and the finished trainer; None if the adaptor had been trained already.
     """
     if cfg.adaptor_name in ("none", "folder", "identity"):
-        raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: say adaptor=resnet, unet or unet_light")
+        raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: use adaptor=resnet, unet or unet_light")
     items, held_out = train_and_validation_items(cfg)
     teacher = instantiate(cfg.teacher)
     adaptor = instantiate(cfg.adaptor)(feature_dims(teacher, str(cfg.cut))).to(teacher.device)
@@ -187,7 +187,7 @@ def _sizes(cfg: DictConfig) -> dict[str, Any]:
 
 def _print_plan(*plans: Plan) -> None:
     """Of trainings one after the other; the first process alone."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+    if is_main_process():
         print(total(plans))
 
 

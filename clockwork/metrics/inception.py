@@ -58,7 +58,7 @@ def resized(images: Tensor) -> Tensor:
 
 def _download(path: Path, sha256: str) -> None:
     if sha256 != SHA256:
-        raise MissingFileError(f"no Inception network at {path}: give metrics.inception=<its file>")
+        raise MissingFileError(f"no Inception network at {path}: pass metrics.inception=<its file>")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(URL, str(path), hash_prefix=sha256)

@@ -1,5 +1,6 @@
 """How similar images or features are to those that they are compared with."""
 
+from abc import abstractmethod
 from collections.abc import Iterable
 
 import torch
@@ -11,38 +12,50 @@ from clockwork.metrics.base import Batch, MeanMetric
 from clockwork.metrics.numerics import exact_convolutions
 
 
-class PSNR(MeanMetric):
-    """Mean peak signal-to-noise ratio in dB. Equal images count as 100 dB.
+class Similarity(MeanMetric):
+    """A mean over pairs of images.
 
     Args:
         name: Its name in rows; the registry names the two inputs that are compared.
         device: Where it is computed: `auto`, or a torch device.
     """
 
-    def __init__(self, name: str = "psnr", device: str = "cpu") -> None:
+    def __init__(self, name: str, device: str = "cpu") -> None:
         super().__init__(name)
         self.device = choose_device(device)
 
     def total(self, batch: Batch) -> float:
         images, others = (getattr(batch, name).to(self.device).float() for name in self.info.inputs)
+        return self.sum_over_pairs(images, others)
+
+    @abstractmethod
+    def sum_over_pairs(self, images: Tensor, others: Tensor) -> float:
+        """Computes the sum of the figure over pairs of images, values from 0 to 255.
+
+        Args:
+            images: `batch × 3 × height × width`.
+            others: As `images`.
+        """
+
+
+class PSNR(Similarity):
+    """Mean peak signal-to-noise ratio in dB. Equal images count as 100 dB. Arguments as in `Similarity`."""
+
+    def __init__(self, name: str = "psnr", device: str = "cpu") -> None:
+        super().__init__(name, device)
+
+    def sum_over_pairs(self, images: Tensor, others: Tensor) -> float:
         ratios = peak_signal_noise_ratio(images, others, data_range=255.0, reduction="none", dim=(1, 2, 3))
         return float(ratios.clamp(max=100).sum())
 
 
-class SSIM(MeanMetric):
-    """Mean structural similarity.
-
-    Args:
-        name: Its name in rows; the registry names the two inputs that are compared.
-        device: Where it is computed: `auto`, or a torch device.
-    """
+class SSIM(Similarity):
+    """Mean structural similarity. Arguments as in `Similarity`."""
 
     def __init__(self, name: str = "ssim", device: str = "cpu") -> None:
-        super().__init__(name)
-        self.device = choose_device(device)
+        super().__init__(name, device)
 
-    def total(self, batch: Batch) -> float:
-        images, others = (getattr(batch, name).to(self.device).float() for name in self.info.inputs)
+    def sum_over_pairs(self, images: Tensor, others: Tensor) -> float:
         with exact_convolutions():
             return float(structural_similarity_index_measure(images, others, data_range=255.0, reduction="sum"))
 

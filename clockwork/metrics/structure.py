@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clockwork.errors import MissingFileError, import_extra
 from clockwork.io.device import choose_device
@@ -86,16 +86,27 @@ def dino_distance(
 def _last_keys(vit: Any, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Returns a function that computes the keys in the last layer of a ViT, of all heads."""
     size, (mean, std) = vit.patch_embed.img_size, (torch.tensor(v, device=device)[:, None, None] for v in IMAGENET)
-    outputs: list[Tensor] = []
 
     @torch.no_grad()
     def keys(images: Tensor) -> Tensor:
         pixels = F.interpolate(images.to(device).float() / 255, size=size, mode="bilinear", antialias=True)
-        hook = vit.blocks[-1].attn.qkv.register_forward_hook(lambda *call: outputs.append(call[-1]))
-        try:
-            vit((pixels - mean) / std)
-        finally:
-            hook.remove()
-        return outputs.pop().chunk(3, dim=-1)[1]  # queries, keys, values
+        projected = output_of(vit.blocks[-1].attn.qkv, lambda: vit((pixels - mean) / std))
+        return projected.chunk(3, dim=-1)[1]  # queries, keys, values
 
     return keys
+
+
+def output_of(module: nn.Module, run: Callable[[], Any]) -> Tensor:
+    """Runs a network and returns what one of its modules computes.
+
+    Args:
+        module: The module.
+        run: Runs the network, and in it the module.
+
+    Returns:
+        The module's output.
+    """
+    outputs: list[Tensor] = []
+    with module.register_forward_hook(lambda *call: outputs.append(call[-1])):
+        run()
+    return outputs[-1]

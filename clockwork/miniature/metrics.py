@@ -79,19 +79,13 @@ def structure(name: str = "structure_miniature") -> "Structure":
     Returns:
         The metric.
     """
-    from clockwork.metrics.structure import Structure
+    from clockwork.metrics.structure import Structure, output_of
     from clockwork.miniature.teacher import small_clip
 
     clip = small_clip()
-    outputs: list[Tensor] = []
     vision: Any = clip.module.visual
 
     def features(images: "Tensor") -> "Tensor":
-        hook = vision.layer2.register_forward_hook(lambda *call: outputs.append(call[-1]))
-        try:
-            clip.encode_image(images)
-        finally:
-            hook.remove()
-        return outputs.pop().flatten(2).mT
+        return output_of(vision.layer2, lambda: clip.encode_image(images)).flatten(2).mT
 
     return Structure("small CLIP, second stage", features, name)

@@ -11,7 +11,7 @@ from clockwork.reports.tables import Row
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedAdaptor:
     """A trained adaptor.
 
     Attributes:
@@ -27,7 +27,7 @@ class Trained:
     curves: dict[str, list[float]] = field(repr=False)
 
 
-def trained(under: Path, rows: Sequence[Row]) -> list[Trained]:
+def find_trained_adaptors(under: Path, rows: Sequence[Row]) -> list[TrainedAdaptor]:
     """Finds the trained adaptors that rows were measured with.
 
     Args:
@@ -41,7 +41,7 @@ def trained(under: Path, rows: Sequence[Row]) -> list[Trained]:
     for file in sorted(under.glob("**/adaptor/config.json")):
         config, run = json.loads(file.read_text()), file.parent.parent
         if any(_used(config, run.name, row) for row in rows):
-            adaptors.append(Trained(run.name, file.parent, config, curves(run / "log")))
+            adaptors.append(TrainedAdaptor(run.name, file.parent, config, curves(run / "log")))
     return adaptors
 
 

@@ -12,7 +12,7 @@ from clockwork.errors import MissingFileError
 from clockwork.evaluation.rows import flat_row, image_folder, read_rows, row_value
 from clockwork.io.atomic import atomic_write
 from clockwork.reports import plots
-from clockwork.reports.adaptors import Trained, trained
+from clockwork.reports.adaptors import TrainedAdaptor, find_trained_adaptors
 from clockwork.reports.formats import Sheet
 from clockwork.reports.paper.comparison import NONE, UNMEASURED
 from clockwork.reports.pareto import curve_names, pareto_figures
@@ -93,7 +93,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     rows = read_rows(folder / "rows.jsonl")
     if not rows:
         raise MissingFileError(f"no rows in {folder / 'rows.jsonl'}: run `python scripts/evaluate.py output={folder}`")
-    runs = [] if adaptors is None else trained(adaptors, rows)
+    runs = [] if adaptors is None else find_trained_adaptors(adaptors, rows)
     page = _template().render(
         title=", ".join(dict.fromkeys(str(row["teacher"]) for row in rows)),
         groups=[_group(group, folder, count) for group in _comparable(rows)],
@@ -189,7 +189,7 @@ def _data_url(file: Path) -> str:
     return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _curves(runs: Sequence[Trained]) -> list[dict[str, Any]]:
+def _curves(runs: Sequence[TrainedAdaptor]) -> list[dict[str, Any]]:
     """Plots the losses of the training runs that have a log."""
     curves = {run.name: run.curves for run in runs if run.curves}
     return [_figure(plots.training(curves))] if curves else []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clockwork.evaluation.rows import flat_row, image_folder
-from clockwork.reports.adaptors import Trained
+from clockwork.reports.adaptors import TrainedAdaptor
 from clockwork.reports.pareto import curve_names, pareto_figures
 from clockwork.reports.tables import Row
 
@@ -51,7 +51,11 @@ def log_adaptor(loggers: Sequence[Any], folder: Path, about: Mapping[str, Any]) 
 
 
 def log_rows(
-    config: Mapping[str, Any], rows: Sequence[Row], output: Path, adaptors: Sequence[Trained] = (), count: int = 6
+    config: Mapping[str, Any],
+    rows: Sequence[Row],
+    output: Path,
+    adaptors: Sequence[TrainedAdaptor] = (),
+    count: int = 6,
 ) -> None:
     """Logs an evaluation as one wandb run: rows, Pareto plots and images; report and adaptors as artifacts.
 

@@ -37,9 +37,9 @@ MISTAKES = {
     "steps that do not halve": ("train", ["objective=progressive", "end=5", "teacher.guidance=1"], "2, 4, 8"),
     "no image folder": ("train", ["data=noised", "images=folder", "images.path=nowhere"], "no image folder at nowhere"),
     "a teacher not made yet": ("evaluate", ["teacher=efficient", *PLAIN], "objective=recover teacher=sd15"),
-    "no picture to edit": ("edit", ["source=a", "target=b"], "no image: say image="),
+    "no picture to edit": ("edit", ["source=a", "target=b"], "no image: pass image="),
     "no prompt to edit by": ("edit", ["image=README.md", "source=a"], "no target"),
-    "no such picture": ("edit", ["image=nowhere.png", "source=a", "target=b"], "no picture at nowhere.png"),
+    "no such picture": ("edit", ["image=nowhere.png", "source=a", "target=b"], "no image at nowhere.png"),
     "a picture that can't be read": ("edit", ["image=README.md", "source=a", "target=b"], "not an image that can"),
     "a picture refused": (
         "edit",

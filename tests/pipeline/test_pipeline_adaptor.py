@@ -7,23 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.pipelines import GIVEN, PROMPT, counts, generate, make, miniature_pipeline, random_adaptor, reasons, steps
+from helpers.pipelines import GIVEN, PROMPT, counts, generate, make, miniature_pipeline, reasons, steps
 
 import clockwork
 from clockwork.io.fingerprint import weights_hash
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.solvers import make_solver
-from clockwork.teachers import Teacher, load_teacher
-
-
-@pytest.fixture(scope="module")
-def teacher() -> Teacher:
-    return load_teacher("miniature", guidance=3.0, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def trained(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_adaptor(teacher, tmp_path_factory.mktemp("adaptor"))
+from clockwork.teachers import Teacher
 
 
 def test_at_its_own_point_it_is_silent_and_the_rollout(teacher: Teacher, trained: Path) -> None:

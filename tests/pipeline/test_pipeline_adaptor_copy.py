@@ -5,23 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.pipelines import GIVEN, counts, generate, miniature_pipeline, random_adaptor, reasons, steps
+from helpers.pipelines import GIVEN, counts, generate, miniature_pipeline, reasons, steps
 
 import clockwork
 from clockwork.adaptors import ResNet
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.step_tracking import CALL_CHANGED
-from clockwork.teachers import Teacher, load_teacher
-
-
-@pytest.fixture(scope="module")
-def teacher() -> Teacher:
-    return load_teacher("miniature", guidance=3.0, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def trained(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_adaptor(teacher, tmp_path_factory.mktemp("adaptor"))
+from clockwork.teachers import Teacher
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

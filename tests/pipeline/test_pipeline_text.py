@@ -9,25 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.pipelines import GIVEN, PROMPT, counts, generate, make, miniature_pipeline, random_adaptor, reasons, steps
+from helpers.pipelines import GIVEN, PROMPT, counts, generate, make, miniature_pipeline, reasons, steps
 
 import clockwork
 from clockwork.adaptors import ResNet
 from clockwork.miniature.teacher import small_clip
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.hook import UNKNOWN_PROMPT
-from clockwork.teachers import Teacher, load_teacher, text_embedder
+from clockwork.teachers import Teacher, text_embedder
 from clockwork.teachers.text_embedder import OpenCLIP
-
-
-@pytest.fixture(scope="module")
-def teacher() -> Teacher:
-    return load_teacher("miniature", guidance=3.0, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def trained(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_adaptor(teacher, tmp_path_factory.mktemp("adaptor"))
 
 
 def test_text_follows_the_prompt(teacher: Teacher, trained: Path) -> None:

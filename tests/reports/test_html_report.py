@@ -10,7 +10,7 @@ import torch
 from helpers.browser import CHROMIUM, opened
 
 from clockwork.data.image_io import write_image
-from clockwork.reports.adaptors import trained
+from clockwork.reports.adaptors import find_trained_adaptors
 from clockwork.reports.formats import Sheet
 from clockwork.reports.html import write_report
 from clockwork.reports.pareto import curve_names, pareto_figure
@@ -108,9 +108,9 @@ def test_names_tell_rows_apart() -> None:
 
 
 def test_training_logs_are_found_by_their_operating_point(sweep: Path) -> None:
-    (log,) = trained(sweep / "adaptors", ROWS)
+    (log,) = find_trained_adaptors(sweep / "adaptors", ROWS)
     assert log.curves == {"loss": [2.0, 1.5], "identity": [2.5, 2.5]}
-    assert trained(sweep / "adaptors", ROWS[:3]) == []  # no row used it
+    assert find_trained_adaptors(sweep / "adaptors", ROWS[:3]) == []  # no row used it
 
 
 def test_a_sweep_without_rows_or_baseline_says_so(sweep: Path) -> None:

@@ -13,7 +13,7 @@ from wandb.proto import wandb_internal_pb2
 
 from clockwork.data.image_io import write_image
 from clockwork.evaluation.rows import flat_row
-from clockwork.reports.adaptors import Trained
+from clockwork.reports.adaptors import TrainedAdaptor
 from clockwork.reports.loggers import log_rows, make_logger
 from clockwork.reports.tables import label, table
 
@@ -79,7 +79,7 @@ def test_wandb_offline_holds_a_sweep(offline: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (sweep / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    adaptor = Trained("resnet-dpm++", folder, {"kind": "resnet"}, {})
+    adaptor = TrainedAdaptor("resnet-dpm++", folder, {"kind": "resnet"}, {})
     log_rows({"name": "wandb", "project": "test", "group": None}, ROWS, sweep, [adaptor])
     (file,) = sweep.rglob("rows*.table.json")
     kept = json.loads(file.read_text())
