@@ -22,9 +22,14 @@ CAPTIONS = ["a large red circle in the center on a plain blue background", "a gr
 NOBODY = FeatureDims(0, 0, 0, 0)
 
 
+@pytest.fixture(scope="module")
+def loaded() -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(WEIGHTS / "miniature", safety_checker=None)
+
+
 @pytest.fixture
-def teacher() -> Teacher:
-    pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "miniature", safety_checker=None)
+def teacher(loaded: StableDiffusionPipeline) -> Teacher:
+    pipe = StableDiffusionPipeline(**loaded.components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return Teacher("miniature", pipe, guidance=3.0)
 
