@@ -17,7 +17,7 @@ install: .venv/.installed
 # Writes constraints.txt again, from an environment whose tests pass. CUDA's own packages follow torch.
 constraints: install
 	@head -1 constraints.txt > constraints.new
-	@$(BIN)/pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|cwevals|fid-helper)|@' >> constraints.new
+	@$(BIN)/pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton)|@' >> constraints.new
 	@mv constraints.new constraints.txt
 
 # The main job on the miniature, in minutes on two cores: adaptors at 8, 6 and 4 steps, then the table and the pictures.
