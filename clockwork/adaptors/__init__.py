@@ -1,6 +1,6 @@
 """Adaptors, the modules that replace the low-res path, and how they are saved, loaded and shared."""
 
-from clockwork.adaptors.base import INPUTS, KINDS, Adaptor, FeatureDims
+from clockwork.adaptors.base import HISTORY_INPUTS, INPUTS, KINDS, Adaptor, FeatureDims, run_adaptor
 from clockwork.adaptors.folder import (
     adaptor_hash,
     add_row,
@@ -12,8 +12,10 @@ from clockwork.adaptors.folder import (
     save_adaptor,
     warn_if_mismatched,
 )
+from clockwork.adaptors.history import NO_HISTORY, FullStep, History
 from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
+from clockwork.adaptors.linear import Linear
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
 from clockwork.deprecated import renamed
@@ -21,11 +23,16 @@ from clockwork.deprecated import renamed
 __getattr__ = renamed(__name__)
 
 __all__ = [
+    "HISTORY_INPUTS",
     "INPUTS",
     "KINDS",
+    "NO_HISTORY",
     "Adaptor",
     "FeatureDims",
+    "FullStep",
+    "History",
     "Identity",
+    "Linear",
     "ResNet",
     "UNet",
     "adaptor_hash",
@@ -38,6 +45,7 @@ __all__ = [
     "mismatch_message",
     "push_to_hub",
     "read_config",
+    "run_adaptor",
     "save_adaptor",
     "warn_if_mismatched",
 ]

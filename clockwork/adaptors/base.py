@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clockwork.adaptors.history import History
 from clockwork.errors import UserError
+from clockwork.operating_point import OperatingPoint
 
-INPUTS = ("r_in", "r_out_prev", "t_emb", "text_emb")
+INPUTS = ("r_in", "r_out_prev", "t_emb", "text_emb")  # the paper's (equation 2), which every adaptor receives
+HISTORY_INPUTS = ("r_in_prev", "full_steps", "step", "conditional")  # passed by name to adaptors that declare them
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,19 @@ class Adaptor(nn.Module):
 
     Args:
         dims: Channels of the features at the cut, and widths of the embeddings.
-        inputs: Which of `r_in`, `r_out_prev`, `t_emb` and `text_emb` the adaptor reads. The others may be None.
+        inputs: Which inputs the adaptor reads, of `INPUTS` and `HISTORY_INPUTS`; see `forward`.
+
+    Attributes:
+        num_full_steps: How many of the last full steps an adaptor receives that reads `full_steps`.
+        point: The operating point that the adaptor was made for, if it is known.
 
     Raises:
         UserError: If an input is unknown, or neither `r_in` nor `r_out_prev` is among them.
     """
 
     kind: ClassVar[str]
+    num_full_steps: int = 2
+    point: OperatingPoint | None = None
 
     def __init_subclass__(cls, kind: str | None = None) -> None:
         super().__init_subclass__()
@@ -66,23 +75,28 @@ class Adaptor(nn.Module):
 
     def __init__(self, dims: FeatureDims, inputs: tuple[str, ...]) -> None:
         super().__init__()
-        if unknown := set(inputs) - set(INPUTS):
-            raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: use some of {', '.join(INPUTS)}")
+        if unknown := set(inputs) - {*INPUTS, *HISTORY_INPUTS}:
+            known = ", ".join((*INPUTS, *HISTORY_INPUTS))
+            raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: use some of {known}")
         if not {"r_in", "r_out_prev"} & set(inputs):
             raise UserError("an adaptor needs r_in or r_out_prev: add one of them to its inputs")
-        self.dims, self.inputs = dims, tuple(name for name in INPUTS if name in inputs)
+        self.dims, self.inputs = dims, tuple(name for name in (*INPUTS, *HISTORY_INPUTS) if name in inputs)
 
     @abstractmethod
-    def forward(
-        self, r_in: Tensor | None, r_out_prev: Tensor | None, t_emb: Tensor | None, text_emb: Tensor | None
-    ) -> Tensor:
+    def forward(self, *args: Any, **history: Any) -> Tensor:
         """Estimates `r_out`.
 
         Args:
-            r_in: Features that leave the kept down layers, `batch × channels × height × width`.
-            r_out_prev: `r_out` of the previous step, `batch × channels × height × width`.
-            t_emb: The UNet's time embedding, `batch × width`.
-            text_emb: Text embedding of the prompts, `batch × width`.
+            *args: The inputs of equation 2; those that the adaptor does not declare may be None:
+                `r_in`, features that leave the kept down layers, `batch × channels × height × width`;
+                `r_out_prev`, `r_out` of the previous step, `batch × channels × height × width`;
+                `t_emb`, the UNet's time embedding, `batch × width`;
+                `text_emb`, the text embedding of the prompts, `batch × width`.
+            **history: By name, those of `HISTORY_INPUTS` that the adaptor declares:
+                `r_in_prev`, `r_in` of the previous step, or None;
+                `full_steps`, the last `num_full_steps` full steps as `FullStep`, the latest first, perhaps fewer;
+                `step`, the index of this step, from 1;
+                `conditional`, True for each example of guidance's conditional half, `batch`; None if all are.
 
         Returns:
             The estimate, of the shape of `r_out_prev`.
@@ -101,7 +115,7 @@ class Adaptor(nn.Module):
     @property
     def feature_channels(self) -> int:
         """Number of channels of `features`."""
-        return sum(getattr(self.dims, name.removesuffix("_prev")) for name in self.inputs if name.startswith("r_"))
+        return self.dims.r_in * ("r_in" in self.inputs) + self.dims.r_out * ("r_out_prev" in self.inputs)
 
     def features(self, r_in: Tensor | None, r_out_prev: Tensor | None) -> Tensor:
         """Concatenates those of `r_in` and `r_out_prev` that are inputs.
@@ -130,6 +144,36 @@ class Adaptor(nn.Module):
                 )
             features.append(r_out_prev)
         return torch.cat(features, dim=1)
+
+
+def run_adaptor(
+    adaptor: Adaptor,
+    r_in: Tensor,
+    t_emb: Tensor,
+    text_emb: Tensor | None,
+    conditional: Tensor | None,
+    step: int,
+    history: History,
+) -> Tensor:
+    """Calls an adaptor with the inputs that it declares, all in its precision.
+
+    Args:
+        adaptor: The adaptor.
+        r_in: Features that leave the kept down layers, `batch × channels × height × width`.
+        t_emb: The UNet's time embedding, `batch × width`.
+        text_emb: Text embedding of the prompts, `batch × width`, if the adaptor reads it.
+        conditional: True for each example of guidance's conditional half, `batch`; None if all are.
+        step: The step, from 1.
+        history: The features of earlier steps.
+
+    Returns:
+        The adaptor's estimate of `r_out`.
+    """
+    by_name: dict[str, Any] = {"r_in_prev": history.r_in_prev, "full_steps": history.full_steps}
+    by_name |= {"step": step, "conditional": conditional}
+    declared = {name: value for name, value in by_name.items() if name in adaptor.inputs}
+    r_out: Tensor = adaptor(r_in, history.r_out_prev, t_emb, text_emb, **declared)
+    return r_out
 
 
 class ResBlock(nn.Module):

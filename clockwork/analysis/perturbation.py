@@ -9,6 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from clockwork.adaptors import History
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.metrics.similarity import distance
@@ -90,18 +91,16 @@ class PerturbedDenoiser:
     seed: int = 0
     over: str = "example"
 
-    def __call__(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
-    ) -> Denoised:
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Denoises one step; arguments and result are those of `Denoiser`."""
         if step <= self.num_clean_steps:
-            return self.denoiser(sample, t, condition, step, r_out_prev)
+            return self.denoiser(sample, t, condition, step, history)
 
         def perturb_output(_: nn.Module, __: object, f: Tensor) -> Tensor:
             return perturb(f, self.alpha, self._noise(f, step), self.over)
 
         with self.layer.register_forward_hook(perturb_output):  # the context removes the hook, even after an error
-            return self.denoiser(sample, t, condition, step, r_out_prev)
+            return self.denoiser(sample, t, condition, step, history)
 
     def _noise(self, f: Tensor, step: int) -> Tensor:
         """Draws noise of the features' shape, which differs between steps and between the two passes of guidance."""

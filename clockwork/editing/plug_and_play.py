@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from clockwork.adaptors import History
 from clockwork.editing.injection import Features, Injection, injecting
 from clockwork.sampling.denoisers import Denoised, Denoiser
 from clockwork.teachers import Condition
@@ -37,16 +38,14 @@ class PlugAndPlay:
     empty: Condition
     keep_source: bool = True
 
-    def __call__(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
-    ) -> Denoised:
-        """Denoises one step; arguments and result are those of `Denoiser`, but `r_out` includes the source."""
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
+        """Denoises one step; arguments and result are those of `Denoiser`, but the features include the source."""
         if step > self.injection.steps and not self.keep_source:
-            without_source = None if r_out_prev is None else r_out_prev[-len(sample) :]
+            without_source = history.map(lambda features: features[-len(sample) :])
             return self.denoiser(sample, t, condition, step, without_source)
         batch = torch.cat([self.source[int(t)].to(sample), sample])
         with injecting(self.injection.modules(step)):
-            denoised = self.denoiser(batch, t, Condition.concat(self.empty, condition), step, r_out_prev)
+            denoised = self.denoiser(batch, t, Condition.concat(self.empty, condition), step, history)
         return replace(denoised, output=denoised.output[1:])
 
 
@@ -67,12 +66,10 @@ class ReplayDenoiser:
     injection: Injection
     features: Sequence[Features]
 
-    def __call__(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
-    ) -> Denoised:
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Denoises one step; arguments and result are those of `Denoiser`."""
         with injecting(self.injection.modules(step), self.features[step - 1] if step <= len(self.features) else {}):
-            return self.denoiser(sample, t, condition, step, r_out_prev)
+            return self.denoiser(sample, t, condition, step, history)
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,6 @@ class SourceDenoiser:
     denoiser: Denoiser
     source: Mapping[int, Tensor]
 
-    def __call__(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
-    ) -> Denoised:
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Denoises one step; arguments and result are those of `Denoiser`."""
-        return self.denoiser(self.source[int(t)].to(sample), t, condition, step, r_out_prev)
+        return self.denoiser(self.source[int(t)].to(sample), t, condition, step, history)

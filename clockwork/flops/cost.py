@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from clockwork.adaptors import Adaptor
+from clockwork.adaptors import Adaptor, FullStep, History, run_adaptor
 from clockwork.flops.counter import Flops, count_flops, counted
 from clockwork.sampling.feature_shapes import meta_call
 from clockwork.sampling.sampler import Sampler
@@ -57,7 +57,12 @@ class PartFlops:
         with torch.device("meta"):
             r_in, r_out, t_emb = (torch.empty(shape) for shape in (self.r_in, self.r_out, self.t_emb))
             text_emb = torch.empty(len(r_in), width) if width else None
-        return self.high_res + count_flops(lambda: adaptor(r_in, r_out, t_emb, text_emb))
+            conditional = torch.empty(len(r_in), dtype=torch.bool)
+        full_steps = tuple(FullStep(i, r_in, r_out) for i in range(adaptor.num_full_steps))
+        history = History(r_out, r_in, full_steps)
+        return self.high_res + count_flops(
+            lambda: run_adaptor(adaptor, r_in, t_emb, text_emb, conditional, max(len(full_steps), 1) + 1, history)
+        )
 
 
 def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:

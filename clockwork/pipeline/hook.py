@@ -29,6 +29,7 @@ from clockwork.pipeline.step_tracking import (
     find_position,
 )
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, FullDenoiser
+from clockwork.sampling.guidance import is_conditional
 from clockwork.sampling.solvers import solver_name
 from clockwork.teachers import Condition
 
@@ -130,7 +131,7 @@ class ClockHook(ModelHook):
         location = StepLocation.locate(unet_call, thread.loop)
         log = self._start_log(unet_call) if location.is_first_step or thread.loop is None else thread.loop.log
         denoised, text = self._step(call, location, log)
-        thread.loop = location.next_state(unet_call, denoised.r_out, text, log)
+        thread.loop = location.next_state(unet_call, denoised.history, text, log)
         return denoised.output
 
     def _unet_call(self, call: dict[str, Any]) -> UNetCall | None:
@@ -183,13 +184,21 @@ class ClockHook(ModelHook):
             text = text or TextEmbedding(self.prompts.text_emb(prompt_embeds))
             reason = UNKNOWN_PROMPT if text.text_emb is None else None
         full = scheduled_full or reason is not None
-        condition = Condition(prompt_embeds, None if full or text is None else text.text_emb, arguments)
-        step_denoiser = FullDenoiser(denoiser.split) if full else denoiser
-        denoised = step_denoiser(sample, t, condition, location.step, location.r_out_prev)
+        condition = Condition(
+            prompt_embeds, None if full or text is None else text.text_emb, arguments, self._conditional(sample)
+        )
+        step_denoiser = denoiser if reason is None else FullDenoiser(denoiser.split, denoiser.adaptor)
+        denoised = step_denoiser(sample, t, condition, location.step, location.history)
         self._check_channels(denoised)
         log.add(full, None if scheduled_full else reason, call)
         self._thread.log = self._last_log = log
         return denoised, text
+
+    def _conditional(self, sample: Tensor) -> Tensor | None:
+        """Tells which examples are conditional, for adaptors that read it; None if the pipeline does not guide."""
+        if "conditional" not in self.denoiser.adaptor.inputs or not is_guided(self.pipe, len(sample)):
+            return None
+        return is_conditional(len(sample), len(sample) // 2).bool().to(sample.device)
 
     def _denoiser_for(self, sample: Tensor) -> ClockworkDenoiser:
         """Returns the denoiser with its adaptor on the sample's device and in its precision, which are the UNet's."""
@@ -210,6 +219,16 @@ class ClockHook(ModelHook):
                 f"this adaptor expects features with {expected[0]} and {expected[1]} channels, but those at cut "
                 f"{self.denoiser.split.cut} have {actual[0]} and {actual[1]}: choose the cut that it was trained for"
             )
+
+
+def is_guided(pipe: Any, batch: int) -> bool:
+    """Whether a UNet call of a pipeline has both halves of classifier-free guidance, the unconditional first.
+
+    Args:
+        pipe: The pipeline.
+        batch: The call's batch size.
+    """
+    return batch % 2 == 0 and bool(getattr(pipe, "do_classifier_free_guidance", False))
 
 
 def get_hook(module: nn.Module) -> ClockHook | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clockwork.adaptors import NO_HISTORY, History
 from clockwork.pipeline.step_log import StepLog
 
 # Why a step is full although the schedule gives it to the adaptor.
@@ -83,7 +84,7 @@ class LoopState:
     Attributes:
         call: The UNet call of the step.
         first_position: Position of the image's first call; greater than 0 if its `strength` is below 1.
-        r_out: The step's features for the next step, `batch × channels × height × width`; None after the last step.
+        history: The features that the next step's adaptor reads; empty after the last step.
         log: The image's log.
         text: The image's text embedding; None until a step needs it.
         unfinished: Positions at which other images on the same timesteps stopped.
@@ -92,7 +93,7 @@ class LoopState:
 
     call: UNetCall
     first_position: int
-    r_out: Tensor | None
+    history: History
     log: StepLog
     text: TextEmbedding | None = None
     unfinished: tuple[int, ...] = ()
@@ -112,7 +113,7 @@ class StepLocation:
         first_position: Position of the image's first call.
         step: Index of the step, from 1.
         is_first_step: Whether the call starts a new image.
-        r_out_prev: The previous step's features, if they may be reused.
+        history: The features of earlier steps; empty if they may not be reused.
         text: The image's text embedding, if an earlier step computed it.
         forced_full_reason: Why the step must be full; None if the schedule decides.
         unfinished: Positions at which other images on the same timesteps stopped.
@@ -122,7 +123,7 @@ class StepLocation:
     first_position: int
     step: int
     is_first_step: bool = False
-    r_out_prev: Tensor | None = None
+    history: History = NO_HISTORY
     text: TextEmbedding | None = None
     forced_full_reason: str | None = None
     unfinished: tuple[int, ...] = ()
@@ -162,7 +163,7 @@ class StepLocation:
             reason = OUT_OF_ORDER
         elif call.prompt_embeds is not state.call.prompt_embeds or call.sample_spec != state.call.sample_spec:
             reason = CALL_CHANGED
-        reused: dict[str, Any] = {} if reason else {"r_out_prev": state.r_out, "text": state.text}
+        reused: dict[str, Any] = {} if reason else {"history": state.history, "text": state.text}
         step = call.position - state.first_position + 1
         return cls(
             state.first_position,
@@ -173,17 +174,17 @@ class StepLocation:
             **reused,
         )
 
-    def next_state(self, call: UNetCall, r_out: Tensor, text: TextEmbedding | None, log: StepLog) -> LoopState:
+    def next_state(self, call: UNetCall, history: History, text: TextEmbedding | None, log: StepLog) -> LoopState:
         """Returns the loop's state after this step.
 
         Args:
             call: The UNet call of the step.
-            r_out: The step's features, `batch × channels × height × width`. They are dropped after the last step.
+            history: The features that the next step's adaptor reads. They are dropped after the last step.
             text: The image's text embedding, if a step has computed it.
             log: The image's log.
         """
         is_last = call.position == len(call.timesteps) - 1
-        stored = None if is_last else r_out.detach()
+        stored = NO_HISTORY if is_last else history.map(Tensor.detach)
         return LoopState(call, self.first_position, stored, log, text, self.unfinished, self.uninterrupted)
 
 

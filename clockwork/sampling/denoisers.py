@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from clockwork.adaptors import Adaptor
+from clockwork.adaptors import NO_HISTORY, Adaptor, History, run_adaptor
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.schedule import Schedule
@@ -26,6 +26,7 @@ class Denoised:
         r_out: Features that enter the kept up layers: the low-res path's, or the adaptor's estimate of them.
         t_emb: The UNet's time embedding, `batch × width`, or `1 × width` if all examples share one timestep.
         full: Whether the full UNet ran.
+        history: What the adaptor of the next step reads of this one and of those before.
     """
 
     output: Tensor
@@ -33,14 +34,13 @@ class Denoised:
     r_out: Tensor
     t_emb: Tensor
     full: bool
+    history: History = NO_HISTORY
 
 
 class Denoiser(Protocol):
     """The interface of denoisers, as the sampling loop calls them."""
 
-    def __call__(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
-    ) -> Denoised:
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step.
 
         Args:
@@ -48,7 +48,7 @@ class Denoiser(Protocol):
             t: The timestep, a scalar or one per example.
             condition: The prompts' conditions, of the same batch size.
             step: Index of this call in its roll-out, from 1.
-            r_out_prev: `r_out` of the previous step; None on the first.
+            history: `history` of the previous step's result; empty on the first.
 
         Returns:
             The prediction and the features at the cut, in the UNet's precision.
@@ -62,18 +62,20 @@ class FullDenoiser:
 
     Attributes:
         split: The UNet with its cut.
+        adaptor: The adaptor of later steps, for which history is kept; without one none is.
     """
 
     split: SplitUNet
+    adaptor: Adaptor | None = None
 
-    def __call__(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
-    ) -> Denoised:
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
         embedded = _embed(self.split, sample, t, condition)
         high = self.split.high_in(embedded)
         r_out = self.split.low(high, embedded)
-        return Denoised(self.split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb, full=True)
+        after = history.after(self.adaptor, step, high.r_in, r_out, full=True)
+        output = self.split.high_out(r_out, high, embedded)
+        return Denoised(output, high.r_in, r_out, embedded.t_emb, full=True, history=after)
 
 
 @dataclass(frozen=True)
@@ -102,37 +104,39 @@ class ClockworkDenoiser:
                 f"schedule {self.schedule} has no full step, but this adaptor reads the previous step: use clock2"
             )
 
-    def __call__(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Tensor | None
-    ) -> Denoised:
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
         if self.schedule.is_full(step):
-            return FullDenoiser(self.split)(sample, t, condition, step, r_out_prev)
+            return FullDenoiser(self.split, self.adaptor)(sample, t, condition, step, history)
         embedded = _embed(self.split, sample, t, condition)
         high = self.split.high_in(embedded)
         t_emb = embedded.t_emb.expand(len(sample), -1)
-        r_out = estimate(self.adaptor, high.r_in, r_out_prev, t_emb, condition.text_emb)
-        return Denoised(self.split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb, full=False)
+        r_out = estimate(self.adaptor, high.r_in, t_emb, condition, step, history)
+        after = history.after(self.adaptor, step, high.r_in, r_out, full=False)
+        output = self.split.high_out(r_out, high, embedded)
+        return Denoised(output, high.r_in, r_out, embedded.t_emb, full=False, history=after)
 
 
 def estimate(
-    adaptor: Adaptor, r_in: Tensor, r_out_prev: Tensor | None, t_emb: Tensor, text_emb: Tensor | None
+    adaptor: Adaptor, r_in: Tensor, t_emb: Tensor, condition: Condition, step: int, history: History
 ) -> Tensor:
     """Runs an adaptor in its own precision.
 
     Args:
         adaptor: The adaptor. Its precision may differ from the UNet's, for example in training.
         r_in: Features that leave the kept down layers, `batch × channels × height × width`.
-        r_out_prev: `r_out` of the previous step, `batch × channels × height × width`.
         t_emb: The UNet's time embedding, `batch × width`.
-        text_emb: Text embedding of the prompts, `batch × width`.
+        condition: Conditions of the batch, whose text embedding the adaptor may read.
+        step: The step, from 1.
+        history: The features of earlier steps.
 
     Returns:
         The estimate of `r_out`, in the precision of `r_in`.
     """
     dtype = adaptor.dtype or r_in.dtype
-    inputs = (None if x is None else x.to(dtype) for x in (r_in, r_out_prev, t_emb, text_emb))
-    r_out: Tensor = adaptor(*inputs)
+    text_emb = None if condition.text_emb is None else condition.text_emb.to(dtype)
+    past = history.map(lambda x: x.to(dtype))
+    r_out = run_adaptor(adaptor, r_in.to(dtype), t_emb.to(dtype), text_emb, condition.conditional, step, past)
     return r_out.to(r_in.dtype)
 
 

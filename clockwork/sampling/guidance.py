@@ -3,6 +3,8 @@
 The first half of the batch is always the unconditional one, with the negative prompts.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,11 @@ def cfg_batch(condition: Condition, negative: Condition | None) -> Condition:
     Returns:
         Both halves, `2 len(condition)`; `condition` itself without guidance.
     """
-    return condition if negative is None else Condition.concat(negative.expand(len(condition)), condition)
+    if negative is None:
+        return condition
+    batch = Condition.concat(negative.expand(len(condition)), condition)
+    conditional = is_conditional(len(batch), len(condition)).bool().to(batch.prompt_embeds.device)
+    return replace(batch, conditional=conditional)
 
 
 def is_conditional(batch: int, num_prompts: int) -> Tensor:

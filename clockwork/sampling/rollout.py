@@ -7,6 +7,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from clockwork.adaptors import NO_HISTORY
 from clockwork.deprecated import renamed
 from clockwork.sampling.denoisers import Denoised, Denoiser
 from clockwork.sampling.guidance import apply_guidance, cfg_batch
@@ -65,11 +66,11 @@ def rollout(
     solver = solver_from_config(type(solver), solver.config)  # solvers have state, so every roll-out needs its own
     solver.set_timesteps(steps)  # on the CPU: solvers read their values, and would wait for a GPU each time
     latents = noise.to(torch.promote_types(noise.dtype, torch.float32)) * solver.init_noise_sigma
-    r_out = None
+    history = NO_HISTORY
     for step, (cpu_t, t) in enumerate(zip(solver.timesteps, solver.timesteps.to(noise.device), strict=True), 1):
         sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, cpu_t)
-        denoised = denoiser(sample, t, condition, step, r_out)
-        r_out, output = denoised.r_out, denoised.output.to(latents.dtype)
+        denoised = denoiser(sample, t, condition, step, history)
+        history, output = denoised.history, denoised.output.to(latents.dtype)
         if guided:
             output = apply_guidance(output, guidance)
         latents = solver.step(output, cpu_t, latents).prev_sample

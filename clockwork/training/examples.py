@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clockwork.adaptors import Adaptor
+from clockwork.adaptors import Adaptor, History
 from clockwork.data.prompts import Prompt
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
@@ -119,8 +119,8 @@ def unroll(
     condition, negative = sampler.teacher.conditions([p.text for p in prompts], sampler.guidance, reads_text)
     noise = sampler.teacher.noise([p.id for p in prompts], seed)
     solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
-    text = text_emb_or_empty(cfg_batch(condition, negative))
-    batch = len(text)
+    both = cfg_batch(condition, negative)
+    text, batch = text_emb_or_empty(both), len(both)
     conditional = is_conditional(batch, len(prompts))
     r_out_prev = None
     for record in rollout(
@@ -133,7 +133,7 @@ def unroll(
             yield AdaptorExample(denoised.r_in, prev, t_emb, text, denoised.r_out, step, conditional)
             if adaptor is not None:
                 with torch.no_grad():
-                    estimated = estimate(adaptor, denoised.r_in, prev, t_emb, text)
+                    estimated = estimate(adaptor, denoised.r_in, t_emb, both, record.step, History(prev))
         r_out_prev = denoised.r_out if estimated is None else estimated
 
 

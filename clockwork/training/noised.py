@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from clockwork.adaptors import NO_HISTORY
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.deprecated import renamed
 from clockwork.sampling.denoisers import Denoised, FullDenoiser
@@ -89,7 +90,7 @@ class NoisedExamples(AdaptorSource):
         """Runs the full UNet on the latents of a step, once per half of guidance."""
         repeated = torch.cat([latents] * (len(condition) // len(latents)))
         t = self.timesteps[step - 1].to(latents.device)
-        return FullDenoiser(self.sampler.split)(repeated, t, condition, step, None)
+        return FullDenoiser(self.sampler.split)(repeated, t, condition, step, NO_HISTORY)
 
 
 def add_noise(sampler: Sampler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

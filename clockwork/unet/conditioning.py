@@ -1,7 +1,7 @@
 """The encoded prompts that condition a UNet call."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,11 +17,13 @@ class Condition:
         text_emb: Pooled OpenCLIP text features for adaptors that read `text_emb`, `batch × width`.
         unet_kwargs: Further keyword arguments of the UNet's `forward`, for example `added_cond_kwargs`. The first axis
             of every tensor in it, at any depth, is the batch.
+        conditional: True for each example of guidance's conditional half, `batch`; None if all are.
     """
 
     prompt_embeds: Tensor
     text_emb: Tensor | None = None
     unet_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    conditional: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
@@ -37,13 +39,21 @@ class Condition:
         Returns:
             A condition of `len(first) + len(second)` prompts; `text_emb` is None if either part has none.
         """
+        conditional = None
+        if first.conditional is not None or second.conditional is not None:
+            conditional = torch.cat([first._all_conditional(), second._all_conditional()])
         text_emb = None
         if first.text_emb is not None and second.text_emb is not None:
             text_emb = torch.cat([first.text_emb, second.text_emb])
         prompt_embeds = torch.cat([first.prompt_embeds, second.prompt_embeds])
-        return Condition(
-            prompt_embeds, text_emb, _map_tensors(lambda a, b: torch.cat([a, b]), first.unet_kwargs, second.unet_kwargs)
-        )
+        unet_kwargs = _map_tensors(lambda a, b: torch.cat([a, b]), first.unet_kwargs, second.unet_kwargs)
+        return Condition(prompt_embeds, text_emb, unet_kwargs, conditional)
+
+    def _all_conditional(self) -> Tensor:
+        """Returns `conditional` as a tensor."""
+        if self.conditional is not None:
+            return self.conditional
+        return torch.ones(len(self), dtype=torch.bool, device=self.prompt_embeds.device)
 
     def to(self, dtype: torch.dtype) -> "Condition":
         """Casts the UNet's inputs to the UNet's precision.
@@ -59,7 +69,8 @@ class Condition:
         def cast(x: Tensor) -> Tensor:
             return x.to(dtype) if x.is_floating_point() else x
 
-        return Condition(cast(self.prompt_embeds), self.text_emb, _map_tensors(cast, self.unet_kwargs))
+        unet_kwargs = _map_tensors(cast, self.unet_kwargs)
+        return replace(self, prompt_embeds=cast(self.prompt_embeds), unet_kwargs=unet_kwargs)
 
     def expand(self, batch: int) -> "Condition":
         """Repeats the condition of a single prompt, without copying memory.
@@ -76,8 +87,29 @@ class Condition:
         def repeat(x: Tensor) -> Tensor:
             return x.expand(batch, *x.shape[1:])
 
-        text_emb = None if self.text_emb is None else repeat(self.text_emb)
-        return Condition(repeat(self.prompt_embeds), text_emb, _map_tensors(repeat, self.unet_kwargs))
+        return self._map(repeat)
+
+    def select(self, index: Tensor) -> "Condition":
+        """Selects examples of the batch.
+
+        Args:
+            index: Indices of the examples, int64.
+
+        Returns:
+            A condition of `len(index)` examples. Tensors in `unet_kwargs` that have no axis of the batch's length first
+            are shared by all examples and stay as they are.
+        """
+        batch = len(self)
+        return self._map(lambda x: x[index] if x.dim() and len(x) == batch else x)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Condition":
+        """Applies a function to all tensors."""
+        return Condition(
+            function(self.prompt_embeds),
+            None if self.text_emb is None else function(self.text_emb),
+            _map_tensors(function, self.unet_kwargs),
+            None if self.conditional is None else function(self.conditional),
+        )
 
 
 def _map_tensors(function: Callable[..., Tensor], *trees: Any) -> Any:

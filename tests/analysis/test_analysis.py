@@ -9,6 +9,7 @@ from helpers.commands import run
 from helpers.models import small_unet
 from torch import Tensor
 
+from clockwork.adaptors import NO_HISTORY
 from clockwork.analysis.drift import drift, feature_change
 from clockwork.analysis.perturbation import Perturbation, PerturbedDenoiser, layers, perturb
 from clockwork.miniature.prompts import scene_prompts
@@ -69,7 +70,8 @@ def test_an_exception_leaves_no_hook(sampler: Sampler) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        PerturbedDenoiser(fails, layer, 0.3, 0, [0])(*(torch.zeros(1),) * 2, None, 1, None)  # type: ignore[arg-type]
+        denoiser = PerturbedDenoiser(fails, layer, 0.3, 0, [0])
+        denoiser(*(torch.zeros(1),) * 2, None, 1, NO_HISTORY)  # type: ignore[arg-type]
     assert not layer._forward_hooks
 
 

@@ -10,7 +10,7 @@ from helpers.editing import PICTURE, SOURCE, editor
 from helpers.models import small_inputs, small_unet
 from torch import Tensor, nn
 
-from clockwork.adaptors import FeatureDims, Identity
+from clockwork.adaptors import NO_HISTORY, FeatureDims, Identity
 from clockwork.editing.injection import Injection, injected_layers, injecting, recording
 from clockwork.editing.inversion import invert
 from clockwork.editing.plug_and_play import PlugAndPlay
@@ -126,9 +126,10 @@ def test_on_adaptor_steps_only_the_last_up_block_injects() -> None:
     sample, condition = inputs["sample"], Condition(inputs["encoder_hidden_states"])
     clocked = ClockworkDenoiser(split, Identity(FeatureDims(0, 0, 0, 0)), Schedule.parse("clock2"))
     ran = []
-    for step, r_out in ((1, None), (2, FullDenoiser(split)(sample, torch.tensor(500), condition, 1, None).r_out)):
+    first = clocked(sample, torch.tensor(500), condition, 1, NO_HISTORY)
+    for step, history in ((1, NO_HISTORY), (2, first.history)):
         with recording(injection.modules(step)) as seen:
-            clocked(sample, torch.tensor(500), condition, step, r_out)
+            clocked(sample, torch.tensor(500), condition, step, history)
         ran.append(set(seen))
     last = {p for a in unet.up_blocks[3].attentions for b in a.transformer_blocks for p in (b.attn1.to_q, b.attn1.to_k)}
     assert ran[0] == set(injection.modules(1)) and ran[1] == last

@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from diffusers import DDIMScheduler
 from helpers.editing import PICTURE, SOURCE, editor
 from torch import Tensor
 
+from clockwork.adaptors import History
 from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, save_latents, timesteps
 from clockwork.sampling.denoisers import Denoised
 from clockwork.sampling.rollout import rollout
@@ -20,7 +20,7 @@ from clockwork.teachers import Condition, Teacher
 class Constant:
     """A denoiser whose output does not look at the sample: DDIM and its inverse are then each other's inverse."""
 
-    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, r_out_prev: Any) -> Denoised:
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         output = torch.linspace(-1, 1, sample.numel()).reshape(sample.shape)
         return Denoised(output, output, output, output, full=True)
 

@@ -1,18 +1,20 @@
 """One device and one precision for a run, and what roll-outs, adaptors and teachers make of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from clockwork.adaptors import ResNet
+from clockwork.adaptors import NO_HISTORY, History, ResNet
 from clockwork.errors import UserError
 from clockwork.io.device import choose_device, choose_precision, lightning_device
 from clockwork.miniature import WEIGHTS
 from clockwork.miniature.teacher import small_clip
 from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser, estimate
 from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.guidance import cfg_batch
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
@@ -83,7 +85,7 @@ def test_a_pipeline_is_loaded_in_its_precision(half: Teacher) -> None:
 def test_a_full_pass_in_half_precision_equals_diffusers(half: Teacher) -> None:
     condition, noise = half.encode(CAPTIONS), half.noise([0, 1])
     t = torch.tensor(500)
-    ours = FullDenoiser(SplitUNet(half.unet))(noise, t, condition, 1, None).output
+    ours = FullDenoiser(SplitUNet(half.unet))(noise, t, condition, 1, NO_HISTORY).output
     assert noise.dtype == torch.float32 and ours.dtype == torch.bfloat16
     assert torch.equal(ours, half.unet(noise.bfloat16(), t, condition.prompt_embeds).sample)
 
@@ -120,7 +122,8 @@ def test_an_adaptor_in_float32_serves_a_teacher_in_half_precision(half: Teacher)
     )
     with torch.no_grad():
         expected = adaptor(second.r_in.float(), first.r_out.float(), second.t_emb.float().expand(4, -1), text)
-        again = estimate(adaptor, second.r_in, first.r_out, second.t_emb.expand(4, -1), text)
+        both = replace(cfg_batch(*conditions), text_emb=text)
+        again = estimate(adaptor, second.r_in, second.t_emb.expand(4, -1), both, 2, History(first.r_out))
     assert torch.equal(second.r_out, expected.bfloat16()) and torch.equal(again, second.r_out)
 
 

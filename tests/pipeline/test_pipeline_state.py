@@ -10,6 +10,7 @@ from helpers.pipelines import StoppedError, fresh, generate, make, reasons, solv
 from torch import Tensor
 
 import clockwork
+from clockwork.adaptors import NO_HISTORY
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.step_tracking import CALL_CHANGED, UNKNOWN_POSITION
 
@@ -102,7 +103,7 @@ def test_whatever_came_before(before: str, expected: Tensor) -> None:
 def test_no_features_stay_after_the_last_step() -> None:
     pipe, _ = fresh()
     generate(pipe)
-    assert enabled_hook(pipe)._thread.loop.r_out is None
+    assert enabled_hook(pipe)._thread.loop.history == NO_HISTORY
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.5, 0.8, 1.0])

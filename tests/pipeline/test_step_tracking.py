@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clockwork.adaptors import NO_HISTORY, FullStep, History
 from clockwork.pipeline.step_log import MAX_STEPS, StepLog
 from clockwork.pipeline.step_tracking import (
     CALL_CHANGED,
@@ -28,7 +29,9 @@ class Thread:
     def call(self, image: int, at: int, text: object = None) -> StepLocation:
         call = UNetCall(self.timesteps, at, text or self.text, ())
         location = StepLocation.locate(call, self.state)
-        self.state = location.next_state(call, torch.tensor(100 * image + at), None, self.log)
+        features = torch.tensor(100 * image + at)
+        full_steps = (FullStep(location.step, features, features), *location.history.full_steps)[:2]
+        self.state = location.next_state(call, History(features, features, full_steps), None, self.log)
         return location
 
     def clean(self, image: int) -> list[StepLocation]:
@@ -37,7 +40,11 @@ class Thread:
 
 def is_own(location: StepLocation, image: int, at: int) -> bool:
     """Whether the features, if any, are those of this image's step before."""
-    return location.r_out_prev is None or int(location.r_out_prev) == 100 * image + at - 1
+    previous = location.history.r_out_prev
+    earlier = [int(full.r_out) for full in location.history.full_steps]
+    return all(100 * image <= number < 100 * image + at for number in earlier) and (
+        previous is None or int(previous) == 100 * image + at - 1
+    )
 
 
 def orders(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -70,7 +77,7 @@ def test_two_images_in_any_order_then_clean_ones(lengths: tuple[int, int]) -> No
         assert all(is_own(found, 2, at) for at, found in enumerate(first))
         aborted = sum(length < 4 for length in lengths)
         assert sum(found.forced_full_reason is not None for found in first) <= aborted, order
-        assert [int(found.r_out_prev) for found in second[1:] if found.r_out_prev is not None] == [300, 301, 302]
+        assert [int(f.history.r_out_prev) for f in second[1:] if f.history.r_out_prev is not None] == [300, 301, 302]
 
 
 def test_images_in_lockstep_are_full() -> None:
@@ -118,7 +125,7 @@ def test_another_prompt_or_another_form() -> None:
     thread = Thread(4)
     thread.call(0, 0)
     changed = thread.call(0, 1, object())
-    assert (changed.forced_full_reason, changed.r_out_prev, changed.step) == (CALL_CHANGED, None, 2)
+    assert (changed.forced_full_reason, changed.history, changed.step) == (CALL_CHANGED, NO_HISTORY, 2)
 
 
 def test_state_is_bounded() -> None:

@@ -1,0 +1,145 @@
+"""The adaptor in closed form: one linear map per adaptor step and half of guidance, at each position by itself.
+
+`clockwork.calibration` fits the maps. On every adaptor step `r_out = r_out_prev + W x + b`, where `x` are features of
+this step and of the past. It starts as the identity adaptor: with all maps zero.
+"""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clockwork.adaptors.base import HISTORY_INPUTS, Adaptor, FeatureDims
+from clockwork.adaptors.history import FullStep
+from clockwork.errors import UserError
+
+TERMS = ("r_out_prev", "r_in", "r_in_change", "r_out_trend", "r_in_trend")
+
+
+@final
+class Linear(Adaptor, kind="linear"):
+    """Adds to `r_out_prev` a linear map of the terms, 1 × 1, that belongs to the step and to the half of guidance.
+
+    On a step that has no map, that of the nearest step is used; a term that the past does not have counts as zero.
+
+    Args:
+        dims: Channels of the features at the cut, and widths of the embeddings.
+        steps: The adaptor steps, from 1.
+        terms: What the maps read: `r_out_prev`; `r_in`; `r_in_change`, the change of `r_in` since the previous step;
+            `r_out_trend` and `r_in_trend`, the change of each between the last two full steps.
+        num_halves: 2 for a map per half of guidance, 1 for roll-outs without guidance.
+        rank: Number of channels between the two factors of each map; None for maps that are not factored.
+
+    Raises:
+        UserError: If there are no steps, a term is unknown, or there are none.
+    """
+
+    def __init__(
+        self,
+        dims: FeatureDims,
+        steps: Sequence[int],
+        terms: Sequence[str] = TERMS,
+        num_halves: int = 2,
+        rank: int | None = None,
+    ) -> None:
+        if not steps or not terms or set(terms) - set(TERMS):
+            raise UserError(f"a linear adaptor needs adaptor steps, and terms of {', '.join(TERMS)}: pass some of each")
+        super().__init__(dims, ("r_in", "r_out_prev", *HISTORY_INPUTS))
+        self.steps, self.terms = tuple(sorted(steps)), tuple(term for term in TERMS if term in terms)
+        self.num_halves, self.rank = num_halves, rank
+        maps, width = (len(self.steps), num_halves), dims.r_out if rank is None else rank
+        self.weight = nn.Parameter(torch.zeros(*maps, width, self.num_inputs))
+        self.bias = nn.Parameter(torch.zeros(*maps, dims.r_out))
+        self.up = None if rank is None else nn.Parameter(torch.zeros(*maps, dims.r_out, rank))
+
+    def config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain data."""
+        own = {"steps": list(self.steps), "terms": list(self.terms), "num_halves": self.num_halves, "rank": self.rank}
+        return {**super().config(), **own}
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of channels of all terms together."""
+        return sum(self.term_channels(term) for term in self.terms)
+
+    def term_channels(self, term: str) -> int:
+        """Returns the number of channels of a term."""
+        return self.dims.r_out if term.startswith("r_out") else self.dims.r_in
+
+    def forward(
+        self,
+        r_in: Tensor,
+        r_out_prev: Tensor | None,
+        t_emb: Tensor | None = None,
+        text_emb: Tensor | None = None,
+        *,
+        r_in_prev: Tensor | None = None,
+        full_steps: tuple[FullStep, ...] = (),
+        step: int = 1,
+        conditional: Tensor | None = None,
+    ) -> Tensor:
+        """Estimates `r_out`; arguments and result as in `Adaptor.forward`."""
+        if r_out_prev is None:
+            raise UserError("a linear adaptor changes r_out of the previous step: start with a full step")
+        values = term_values(self.terms, r_in, r_out_prev, r_in_prev, full_steps)
+        nearest = min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - step))
+        weight, bias = self._of_examples(self.weight[nearest], conditional), self.bias[nearest]
+        size, start = r_out_prev.shape[-2:], 0
+        # Maps at each position and nearest interpolation commute: terms of low resolution are interpolated once mapped.
+        mapped: dict[torch.Size, Tensor] = {}
+        for term in self.terms:
+            stop = start + self.term_channels(term)
+            value = values[term]
+            if value is not None:
+                value = value if value.shape[-2] <= size[0] else F.interpolate(value, size=tuple(size))
+                product = _at_each_position(weight[..., start:stop], value)
+                shape = product.shape[-2:]
+                mapped[shape] = mapped[shape] + product if shape in mapped else product
+            start = stop
+        change = sum(x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size)) for x in mapped.values())
+        if self.up is not None and isinstance(change, Tensor):
+            change = _at_each_position(self._of_examples(self.up[nearest], conditional), change)
+        return r_out_prev + change + self._of_examples(bias, conditional)[..., None, None]
+
+    def _of_examples(self, of_halves: Tensor, conditional: Tensor | None) -> Tensor:
+        """Returns what belongs to each example's half; without the batch's axis if all examples are conditional."""
+        if conditional is None or self.num_halves == 1:
+            return of_halves[-1]
+        return of_halves[conditional.long()]
+
+
+def term_values(
+    terms: Sequence[str],
+    r_in: Tensor,
+    r_out_prev: Tensor,
+    r_in_prev: Tensor | None,
+    full_steps: tuple[FullStep, ...],
+) -> dict[str, Tensor | None]:
+    """Computes the terms of a step.
+
+    Args:
+        terms: Their names, of `TERMS`.
+        r_in: Features that leave the kept down layers, `batch × channels × height × width`.
+        r_out_prev: `r_out` of the previous step, `batch × channels × height × width`.
+        r_in_prev: `r_in` of the previous step, if it is known.
+        full_steps: The last full steps, the latest first.
+
+    Returns:
+        Each term, `batch × channels × height × width`; None where the past does not have it.
+    """
+    last_two = full_steps[:2] if len(full_steps) >= 2 else None
+    values = {
+        "r_out_prev": r_out_prev,
+        "r_in": r_in,
+        "r_in_change": None if r_in_prev is None else r_in - r_in_prev,
+        "r_out_trend": None if last_two is None else last_two[0].r_out - last_two[1].r_out,
+        "r_in_trend": None if last_two is None else last_two[0].r_in - last_two[1].r_in,
+    }
+    return {term: values[term] for term in terms}
+
+
+def _at_each_position(weight: Tensor, features: Tensor) -> Tensor:
+    """Applies a matrix, or one per example, at each position of features, `batch × channels × height × width`."""
+    return torch.matmul(weight, features.flatten(2)).unflatten(2, features.shape[-2:])
