@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
 
 
-def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **metadata: Any) -> None:
+def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | None = None, **metadata: Any) -> None:
     """Saves an adaptor: its weights, its config and a model card.
 
     If the folder already holds an adaptor with the same weights, its metadata is kept unless it is given again.
@@ -28,12 +29,17 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint, **
     Args:
         folder: The folder, which is created if it does not exist.
         adaptor: The adaptor.
-        point: The operating point that it was trained for.
+        point: The operating point that it was trained for; by default `adaptor.point`.
         metadata: Further entries of `config.json`; None values are ignored. `openclip` is the text embedder's config,
-            `base_model` the teacher's name on the hub, `row` the adaptor's measurements, `training` figures of its
-            training.
+            `base_model` the teacher's name on the hub, `row` the adaptor's measurements, `training` or `calibration`
+            figures of how it was made.
+
+    Raises:
+        UserError: If there is no operating point.
     """
-    folder = Path(folder)
+    point, folder = point or adaptor.point, Path(folder)
+    if point is None:
+        raise UserError("the adaptor's operating point is unknown: pass it to save_adaptor")
     given = {name: value for name, value in metadata.items() if value is not None}
     config = {"kind": adaptor.kind, "adaptor": adaptor.config(), "operating_point": asdict(point)}
     config |= {**_saved_metadata(folder, adaptor), **given}
@@ -116,12 +122,13 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
         )
     arguments = with_new_keys(config["adaptor"])
     dims, inputs = FeatureDims(**arguments.pop("dims")), tuple(arguments.pop("inputs"))
-    if config["kind"] != "identity":  # whose inputs are fixed
-        arguments["inputs"] = inputs
     adaptor_class: Callable[..., Adaptor] = KINDS[config["kind"]]
+    if "inputs" in signature(adaptor_class).parameters:  # else they are fixed
+        arguments["inputs"] = inputs
     adaptor = adaptor_class(dims, **arguments)
     adaptor.load_state_dict(load_file(folder / "adaptor.safetensors"))
-    return adaptor.eval().requires_grad_(False), OperatingPoint(**config["operating_point"])
+    adaptor.point = OperatingPoint(**config["operating_point"])
+    return adaptor.eval().requires_grad_(False), adaptor.point
 
 
 def check_teacher(trained: OperatingPoint, teacher: str, teacher_hash: str, cut: str) -> None:

@@ -1,0 +1,203 @@
+"""The denoiser that calibrates: it fits the maps of each adaptor step when the roll-out reaches it, then uses them.
+
+All captions are rolled out together. On an adaptor step the low-res path gives the target, on the latents that the
+roll-out has reached with the maps of the steps before. Its output is not used otherwise. So each step's maps are fitted
+on what they will read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clockwork.adaptors import FeatureDims, FullStep, History, Linear
+from clockwork.adaptors.base import resize_to
+from clockwork.adaptors.linear import TERMS, term_values
+from clockwork.calibration.least_squares import RIDGES, fit_step
+from clockwork.calibration.progress import Progress, StepMaps
+from clockwork.calibration.statistics import Moments
+from clockwork.errors import UserError
+from clockwork.io.distributed import rank, world_size
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
+from clockwork.sampling.feature_shapes import dims_of_features
+from clockwork.schedule import Schedule
+from clockwork.teachers import Condition
+from clockwork.unet.split import SplitUNet
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How maps are fitted.
+
+    Attributes:
+        terms: What the maps read; see `Linear`.
+        rank: Rank of the maps; None for maps that are not factored.
+        guided_weight: Weight of the error that guidance makes of both halves', beside that of each half.
+        ridges: Strengths of the ridge to choose from.
+        held_out_every: Every how many captions one is held out to choose the ridge.
+        batch: Captions per UNet call.
+    """
+
+    terms: tuple[str, ...] = TERMS
+    rank: int | None = None
+    guided_weight: float = 1.0
+    ridges: tuple[float, ...] = RIDGES
+    held_out_every: int = 8
+    batch: int = 8
+
+
+class CalibratingDenoiser:
+    """Runs a clocked roll-out of all captions, in chunks, and fits the maps on the way.
+
+    Args:
+        split: The UNet with its cut.
+        schedule: Which steps are full.
+        guidance: Scale of guidance, or a function that returns it on an adaptor step.
+        options: How maps are fitted.
+        progress: The state to go on from, which is changed.
+        save: Called after each step that was fitted, and when an error or Ctrl-C interrupts one.
+    """
+
+    def __init__(
+        self,
+        split: SplitUNet,
+        schedule: Schedule,
+        guidance: float | Callable[[], float],
+        options: FitOptions | None = None,
+        progress: Progress | None = None,
+        save: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.split, self.schedule, self.options = split, schedule, options or FitOptions()
+        self.guidance = guidance if callable(guidance) else lambda: guidance
+        self.progress, self.save = progress or Progress(), save
+        # Before the first full step the features' channels are unknown; only the names of the inputs matter.
+        self.adaptor = Linear(FeatureDims(1, 1, 0, 0), (1,), self.options.terms)
+
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
+        """Runs one step; arguments and result are those of `Denoiser`."""
+        chunks = self._chunks(len(sample), condition)
+        if not self.schedule.is_full(step):
+            if history.r_out_prev is None:
+                raise UserError(f"schedule {self.schedule} has no full step before step {step}: use clock2")
+            if step not in self.progress.maps:
+                self._fit(sample, t, condition, step, history, chunks)
+            self.adaptor = self.progress.adaptor(self.adaptor.dims, self.options.terms).to(sample.device)
+        denoiser = ClockworkDenoiser(self.split, self.adaptor, self.schedule)
+        parts = [
+            denoiser(sample[i], _select(t, i, len(sample)), condition.select(i), step, _select_history(history, i))
+            for i in chunks
+        ]
+        denoised = _in_order(parts, torch.argsort(torch.cat(chunks)))
+        self._learn_dims(denoised)
+        return denoised
+
+    def _learn_dims(self, denoised: Denoised) -> None:
+        """Takes the dimensions of the features from the first step's."""
+        r_in, r_out = denoised.r_in, denoised.r_out
+        if self.adaptor.dims.t_emb == 0:
+            dims = dims_of_features(r_in.shape, r_out.shape, denoised.t_emb.shape, 0)
+            self.adaptor = Linear(dims, (1,), self.options.terms)
+
+    def _chunks(self, batch: int, condition: Condition) -> list[Tensor]:
+        """Returns indices into the batch, with both halves of some captions in each chunk, unconditional first."""
+        num_halves = 1 if condition.conditional is None else 2
+        captions = torch.arange(batch // num_halves, device=condition.prompt_embeds.device)
+        return [
+            torch.cat([part + half * len(captions) for half in range(num_halves)])
+            for part in captions.split(self.options.batch)
+        ]
+
+    def _fit(
+        self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History, chunks: list[Tensor]
+    ) -> None:
+        """Fits the maps of a step. What was summed before an interruption is kept."""
+        num_halves = 1 if condition.conditional is None else 2
+        self._check_count(len(sample) // num_halves, history)
+        progress, options = self.progress, self.options
+        if progress.step != step or progress.sums is None:
+            device = "cpu" if sample.device.type == "mps" else sample.device  # which has no float64
+            zeros = Moments.zeros(num_halves, self.adaptor.num_inputs + 1, self.adaptor.dims.r_out, device)
+            progress.step, progress.sums = step, (0, zeros, zeros)
+        try:
+            for index in chunks[progress.sums[0] :]:
+                num_chunks, fitted, held_out = progress.sums
+                chosen = condition.select(index), _select_history(history, index)
+                features = self._features(sample[index], _select(t, index, len(sample)), *chosen)
+                mask = self._held_out(index[: len(index) // num_halves])
+                fitted = fitted.add(*(_observations(x, num_halves, ~mask) for x in features))
+                held_out = held_out.add(*(_observations(x, num_halves, mask) for x in features))
+                progress.sums = num_chunks + 1, fitted, held_out
+        except BaseException:
+            self.save()
+            raise
+        fitted, held_out = (sums.over_processes() for sums in progress.sums[1:])
+        maps, equations, fit = fit_step(step, fitted, held_out, self.guidance(), options.guided_weight, options.ridges)
+        progress.maps[step] = StepMaps.of(maps, equations, options.rank)
+        progress.fits.append(fit)
+        progress.sums = None
+        self.save()
+
+    def _check_count(self, captions: int, history: History) -> None:
+        """Refuses fewer observations than each map has inputs."""
+        assert history.r_out_prev is not None
+        positions = history.r_out_prev.shape[-2] * history.r_out_prev.shape[-1]
+        inputs, total = self.adaptor.num_inputs + 1, captions * world_size()
+        needed = -(-inputs // positions)
+        if total < needed:
+            raise UserError(
+                f"{total} captions are too few: the maps have {inputs} inputs and a caption has {positions} positions, "
+                f"so calibrate with at least {needed}"
+            )
+
+    def _features(
+        self, sample: Tensor, t: Tensor, condition: Condition, history: History
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the inputs of the maps, their target, and `r_out`, `batch × … × height × width` each."""
+        assert history.r_out_prev is not None
+        cast = condition.to(self.split.dtype)
+        embedded = self.split.embed(sample.to(self.split.dtype), t, cast.prompt_embeds, **cast.unet_kwargs)
+        high = self.split.high_in(embedded)
+        r_out = self.split.low(high, embedded)
+        values = term_values(self.adaptor.terms, high.r_in, history.r_out_prev, history.r_in_prev, history.full_steps)
+        inputs = []
+        for term, value in values.items():
+            if value is None:
+                value = r_out.new_zeros(len(r_out), self.adaptor.term_channels(term), *r_out.shape[-2:])
+            inputs.append(resize_to(value, r_out.shape[-2:]))
+        return torch.cat(inputs, 1), r_out.double() - history.r_out_prev.double(), r_out
+
+    def _held_out(self, captions: Tensor) -> Tensor:
+        """Tells which captions choose the ridge, by their number among those of all processes."""
+        every = self.options.held_out_every
+        return (captions * world_size() + rank()) % every == every - 1
+
+
+def _observations(features: Tensor, num_halves: int, chosen: Tensor) -> list[Tensor]:
+    """Returns the features of some captions per half, `positions × channels`."""
+    return [half[chosen].permute(0, 2, 3, 1).flatten(0, 2) for half in features.chunk(num_halves)]
+
+
+def _select(t: Tensor, index: Tensor, batch: int) -> Tensor:
+    """Selects examples' timesteps; a scalar is shared by all."""
+    return t[index] if t.dim() and len(t) == batch else t
+
+
+def _select_history(history: History, index: Tensor) -> History:
+    """Selects examples of the features of earlier steps."""
+    return history.map(lambda features: features[index])
+
+
+def _in_order(parts: list[Denoised], order: Tensor) -> Denoised:
+    """Joins the results of chunks, in the order of the whole batch."""
+
+    def join(features: Sequence[Tensor | None]) -> Tensor:
+        return torch.cat([part for part in features if part is not None])[order]
+
+    output, r_in, r_out = (join([getattr(part, name) for part in parts]) for name in ("output", "r_in", "r_out"))
+    first, steps = parts[0], list(zip(*(part.history.full_steps for part in parts), strict=True))
+    full_steps = tuple(
+        FullStep(same[0].step, join([full.r_in for full in same]), join([full.r_out for full in same]))
+        for same in steps
+    )
+    return Denoised(output, r_in, r_out, first.t_emb, first.full, History(r_out, r_in, full_steps))

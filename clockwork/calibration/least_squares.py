@@ -1,0 +1,183 @@
+"""Weighted ridge regression of both halves of guidance at once.
+
+With the halves' errors `e₋` and `e₊`, least squares minimise `|e₋|² + |e₊|² + w |(1 − g) e₋ + g e₊|²`: the last is the
+error that guidance of scale `g` makes of both. In matrix form it is `Σᵢⱼ Kᵢⱼ eᵢ · eⱼ` with `K = I + w c cᵀ` and
+`c = (1 − g, g)`, so the normal equations of the pair of maps are `A W = B` with blocks `Aᵢⱼ = Kᵢⱼ Σ xᵢ xⱼᵀ` and
+`Bᵢ = Σⱼ Kᵢⱼ Σ xᵢ yⱼᵀ`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clockwork.calibration.statistics import Moments
+
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+DEFAULT_RIDGE = 1e-3
+
+
+def guidance_vector(num_halves: int, guidance: float) -> Tensor:
+    """Returns how guidance weighs the halves: `(1 − g, g)`, or `(1,)` without guidance.
+
+    Args:
+        num_halves: Halves of guidance, 1 or 2.
+        guidance: Scale of guidance.
+    """
+    weights = [1.0] if num_halves == 1 else [1 - guidance, guidance]
+    return torch.tensor(weights, dtype=torch.float64)
+
+
+def error_weights(num_halves: int, guidance: float, guided_weight: float) -> Tensor:
+    """Returns the matrix `K` of the error's quadratic form, `num_halves × num_halves`.
+
+    Args:
+        num_halves: Halves of guidance, 1 or 2.
+        guidance: Scale of guidance.
+        guided_weight: Weight `w` of the guided error; without guidance there is none.
+    """
+    identity = torch.eye(num_halves, dtype=torch.float64)
+    if num_halves == 1:
+        return identity
+    c = guidance_vector(num_halves, guidance)
+    return identity + guided_weight * torch.outer(c, c)
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """The quadratic form of the weighted error in the maps `W`: `tr(Wᵀ A W) − 2 tr(Wᵀ B) + constant`.
+
+    Attributes:
+        a: `num_halves inputs × num_halves inputs`.
+        b: `num_halves inputs × outputs`.
+        constant: The error of maps that are zero, which is that of the identity adaptor.
+    """
+
+    a: Tensor
+    b: Tensor
+    constant: float
+
+    @classmethod
+    def of(cls, moments: Moments, weights: Tensor) -> "NormalEquations":
+        """Returns the equations of some observations.
+
+        Args:
+            moments: Sums over the observations.
+            weights: The matrix `K`, `num_halves × num_halves`.
+        """
+        xx, xy, yy = moments.blocks()
+        k = weights.to(xx)
+        a = (k[:, :, None, None] * xx).transpose(1, 2).flatten(2).flatten(0, 1)
+        b = (k[:, :, None, None] * xy).sum(1).flatten(0, 1)
+        return cls(a, b, float((k * yy).sum()))
+
+    def error(self, maps: Tensor) -> float:
+        """Returns the weighted squared error of maps, `num_halves inputs × outputs`, over all observations."""
+        return float(((self.a @ maps - 2 * self.b) * maps).sum()) + self.constant
+
+    def solve(self, ridge: float) -> Tensor:
+        """Solves `(A + ridge diag A) W = B`.
+
+        Args:
+            ridge: Strength of the ridge, relative to each input's own scale.
+
+        Returns:
+            The maps, `num_halves inputs × outputs`.
+        """
+        scale = self._scale()
+        scaled = self.a / torch.outer(scale, scale) + ridge * torch.eye(len(scale)).to(self.a)
+        factor = torch.linalg.cholesky(scaled)
+        solution: Tensor = torch.cholesky_solve(self.b / scale[:, None], factor) / scale[:, None]
+        return solution
+
+    def is_singular(self) -> bool:
+        """Whether the inputs determine no single solution without a ridge, for example because two are equal.
+
+        Inputs that are always zero do not count: their maps are zero.
+        """
+        scale = self._scale()
+        never_zero = self.a.diagonal() > 0
+        scaled = (self.a / torch.outer(scale, scale))[never_zero][:, never_zero]
+        factor, failed = torch.linalg.cholesky_ex(scaled)
+        return bool(failed) or float(factor.diagonal().abs().min()) < 1e-7
+
+    def reduce_rank(self, maps: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        """Returns the factors of the best maps of a rank: reduced-rank regression (Izenman 1975).
+
+        Args:
+            maps: The maps of full rank, `num_halves inputs × outputs`.
+            rank: Rank of the product.
+
+        Returns:
+            `num_halves inputs × rank` and `rank × outputs`.
+        """
+        directions = torch.linalg.eigh(maps.T @ self.a @ maps)[1][:, -rank:]  # eigenvalues ascend
+        return maps @ directions, directions.T
+
+    def _scale(self) -> Tensor:
+        """Returns the root of A's diagonal, with 1 in place of 0 for an input that is always zero."""
+        diagonal = self.a.diagonal().clamp(min=0).sqrt()
+        return torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal))
+
+
+@dataclass(frozen=True)
+class StepFit:
+    """The fit of one adaptor step.
+
+    Attributes:
+        step: The step, from 1.
+        ridge: Strength of the ridge that was chosen.
+        singular: Whether only the ridge made the solution unique.
+        error: Guided relative L2 error of the maps on captions that were held out, ‖e‖₂ / ‖r_out‖₂, where `e` and
+            `r_out` are those after guidance; on all captions if none were held out.
+        identity_error: That of the identity adaptor, on the same latents.
+        observations: Number of positions over all captions.
+    """
+
+    step: int
+    ridge: float
+    singular: bool
+    error: float
+    identity_error: float
+    observations: int
+
+
+def fit_step(
+    step: int,
+    fitted: Moments,
+    held_out: Moments,
+    guidance: float,
+    guided_weight: float = 1.0,
+    ridges: Sequence[float] = RIDGES,
+) -> tuple[Tensor, NormalEquations, StepFit]:
+    """Fits the maps of one step: the ridge by the error on held-out captions, then the maps on all captions.
+
+    Args:
+        step: The step, from 1.
+        fitted: Sums over the captions that the ridges are tried on.
+        held_out: Sums over those that choose between them; they may be of no observations.
+        guidance: Scale of guidance.
+        guided_weight: Weight of the guided error.
+        ridges: Strengths to choose from.
+
+    Returns:
+        The maps, `num_halves × inputs × outputs`, the equations that they solve, and the figures of the fit.
+    """
+    weights = error_weights(fitted.num_halves, guidance, guided_weight)
+    tried = NormalEquations.of(fitted, weights)
+    c = guidance_vector(fitted.num_halves, guidance)
+    judged = held_out if held_out.count else fitted
+    guided = NormalEquations.of(judged, torch.outer(c, c))
+    if held_out.count:
+        chooser = NormalEquations.of(held_out, weights)
+        ridge = min(ridges, key=lambda strength: chooser.error(tried.solve(strength)))
+    else:
+        ridge = DEFAULT_RIDGE
+    size = max(float((torch.outer(c, c).to(judged.r_out) * judged.r_out).sum()), 1e-300)
+    error, identity_error = ((max(e, 0.0) / size) ** 0.5 for e in (guided.error(tried.solve(ridge)), guided.constant))
+    equations = NormalEquations.of(fitted + held_out, weights)
+    maps = equations.solve(ridge)
+    singular = equations.is_singular()
+    fit = StepFit(step, ridge, singular, error, identity_error, fitted.count + held_out.count)
+    return maps.unflatten(0, (fitted.num_halves, -1)), equations, fit

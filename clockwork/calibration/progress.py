@@ -1,0 +1,137 @@
+"""What a calibration has found so far: the maps of the steps behind it, and the sums of the step that it is at."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clockwork.adaptors import FeatureDims, Linear
+from clockwork.calibration.least_squares import NormalEquations, StepFit
+from clockwork.calibration.statistics import Moments
+from clockwork.errors import UserError
+from clockwork.io.atomic import atomic_write
+
+
+@dataclass(frozen=True)
+class StepMaps:
+    """The maps of one step.
+
+    Attributes:
+        weight: Inputs to outputs, or to the channels between the factors, `num_halves × channels × inputs`.
+        bias: `num_halves × outputs`.
+        up: The second factor, `num_halves × outputs × rank`; None for maps that are not factored.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    up: Tensor | None = None
+
+    @classmethod
+    def of(cls, maps: Tensor, equations: NormalEquations, rank: int | None) -> "StepMaps":
+        """Splits solutions into weights and biases, and factors them.
+
+        Args:
+            maps: The solutions, `num_halves × inputs and the constant × outputs`.
+            equations: The equations that they solve.
+            rank: Rank of the factored maps; None for maps that are not factored.
+        """
+        if rank is None or rank >= maps.shape[-1]:
+            return cls(maps[:, :-1].mT.float().cpu(), maps[:, -1].float().cpu())
+        down, up = equations.reduce_rank(maps.flatten(0, 1), rank)
+        down = down.unflatten(0, maps.shape[:2])
+        repeated = up.T.expand(len(maps), -1, -1)
+        return cls(down[:, :-1].mT.float().cpu(), (down[:, -1] @ up).float().cpu(), repeated.float().cpu())
+
+
+@dataclass
+class Progress:
+    """The state of a calibration.
+
+    Attributes:
+        maps: The maps of the steps that are fitted.
+        fits: The figures of these fits.
+        step: The step that was begun last.
+        sums: Of this step: the number of chunks of captions, the sums over the captions that the maps are fitted on,
+            and those over the captions that choose the ridge; None between steps.
+    """
+
+    maps: dict[int, StepMaps] = field(default_factory=dict)
+    fits: list[StepFit] = field(default_factory=list)
+    step: int = 0
+    sums: tuple[int, Moments, Moments] | None = None
+
+    def adaptor(self, dims: FeatureDims, terms: tuple[str, ...]) -> Linear:
+        """Builds the adaptor of the steps that are fitted.
+
+        Args:
+            dims: Dimensions of the features at the cut.
+            terms: What the maps read.
+
+        Raises:
+            UserError: If no step is fitted.
+        """
+        if not self.maps:
+            raise UserError("no adaptor step was calibrated: use a schedule with adaptor steps, such as clock2")
+        steps = sorted(self.maps)
+        first = self.maps[steps[0]]
+        rank = None if first.up is None else first.up.shape[-1]
+        adaptor = Linear(dims, steps, terms, len(first.bias), rank)
+        parts = ("weight", "bias") if rank is None else ("weight", "bias", "up")
+        adaptor.load_state_dict({part: torch.stack([getattr(self.maps[s], part) for s in steps]) for part in parts})
+        return adaptor.eval().requires_grad_(False)
+
+    def save(self, file: Path, digest: str) -> None:
+        """Writes the state, atomically.
+
+        Args:
+            file: A safetensors file.
+            digest: Identifies the calibration, so that another one does not go on from here.
+        """
+        tensors = {
+            f"{step}.{part}": value.contiguous()
+            for step, maps in self.maps.items()
+            for part, value in vars(maps).items()
+            if value is not None
+        }
+        if self.sums is not None:
+            tensors |= {**self.sums[1].to_tensors("fitted"), **self.sums[2].to_tensors("held_out")}
+        num_chunks = None if self.sums is None else self.sums[0]
+        about = {"step": self.step, "num_chunks": num_chunks, "fits": [asdict(fit) for fit in self.fits]}
+        with atomic_write(file) as partial:
+            save_file(tensors, partial, {"digest": digest, "progress": json.dumps(about)})
+
+    @classmethod
+    def load(cls, file: Path, digest: str) -> "Progress":
+        """Reads a state that was saved.
+
+        Args:
+            file: The file.
+            digest: Identifies the calibration.
+
+        Returns:
+            The state; an empty one if there is no file, or it belongs to another calibration.
+        """
+        if not file.is_file():
+            return cls()
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            if metadata.get("digest") != digest:
+                return cls()
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        about = json.loads(metadata["progress"])
+        fits = [StepFit(**fit) for fit in about["fits"]]
+        maps = {
+            fit.step: StepMaps(
+                tensors[f"{fit.step}.weight"], tensors[f"{fit.step}.bias"], tensors.get(f"{fit.step}.up")
+            )
+            for fit in fits
+        }
+        sums = None
+        if about["num_chunks"] is not None:
+            moments = (Moments.from_tensors(tensors, prefix) for prefix in ("fitted", "held_out"))
+            sums = (about["num_chunks"], *moments)
+        return cls(maps, fits, about["step"], sums)
