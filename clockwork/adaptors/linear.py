@@ -56,8 +56,13 @@ class Linear(Adaptor, kind="linear"):
 
     def config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain data."""
-        own = {"steps": list(self.steps), "terms": list(self.terms), "num_halves": self.num_halves, "rank": self.rank}
-        return {**super().config(), **own}
+        arguments = {
+            "steps": list(self.steps),
+            "terms": list(self.terms),
+            "num_halves": self.num_halves,
+            "rank": self.rank,
+        }
+        return {**super().config(), **arguments}
 
     @property
     def num_inputs(self) -> int:

@@ -83,10 +83,10 @@ def calibrate_sampler(
     progress, save = _progress(sampler, prompts, negatives, seed, options, folder)
     guided = sampler.teacher.unet_calls_per_step(sampler.guidance) == 2
     denoiser = CalibratingDenoiser(sampler.split, sampler.schedule, sampler.guidance, options, progress, save)
-    own = share(prompts)
-    condition, _ = sampler.teacher.conditions([p.text for p in own], sampler.guidance, with_text_emb=False)
+    share_of_prompts = share(prompts)
+    condition, _ = sampler.teacher.conditions([p.text for p in share_of_prompts], sampler.guidance, with_text_emb=False)
     negative = _negatives(sampler.teacher, share([negatives[i % len(negatives)] for i in range(len(prompts))]))
-    noise = sampler.teacher.noise([p.id for p in own], seed)
+    noise = sampler.teacher.noise([p.id for p in share_of_prompts], seed)
     solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
     steps = rollout(denoiser, solver, sampler.steps, noise, condition, negative if guided else None, sampler.guidance)
     last_adaptor_step = max(sampler.schedule.adaptor_steps(sampler.num_unet_calls))

@@ -85,11 +85,11 @@ class Moments:
             `x xᵀ`, `num_halves × num_halves × inputs × inputs`; `x yᵀ`, `… × inputs × outputs`; and `y yᵀ` summed over
             channels, `num_halves × num_halves`.
         """
-        halves, n = self.num_halves, self.num_inputs
-        split = halves * n
-        xx = self.products[:split, :split].reshape(halves, n, halves, n).transpose(1, 2)
-        xy = self.products[:split, split:].reshape(halves, n, halves, -1).transpose(1, 2)
-        yy = self.products[split:, split:].reshape(halves, xy.shape[-1], halves, -1).transpose(1, 2)
+        num, n = self.num_halves, self.num_inputs
+        split = num * n
+        xx = self.products[:split, :split].reshape(num, n, num, n).transpose(1, 2)
+        xy = self.products[:split, split:].reshape(num, n, num, -1).transpose(1, 2)
+        yy = self.products[split:, split:].reshape(num, xy.shape[-1], num, -1).transpose(1, 2)
         return xx, xy, yy.diagonal(dim1=-2, dim2=-1).sum(-1)
 
     def to_tensors(self, prefix: str) -> dict[str, Tensor]:
@@ -109,5 +109,5 @@ class Moments:
             tensors: Named tensors.
             prefix: Start of the names.
         """
-        halves, inputs, count = (int(size) for size in tensors[f"{prefix}.sizes"])
-        return cls(halves, inputs, tensors[f"{prefix}.products"], tensors[f"{prefix}.r_out"], count)
+        num_halves, inputs, count = (int(size) for size in tensors[f"{prefix}.sizes"])
+        return cls(num_halves, inputs, tensors[f"{prefix}.products"], tensors[f"{prefix}.r_out"], count)
