@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clockwork.adaptors import Adaptor, Identity, ResNet, UNet, load_adaptor, push_to_hub, save_adaptor
+    from clockwork.adaptors import Adaptor, Identity, Linear, ResNet, UNet, load_adaptor, push_to_hub, save_adaptor
     from clockwork.errors import UserError
     from clockwork.operating_point import OperatingPoint
-    from clockwork.pipeline import disable, enable, summary
+    from clockwork.pipeline import calibrate, disable, enable, summary
     from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
     from clockwork.sampling.rollout import rollout
     from clockwork.schedule import Schedule
@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "clockwork.adaptors": ("Adaptor", "Identity", "ResNet", "UNet", "load_adaptor", "push_to_hub", "save_adaptor"),
+    "clockwork.adaptors": (
+        "Adaptor",
+        "Identity",
+        "Linear",
+        "ResNet",
+        "UNet",
+        "load_adaptor",
+        "push_to_hub",
+        "save_adaptor",
+    ),
     "clockwork.unet.chain": ("Cut",),
     "clockwork.sampling.denoisers": ("ClockworkDenoiser", "FullDenoiser"),
     "clockwork.errors": ("UserError",),
     "clockwork.operating_point": ("OperatingPoint",),
-    "clockwork.pipeline": ("disable", "enable", "summary"),
+    "clockwork.pipeline": ("calibrate", "disable", "enable", "summary"),
     "clockwork.sampling.rollout": ("rollout",),
     "clockwork.schedule": ("Schedule",),
     "clockwork.unet.split": ("SplitUNet",),
@@ -40,6 +49,7 @@ __all__ = [
     "Cut",
     "FullDenoiser",
     "Identity",
+    "Linear",
     "OperatingPoint",
     "ResNet",
     "Schedule",
@@ -47,6 +57,7 @@ __all__ = [
     "Teacher",
     "UNet",
     "UserError",
+    "calibrate",
     "disable",
     "enable",
     "load_adaptor",

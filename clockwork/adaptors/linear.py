@@ -32,9 +32,14 @@ class Linear(Adaptor, kind="linear"):
         num_halves: 2 for a map per half of guidance, 1 for roll-outs without guidance.
         rank: Number of channels between the two factors of each map; None for maps that are not factored.
 
+    Attributes:
+        calibration: Figures of the calibration that fitted the maps, if they are known.
+
     Raises:
         UserError: If there are no steps, a term is unknown, or there are none.
     """
+
+    calibration: dict[str, Any] | None = None
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from clockwork.calibration.statistics import Moments
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 DEFAULT_RIDGE = 1e-3
+SINGULAR = 1e-5  # an input that the others give up to this share of its size is not independent in float32
 
 
 def guidance_vector(num_halves: int, guidance: float) -> Tensor:
@@ -100,7 +101,7 @@ class NormalEquations:
         never_zero = self.a.diagonal() > 0
         scaled = (self.a / torch.outer(scale, scale))[never_zero][:, never_zero]
         factor, failed = torch.linalg.cholesky_ex(scaled)
-        return bool(failed) or float(factor.diagonal().abs().min()) < 1e-7
+        return bool(failed) or float(factor.diagonal().min()) < SINGULAR
 
     def reduce_rank(self, maps: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         """Returns the factors of the best maps of a rank: reduced-rank regression (Izenman 1975).

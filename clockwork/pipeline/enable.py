@@ -1,22 +1,22 @@
 """`enable` and `disable`: Clockwork on a diffusers pipeline."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from diffusers import UNet2DConditionModel
-from diffusers.utils.torch_utils import is_compiled_module
-from torch import nn
 
 from clockwork.adaptors import Adaptor, FeatureDims, Identity, check_teacher, fetch, load_adaptor, read_config
 from clockwork.errors import UserError
-from clockwork.io.fingerprint import weights_hash
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
 from clockwork.pipeline.hook import ClockHook, get_hook
+from clockwork.pipeline.parts import get_unet, pipeline_name, text_encoder, unet_fingerprint
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.schedule import Schedule
@@ -41,7 +41,8 @@ def enable(
         pipe: A diffusers pipeline with a `UNet2DConditionModel`, in any precision, on any device.
         schedule: Which steps are full; by default the one that a trained adaptor was trained for, else `clock2`.
         adaptor: An adaptor's folder, its name on the hub, or a module, which is copied. The default is the identity
-            adaptor, which needs no training. The adaptor runs on the UNet's device and in its precision.
+            adaptor, which needs no training; `clockwork.calibrate` fits a nearer one in seconds. The adaptor runs on
+            the UNet's device and in its precision.
         cut: Where the UNet is split; by default as a trained adaptor was trained for, else `stage1`.
         force: Whether to accept an adaptor that was trained for another teacher.
 
@@ -53,24 +54,33 @@ def enable(
     module, trained, config = _load(adaptor)
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
+    if module is None:
+        _recommend_calibration()
     module = Identity(FeatureDims(0, 0, 0, 0)) if module is None else frozen_copy(module)
     denoiser = ClockworkDenoiser(split, module, clock)
-    teacher = (_pipeline_name(pipe), "")
+    teacher = (pipeline_name(pipe), "")
     if trained is not None:
         teacher = _name_and_hash(teacher[0], unet, trained)
         _check_teacher(trained, teacher, str(split.cut), force)
     prompts = _prompt_hook(pipe, config) if "text_emb" in module.inputs else None
-    _check_hooks(unet, is_compiled=unet is not pipe.unet or unet._compiled_call_impl is not None)
-    disable(pipe)
-    _attach(ClockHook(pipe, denoiser, teacher, trained, prompts))
+    check_hooks(pipe)
+    replace_hook(pipe, ClockHook(pipe, denoiser, teacher, trained, prompts))
+
+
+@cache
+def _recommend_calibration() -> None:
+    """Says once per process that there is a nearer adaptor than the identity."""
+    logging.getLogger("clockwork").warning(
+        "Clockwork runs the identity adaptor: clockwork.calibrate(pipe) fits one in seconds whose images are nearer"
+    )
 
 
 def _load(
     adaptor: str | Path | Adaptor | None,
 ) -> tuple[Adaptor | None, OperatingPoint | None, dict[str, Any]]:
-    """Loads an adaptor with its operating point and its config; a module or None is returned without these."""
+    """Loads an adaptor with its operating point and its config; a module has no config, and None has neither."""
     if not isinstance(adaptor, (str, Path)):
-        return adaptor, None, {}
+        return adaptor, getattr(adaptor, "point", None), {}
     folder = fetch(adaptor)
     return *load_adaptor(folder), read_config(folder)
 
@@ -86,7 +96,7 @@ def disable(pipe: Any) -> None:
     Raises:
         UserError: If the pipeline has no such UNet.
     """
-    unet, encoder = get_unet(pipe), _text_encoder(pipe)[0]
+    unet, encoder = get_unet(pipe), text_encoder(pipe)[0]
     hook = get_hook(unet)
     detach(unet)
     if hook is not None and hook.prompts is not None and encoder is not None:
@@ -108,13 +118,21 @@ def disabled(pipe: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        _attach(hook)
+        replace_hook(pipe, hook)
 
 
-def _attach(hook: ClockHook) -> None:
-    """Attaches Clockwork's hook to the UNet, and its prompt hook to the text encoder."""
+def replace_hook(pipe: Any, hook: ClockHook | None) -> None:
+    """Attaches Clockwork's hook to the UNet, and its prompt hook to the text encoder, in place of those there are.
+
+    Args:
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        hook: The hook; None leaves Clockwork disabled.
+    """
+    disable(pipe)
+    if hook is None:
+        return
     attach(get_unet(hook.pipe), hook)
-    encoder = _text_encoder(hook.pipe)[0]
+    encoder = text_encoder(hook.pipe)[0]
     if hook.prompts is not None and encoder is not None:
         attach(encoder, hook.prompts, hook.prompts.name)
 
@@ -134,54 +152,9 @@ def enabled_hook(pipe: Any) -> ClockHook:
     return hook
 
 
-def get_unet(pipe: Any) -> UNet2DConditionModel:
-    """Returns the pipeline's UNet, unwrapped if it was compiled with `torch.compile`.
-
-    Args:
-        pipe: A diffusers pipeline.
-
-    Raises:
-        UserError: If the pipeline has no UNet, or one of another class.
-    """
-    unet = _unwrap_compiled(getattr(pipe, "unet", None))
-    if unet is None:
-        raise UserError(f"{type(pipe).__name__} has no UNet: use a pipeline with a UNet2DConditionModel")
-    if type(unet).forward is not UNet2DConditionModel.forward:
-        raise UserError(
-            f"the {type(unet).__name__} of {type(pipe).__name__} is not supported: "
-            "use a pipeline with a UNet2DConditionModel"
-        )
-    return cast(UNet2DConditionModel, unet)
-
-
-def _unwrap_compiled(module: Any) -> Any:
-    """Returns the module that `torch.compile` wrapped, or the module itself."""
-    return module._orig_mod if is_compiled_module(module) else module
-
-
-def _text_encoder(pipe: Any) -> tuple[nn.Module | None, Any]:
-    """Returns the pipeline's first text encoder and its tokenizer. SDXL's refiner has only `text_encoder_2`."""
-    for suffix in ("", "_2"):
-        encoder = _unwrap_compiled(getattr(pipe, f"text_encoder{suffix}", None))
-        if encoder is not None:
-            return encoder, getattr(pipe, f"tokenizer{suffix}")
-    return None, None
-
-
-def _pipeline_name(pipe: Any) -> str:
-    """Returns the pipeline's name on the hub, or its folder's name without the path, which may be private."""
-    source = str(getattr(pipe, "name_or_path", ""))
-    return (Path(source).name if Path(source).is_dir() else source) or type(pipe).__name__
-
-
 def _name_and_hash(name: str, unet: UNet2DConditionModel, trained: OperatingPoint) -> tuple[str, str]:
     """Returns the name and the weights' fingerprint of the UNet; the adaptor's teacher's name if it is that one."""
-    if any(weight.is_meta for weight in unet.parameters()):
-        raise UserError(
-            "the UNet's weights are offloaded, so a trained adaptor cannot be checked against them: "
-            "enable Clockwork before enable_sequential_cpu_offload"
-        )
-    unet_hash = weights_hash(unet)
+    unet_hash = unet_fingerprint(unet)
     return trained.teacher if unet_hash == trained.teacher_hash else name, unet_hash
 
 
@@ -201,11 +174,20 @@ def _prompt_hook(pipe: Any, config: dict[str, Any]) -> PromptHook:
             "this adaptor reads text, and it is not known which OpenCLIP model embeds it: pass the adaptor's folder, "
             "whose config.json names the model, or train an adaptor without text_emb"
         )
-    return PromptHook(_text_encoder(pipe)[1], OpenCLIP.from_config(config["openclip"]))
+    return PromptHook(text_encoder(pipe)[1], OpenCLIP.from_config(config["openclip"]))
 
 
-def _check_hooks(unet: UNet2DConditionModel, is_compiled: bool) -> None:
-    """Refuses other diffusers hooks on the UNet and its blocks, and warns if the whole UNet is compiled."""
+def check_hooks(pipe: Any) -> None:
+    """Refuses other diffusers hooks on the UNet and its blocks, and warns if the whole UNet is compiled.
+
+    Args:
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+
+    Raises:
+        UserError: If the UNet or one of its blocks has another hook.
+    """
+    unet = get_unet(pipe)
+    is_compiled = unet is not pipe.unet or unet._compiled_call_impl is not None
     refuse_hooks_on_blocks(unet)
     if names := other_hooks(unet):
         raise UserError(

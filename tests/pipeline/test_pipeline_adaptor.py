@@ -86,7 +86,7 @@ def test_another_teacher_is_refused_unless_forced(teacher: Teacher, trained: Pat
 def test_the_teacher_is_fingerprinted_once(teacher: Teacher, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a trained adaptor is enabled, and never while images are generated."""
     hashed: list[Any] = []
-    module = importlib.import_module("clockwork.pipeline.enable")
+    module = importlib.import_module("clockwork.pipeline.parts")
     monkeypatch.setattr(module, "weights_hash", lambda unet: hashed.append(unet) or teacher.hash)
     pipe = miniature_pipeline(teacher)
     clockwork.enable(pipe, adaptor=trained)

@@ -1,0 +1,182 @@
+"""`calibrate`: an adaptor for a pipeline as it is called, fitted in closed form in one call of it."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from clockwork.adaptors import Linear
+from clockwork.calibration.denoiser import CalibratingDenoiser, FitOptions
+from clockwork.errors import UserError
+from clockwork.pipeline.enable import check_hooks, enable, replace_hook
+from clockwork.pipeline.hook import ClockHook, get_hook, is_guided
+from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
+from clockwork.pipeline.step_log import StepLog
+from clockwork.pipeline.step_tracking import StepLocation, TextEmbedding
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
+from clockwork.schedule import Schedule
+from clockwork.unet.chain import Cut
+from clockwork.unet.split import SplitUNet
+
+CAPTIONS = Path(__file__).parents[1] / "data" / "captions.txt"
+OLD_ARGUMENTS = ("callback", "callback_steps")  # which pipelines still accept among their `**kwargs`
+TEXTS = ("negative_prompt", "prompt_2", "negative_prompt_2")  # arguments of pipelines that take a text per prompt
+
+
+def calibrate(
+    pipe: Any,
+    prompts: Sequence[str] | None = None,
+    schedule: str | Schedule = "clock2",
+    cut: str | Cut = "stage1_upsampled",
+    *,
+    options: FitOptions | None = None,
+    seed: int = 0,
+    **call: Any,
+) -> Linear:
+    """Fits an adaptor for the pipeline in closed form, and enables Clockwork with it.
+
+    The pipeline generates all prompts in one call, with the given arguments; its UNet runs on a few prompts at a time.
+    On each adaptor step a linear map of the features is fitted, which replaces the low-res path from then on
+    (docs/calibration.md). The call takes about as long as generating the prompts without Clockwork.
+
+    The adaptor belongs to the arguments that change the roll-out: the number of steps, the solver, the guidance scale,
+    the negative prompt. If you use several negative prompts, pass them as a list: the prompts take them in turn.
+
+    If anything fails, or on Ctrl-C, the pipeline is left as it was before.
+
+    Args:
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`, in any precision, on any device.
+        prompts: Some dozens of prompts like those that will be used; by default 64 captions that come with Clockwork.
+        schedule: Which steps are full.
+        cut: Where the UNet is split.
+        options: How the maps are fitted, and how many prompts the UNet runs on at a time.
+        seed: Seed of the noise, if `call` has no generator.
+        **call: Arguments of the pipeline's own call, such as `num_inference_steps`, `guidance_scale`,
+            `negative_prompt`, or the images of image-to-image. One text or image serves all prompts.
+
+    Returns:
+        The adaptor. `clockwork.save_adaptor(folder, adaptor)` saves it.
+
+    Raises:
+        UserError: If the UNet cannot be split, the cut does not fit it, the prompts are too few, the schedule does not
+            fit the steps, or the pipeline calls its UNet in a way that cannot be followed.
+
+    Example:
+        >>> adaptor = clockwork.calibrate(pipe, prompts, num_inference_steps=8, guidance_scale=7.5)
+        >>> image = pipe("a lighthouse in a storm", num_inference_steps=8, guidance_scale=7.5).images[0]
+        >>> clockwork.save_adaptor("lighthouse", adaptor)
+    """
+    prompts = _checked(CAPTIONS.read_text(encoding="utf-8").splitlines() if prompts is None else prompts)
+    unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
+    check_hooks(pipe)
+    split, previous = SplitUNet(unet, cut), get_hook(unet)
+    if clock.period == 1 and not clock.adaptor_at:
+        raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
+    denoiser = CalibratingDenoiser(split, clock, lambda: float(getattr(pipe, "guidance_scale", 1.0)), options)
+    arguments = pipeline_arguments(pipe, prompts, call, seed)
+    num_images = len(prompts) * int(call.get("num_images_per_prompt") or 1)
+    hook = CalibrationHook(pipe, denoiser, (pipeline_name(pipe), unet_fingerprint(unet)), num_images)
+    replace_hook(pipe, hook)
+    try:
+        with torch.no_grad():
+            pipe(**arguments)
+    finally:
+        replace_hook(pipe, previous)
+    adaptor = denoiser.progress.adaptor(denoiser.adaptor.dims, options.terms)
+    adaptor.point = hook.log.ran
+    fits = [asdict(fit) for fit in denoiser.progress.fits]
+    adaptor.calibration = {"prompts": len(prompts), "seconds": round(perf_counter() - start, 2), "steps": fits}
+    enable(pipe, clock, adaptor, cut=split.cut)
+    return adaptor
+
+
+def _checked(prompts: Sequence[str]) -> list[str]:
+    """Returns the prompts as a list, if they are some."""
+    if isinstance(prompts, str) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise UserError(
+            "calibration needs a list of prompts: pass some dozens of texts, or None for those of Clockwork"
+        )
+    return list(prompts)
+
+
+class CalibrationHook(ClockHook):
+    """The hook during a calibration: runs the calibrating denoiser and refuses calls that it cannot follow.
+
+    Args:
+        pipe: The pipeline.
+        denoiser: The denoiser that calibrates.
+        teacher: Name and weights' fingerprint of the UNet.
+        num_images: Number of images that the call generates.
+    """
+
+    def __init__(self, pipe: Any, denoiser: CalibratingDenoiser, teacher: tuple[str, str], num_images: int) -> None:
+        super().__init__(pipe, cast(ClockworkDenoiser, denoiser), teacher)  # it has the same attributes
+        self.num_images = num_images
+
+    def _step(
+        self, call: dict[str, Any], location: StepLocation, log: StepLog
+    ) -> tuple[Denoised, TextEmbedding | None]:
+        """Runs and logs a step, if it is one of the call's steps, in order and with all images."""
+        if location.forced_full_reason is not None:
+            raise UserError(f"this pipeline cannot be calibrated: {location.forced_full_reason}")
+        batch = len(call["sample"])
+        expected = self.num_images * (2 if is_guided(self.pipe, batch) else 1)
+        if batch != expected:
+            raise UserError(
+                f"this pipeline cannot be calibrated: its UNet is called with {batch} examples, but {self.num_images} "
+                f"images need {expected}"
+            )
+        return super()._step(call, location, log)
+
+    def _denoiser_for(self, sample: Tensor) -> Any:
+        """Returns the calibrating denoiser, which places its adaptor itself."""
+        return self.denoiser
+
+
+def pipeline_arguments(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns the arguments of a call that generates the latents of all prompts.
+
+    Args:
+        pipe: The pipeline.
+        prompts: The prompts.
+        call: The arguments of a call for one prompt. Texts become lists, and single images are repeated where the
+            pipeline needs as many images as prompts.
+        seed: Seed of the noise, if `call` has no generator.
+
+    Returns:
+        Keyword arguments of the pipeline.
+
+    Raises:
+        UserError: If `call` has an argument that the pipeline does not know, or prompts as embeddings.
+    """
+    parameters, count = inspect.signature(type(pipe).__call__).parameters, len(prompts)
+    for name in call:
+        if name not in parameters and name not in OLD_ARGUMENTS:
+            raise UserError(f"{type(pipe).__name__} has no argument {name}: pass arguments of its own call")
+        if name.startswith("prompt_embeds") or name in ("prompt", "output_type", "return_dict"):
+            raise UserError(f"{name} cannot be passed on to the pipeline: calibration passes its prompts as texts")
+    arguments = {"generator": torch.Generator().manual_seed(seed), **call}
+    for name in TEXTS:
+        texts = [call[name]] if isinstance(call.get(name), str) else call.get(name)
+        if texts:
+            arguments[name] = [texts[i % len(texts)] for i in range(count)]
+    is_image_to_image = "strength" in parameters and "mask_image" not in parameters
+    if call.get("image") is not None and (is_image_to_image or "adapter_conditioning_scale" in parameters):
+        several = hasattr(getattr(pipe, "adapter", None), "adapters")
+        image = call["image"]
+        arguments["image"] = [_repeated(part, count) for part in image] if several else _repeated(image, count)
+    return {**arguments, "prompt": list(prompts), "output_type": "latent"}
+
+
+def _repeated(image: Any, count: int) -> Any:
+    """Repeats a single image; as many as are needed already stay as they are."""
+    if isinstance(image, Tensor):
+        image = image[None] if image.dim() == 3 else image
+        return image.expand(count, *image.shape[1:]) if len(image) == 1 else image
+    images = list(image) if isinstance(image, (list, tuple)) else [image]
+    return images * count if len(images) == 1 else images
