@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from clockwork.adaptors import Adaptor, Identity, Linear, ResNet, UNet, load_adaptor, push_to_hub, save_adaptor
     from clockwork.errors import UserError
     from clockwork.operating_point import OperatingPoint
-    from clockwork.pipeline import calibrate, disable, enable, summary
+    from clockwork.pipeline import calibrate, disable, enable, summary, tune
     from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
     from clockwork.sampling.rollout import rollout
     from clockwork.schedule import Schedule
@@ -35,7 +35,7 @@ _HOME = {
     "clockwork.sampling.denoisers": ("ClockworkDenoiser", "FullDenoiser"),
     "clockwork.errors": ("UserError",),
     "clockwork.operating_point": ("OperatingPoint",),
-    "clockwork.pipeline": ("calibrate", "disable", "enable", "summary"),
+    "clockwork.pipeline": ("calibrate", "disable", "enable", "summary", "tune"),
     "clockwork.sampling.rollout": ("rollout",),
     "clockwork.schedule": ("Schedule",),
     "clockwork.unet.split": ("SplitUNet",),
@@ -66,6 +66,7 @@ __all__ = [
     "rollout",
     "save_adaptor",
     "summary",
+    "tune",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from clockwork.pipeline.calibrate import calibrate
 from clockwork.pipeline.enable import disable, enable
+from clockwork.pipeline.menu import Menu
 from clockwork.pipeline.summary import Summary, summary
+from clockwork.pipeline.tune import tune
 
-__all__ = ["Summary", "calibrate", "disable", "enable", "summary"]
+__all__ = ["Menu", "Summary", "calibrate", "disable", "enable", "summary", "tune"]

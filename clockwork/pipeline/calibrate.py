@@ -71,7 +71,7 @@ def calibrate(
         >>> image = pipe("a lighthouse in a storm", num_inference_steps=8, guidance_scale=7.5).images[0]
         >>> clockwork.save_adaptor("lighthouse", adaptor)
     """
-    prompts = _checked(CAPTIONS.read_text(encoding="utf-8").splitlines() if prompts is None else prompts)
+    prompts = _checked(default_prompts() if prompts is None else prompts)
     unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
     check_hooks(pipe)
     split, previous = SplitUNet(unet, cut), get_hook(unet)
@@ -93,6 +93,11 @@ def calibrate(
     adaptor.calibration = {"prompts": len(prompts), "seconds": round(perf_counter() - start, 2), "steps": fits}
     enable(pipe, clock, adaptor, cut=split.cut)
     return adaptor
+
+
+def default_prompts() -> list[str]:
+    """Returns the 64 captions that come with Clockwork."""
+    return CAPTIONS.read_text(encoding="utf-8").splitlines()
 
 
 def _checked(prompts: Sequence[str]) -> list[str]:

@@ -94,7 +94,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     if not rows:
         raise MissingFileError(f"no rows in {folder / 'rows.jsonl'}: run `python scripts/evaluate.py output={folder}`")
     runs = [] if adaptors is None else find_trained_adaptors(adaptors, rows)
-    page = _template().render(
+    page = page_template("report.html.jinja").render(
         title=", ".join(dict.fromkeys(str(row["teacher"]) for row in rows)),
         groups=[_group(group, folder, count) for group in _comparable(rows)],
         sheets=[(sheet, [[(text, _sort_key(text)) for text in line] for line in sheet.cells]) for sheet in sheets],
@@ -108,8 +108,12 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     return file
 
 
-def _template() -> Any:
-    """Loads the jinja template of the page."""
+def page_template(name: str) -> Any:
+    """Loads a jinja template of this folder.
+
+    Args:
+        name: Name of the file.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -119,7 +123,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _sort_key(text: str) -> str | float:

@@ -1,0 +1,183 @@
+"""`tune`: calibrates several cuts and schedules, and measures what each costs and how near its images come."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clockwork.adaptors import Linear
+from clockwork.calibration.denoiser import FitOptions
+from clockwork.errors import UserError
+from clockwork.flops.counter import Flops
+from clockwork.metrics.latency import measure_latency
+from clockwork.pipeline.calibrate import calibrate, default_prompts, pipeline_arguments
+from clockwork.pipeline.enable import disable, enable, replace_hook
+from clockwork.pipeline.hook import get_hook
+from clockwork.pipeline.menu import QUALITIES, Menu, MenuEntry
+from clockwork.pipeline.parts import get_unet
+from clockwork.pipeline.summary import summarise
+from clockwork.teachers.autoencoder import decode_latents
+
+CUTS = ("layer1", "stage1_upsampled")
+SCHEDULES = ("clock2", "clock3", "clock4")
+
+
+def tune(
+    pipe: Any,
+    prompts: Sequence[str] | None = None,
+    cuts: Sequence[str] = CUTS,
+    schedules: Sequence[str] = SCHEDULES,
+    *,
+    budget: float | None = None,
+    quality: str | None = None,
+    num_measured: int = 8,
+    options: FitOptions | None = None,
+    seed: int = 0,
+    runs: int = 3,
+    **call: Any,
+) -> Menu:
+    """Calibrates each cut with each schedule, measures all of them, prints the menu, and enables one on request.
+
+    Every entry is calibrated on its own roll-out, because its later steps depend on its earlier ones. So this takes
+    about as long as generating the prompts once per entry.
+
+    Args:
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        prompts: Some dozens of prompts; by default 64 captions that come with Clockwork.
+        cuts: Names of the cuts.
+        schedules: The schedules.
+        budget: Largest time, as a share of that without Clockwork, such as 0.6. The nearest entry within it is enabled.
+        quality: `high`, `balanced` or `fast`: at least 35, 28 or 22 dB PSNR to the images without Clockwork
+            (`QUALITIES`). The fastest entry that reaches it is enabled.
+        num_measured: How many of the prompts, the last ones, are not fitted on but measured.
+        options: How the maps are fitted.
+        seed: Seed of the noise, if `call` has no generator.
+        runs: How many calls are timed per entry.
+        **call: Arguments of the pipeline's own call; see `calibrate`.
+
+    Returns:
+        The menu. Without a budget and a quality, the pipeline is left as it was before.
+
+    Raises:
+        UserError: If an argument is wrong, or no entry is within the budget or reaches the quality.
+
+    Example:
+        >>> menu = clockwork.tune(pipe, prompts, budget=0.6, num_inference_steps=8, guidance_scale=7.5)
+    """
+    prompts = list(default_prompts() if prompts is None else prompts)
+    _check(prompts, cuts, schedules, budget, quality, num_measured)
+    fitted, measured = prompts[:-num_measured], prompts[-num_measured:]
+    previous, chosen = get_hook(get_unet(pipe)), None
+    pairs = [(cut, schedule) for cut in cuts for schedule in schedules]
+    try:
+        disable(pipe)
+        reference = _measure(pipe, measured, call, seed, runs)
+        entries = []
+        for cut, schedule in tqdm(pairs, "menu", unit="entry"):
+            adaptor = calibrate(pipe, fitted, schedule, cut, options=options, seed=seed, **call)
+            entries.append(_entry(pipe, cut, schedule, adaptor, _measure(pipe, measured, call, seed, runs), reference))
+        menu = Menu(tuple(sorted(entries, key=lambda entry: -entry.psnr)), tuple(measured), reference.images)
+        chosen = _choose(menu, budget, quality)
+    finally:
+        replace_hook(pipe, previous)
+    menu = replace(menu, chosen=chosen)
+    if chosen is not None:
+        enable(pipe, chosen.schedule, chosen.adaptor, chosen.cut)
+    print(menu)
+    return menu
+
+
+def _check(
+    prompts: Sequence[str],
+    cuts: Sequence[str],
+    schedules: Sequence[str],
+    budget: float | None,
+    quality: str | None,
+    num_measured: int,
+) -> None:
+    """Refuses wrong arguments before any work."""
+    if not cuts or not schedules or isinstance(cuts, str) or isinstance(schedules, str):
+        raise UserError("a menu needs lists of cuts and schedules: pass at least one of each")
+    if budget is not None and not 0 < budget < 1:
+        raise UserError(f"budget {budget} is a share of the time without Clockwork: pass a number between 0 and 1")
+    if quality is not None and quality not in QUALITIES:
+        raise UserError(f"quality {quality!r} is not known: use {', '.join(QUALITIES)}")
+    if not 1 <= num_measured < len(prompts):
+        raise UserError(f"{num_measured} of {len(prompts)} prompts cannot be measured: leave some to fit on")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Latents and images of the measured prompts, and the duration of a call for one image."""
+
+    latents: Tensor
+    images: Tensor
+    milliseconds: float
+
+
+def _measure(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any], seed: int, runs: int) -> _Measured:
+    """Generates the measured prompts and times a call for the first of them."""
+    with torch.no_grad():
+        one = pipeline_arguments(pipe, prompts[:1], call, seed)
+        latency = measure_latency(lambda: pipe(**one), pipe.unet.device, runs, warm_up=1)
+        latents = pipe(**pipeline_arguments(pipe, prompts, call, seed)).images
+    with _upcast(pipe.vae):
+        images = decode_latents(pipe.vae, latents, int(pipe.vae_scale_factor), "an image of the pipeline")
+    return _Measured(latents.float().cpu(), images, latency.latency_median_ms)
+
+
+@contextmanager
+def _upcast(vae: Any) -> Iterator[None]:
+    """Runs an autoencoder in float32 that overflows in float16, as SDXL's pipelines do."""
+    if vae.dtype != torch.float16 or not vae.config.get("force_upcast", False):
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)
+
+
+def _entry(pipe: Any, cut: str, schedule: str, adaptor: Linear, measured: _Measured, reference: _Measured) -> MenuEntry:
+    """Compares an entry with the pipeline without Clockwork."""
+    summary, count = summarise(pipe), len(measured.images)
+    difference = measured.latents - reference.latents
+    relative = difference.flatten(1).norm(dim=1) / reference.latents.flatten(1).norm(dim=1)
+    mean_square = (measured.images.float() - reference.images.float()).square().flatten(1).mean(1)
+    psnr = (10 * torch.log10(255**2 / mean_square.clamp(min=255**2 / 1e10))).mean()  # equal images count as 100 dB
+    return MenuEntry(
+        cut,
+        schedule,
+        adaptor,
+        _per_image(summary.flops, count),
+        _per_image(summary.flops_without, count),
+        measured.milliseconds,
+        reference.milliseconds,
+        float(relative.mean()),
+        float(psnr),
+        measured.images,
+    )
+
+
+def _per_image(flops: Flops, count: int) -> Flops:
+    """Divides the FLOPs of a batch by its number of images."""
+    return Flops(**{name: value // count for name, value in asdict(flops).items()})
+
+
+def _choose(menu: Menu, budget: float | None, quality: str | None) -> MenuEntry | None:
+    """Returns the entry that budget and quality ask for; None if neither is given."""
+    if budget is None and quality is None:
+        return None
+    bound = 0.0 if quality is None else QUALITIES[quality]
+    allowed = [e for e in menu.entries if e.time_share <= (budget or 1.0) and e.psnr >= bound]
+    if not allowed:
+        print(menu)
+        raise UserError(
+            "no entry of the menu is within the budget and near enough: allow more, or pass other schedules"
+        )
+    return max(allowed, key=lambda entry: entry.psnr) if quality is None else min(allowed, key=lambda e: e.time_share)
