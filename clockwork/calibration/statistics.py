@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clockwork.io.distributed import sum_over_processes
+from clockwork.io.distributed import sum_over_processes, world_size
+
+BLOCK = 2048  # observations per product: their copy in float64 is small beside the sums
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,31 @@ class Moments:
         Returns:
             The new sums.
         """
-        x, y, r_out = ([part.to(self.products.device).double() for part in parts] for parts in (x, y, r_out))
-        one = torch.ones(len(x[0]), 1, dtype=torch.float64, device=self.products.device)
-        columns = torch.cat([*(torch.cat([part, one], 1) for part in x), *y], 1)
-        flat = torch.stack([part.flatten() for part in r_out])
-        return self._replaced(self.products + columns.T @ columns, self.r_out + flat @ flat.T, len(columns))
+        count = len(x[0])
+        if count == 0:
+            return self
+        products, sums_of_r_out = self.products.clone(), self.r_out.clone()
+        ones = x[0].new_ones(count, 1)
+        parts = [*(part for inputs in x for part in (inputs, ones)), *y]
+        for start in range(0, count, BLOCK):
+            rows = slice(start, start + BLOCK)
+            columns = torch.cat([part[rows].to(products.device, torch.float64) for part in parts], 1)
+            products.addmm_(columns.T, columns)
+            flat = torch.stack([part[rows].to(products.device, torch.float64).flatten() for part in r_out])
+            sums_of_r_out.addmm_(flat, flat.T)
+        return self._replaced(products, sums_of_r_out, count)
+
+    def to(self, device: torch.device | str) -> "Moments":
+        """Moves the sums.
+
+        Args:
+            device: The device, which has to know float64.
+        """
+        return self._replaced(self.products.to(device), self.r_out.to(device), 0)
+
+    def is_finite(self) -> bool:
+        """Whether no observation held NaN or infinity."""
+        return bool(self.products.isfinite().all()) and bool(self.r_out.isfinite().all())
 
     def _replaced(self, products: Tensor, r_out: Tensor, more: int) -> "Moments":
         """Returns new sums, of `more` further observations."""
@@ -74,9 +96,11 @@ class Moments:
 
     def over_processes(self) -> "Moments":
         """Returns the sums over all processes, the same on each. Every process has to call it."""
-        device, own_count = self.products.device, torch.tensor([self.count])
+        if world_size() == 1:
+            return self
+        device, count = self.products.device, torch.tensor([self.count])
         products, r_out = (sum_over_processes(part).to(device) for part in (self.products, self.r_out))
-        return self._replaced(products, r_out, int(sum_over_processes(own_count)) - self.count)
+        return self._replaced(products, r_out, int(sum_over_processes(count)) - self.count)
 
     def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the sums by half.
