@@ -87,7 +87,8 @@ class NormalEquations:
             The maps, `num_halves inputs × outputs`.
         """
         scale = self._scale()
-        scaled = self.a / torch.outer(scale, scale) + ridge * torch.eye(len(scale)).to(self.a)
+        scaled = self.a / scale[:, None] / scale
+        scaled.diagonal().add_(ridge)
         factor = torch.linalg.cholesky(scaled)
         solution: Tensor = torch.cholesky_solve(self.b / scale[:, None], factor) / scale[:, None]
         return solution
@@ -99,21 +100,25 @@ class NormalEquations:
         """
         scale = self._scale()
         never_zero = self.a.diagonal() > 0
-        scaled = (self.a / torch.outer(scale, scale))[never_zero][:, never_zero]
+        scaled = (self.a / scale[:, None] / scale)[never_zero][:, never_zero]
         factor, failed = torch.linalg.cholesky_ex(scaled)
         return bool(failed) or float(factor.diagonal().min()) < SINGULAR
 
     def reduce_rank(self, maps: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         """Returns the factors of the best maps of a rank: reduced-rank regression (Izenman 1975).
 
+        With the ridge's matrix `M = A + ridge diag A`, which `M W = B` solves, maps `V` have the error
+        `tr((V − W)ᵀ M (V − W))` above that of `W`. So the best of a rank project `W` onto the first eigenvectors of
+        `Wᵀ M W = Wᵀ B`.
+
         Args:
-            maps: The maps of full rank, `num_halves inputs × outputs`.
+            maps: The maps of full rank from `solve`, `num_halves inputs × outputs`.
             rank: Rank of the product.
 
         Returns:
             `num_halves inputs × rank` and `rank × outputs`.
         """
-        directions = torch.linalg.eigh(maps.T @ self.a @ maps)[1][:, -rank:]  # eigenvalues ascend
+        directions = torch.linalg.eigh(maps.T @ self.b)[1][:, -rank:]  # eigenvalues ascend
         return maps @ directions, directions.T
 
     def _scale(self) -> Tensor:
@@ -160,7 +165,7 @@ def fit_step(
         held_out: Sums over those that choose between them; they may be of no observations.
         guidance: Scale of guidance.
         guided_weight: Weight of the guided error.
-        ridges: Strengths to choose from.
+        ridges: Strengths to choose from. If no captions are held out, the only one, or else `DEFAULT_RIDGE`.
 
     Returns:
         The maps, `num_halves × inputs × outputs`, the equations that they solve, and the figures of the fit.
@@ -170,15 +175,15 @@ def fit_step(
     c = guidance_vector(fitted.num_halves, guidance)
     judged = held_out if held_out.count else fitted
     guided = NormalEquations.of(judged, torch.outer(c, c))
-    if held_out.count:
-        chooser = NormalEquations.of(held_out, weights)
-        ridge = min(ridges, key=lambda strength: chooser.error(tried.solve(strength)))
-    else:
-        ridge = DEFAULT_RIDGE
+    if not held_out.count and len(ridges) > 1:
+        ridges = (DEFAULT_RIDGE,)
+    solutions = {strength: tried.solve(strength) for strength in ridges}
+    chooser = NormalEquations.of(judged, weights)
+    ridge = min(solutions, key=lambda strength: chooser.error(solutions[strength]))
     size = max(float((torch.outer(c, c).to(judged.r_out) * judged.r_out).sum()), 1e-300)
-    error, identity_error = ((max(e, 0.0) / size) ** 0.5 for e in (guided.error(tried.solve(ridge)), guided.constant))
-    equations = NormalEquations.of(fitted + held_out, weights)
-    maps = equations.solve(ridge)
+    error, identity_error = ((max(e, 0.0) / size) ** 0.5 for e in (guided.error(solutions[ridge]), guided.constant))
+    equations = NormalEquations.of(fitted + held_out, weights) if held_out.count else tried
+    maps = equations.solve(ridge) if held_out.count else solutions[ridge]
     singular = equations.is_singular()
     fit = StepFit(step, ridge, singular, error, identity_error, fitted.count + held_out.count)
     return maps.unflatten(0, (fitted.num_halves, -1)), equations, fit
