@@ -18,7 +18,7 @@ from clockwork.calibration.least_squares import RIDGES, fit_step
 from clockwork.calibration.progress import Progress, StepMaps
 from clockwork.calibration.statistics import Moments
 from clockwork.errors import UserError
-from clockwork.io.distributed import rank, world_size
+from clockwork.io.distributed import rank, sum_over_processes, world_size
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.sampling.feature_shapes import dims_of_features
 from clockwork.schedule import Schedule
@@ -37,6 +37,9 @@ class FitOptions:
         ridges: Strengths of the ridge to choose from.
         held_out_every: Every how many captions one is held out to choose the ridge.
         batch: Captions per UNet call.
+
+    Raises:
+        UserError: If a number is out of range.
     """
 
     terms: tuple[str, ...] = TERMS
@@ -45,6 +48,16 @@ class FitOptions:
     ridges: tuple[float, ...] = RIDGES
     held_out_every: int = 8
     batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise UserError(f"rank {self.rank} is not possible: use 1 or more, or None for maps that are not factored")
+        if self.held_out_every < 2 or self.batch < 1:
+            raise UserError(
+                f"held_out_every={self.held_out_every} and batch={self.batch} are not possible: use at least 2 and 1"
+            )
+        if not self.ridges or min(self.ridges) <= 0:
+            raise UserError(f"ridges {list(self.ridges)} are not possible: pass at least one, all above zero")
 
 
 class CalibratingDenoiser:
@@ -115,10 +128,12 @@ class CalibratingDenoiser:
         num_halves = 1 if condition.conditional is None else 2
         self._check_count(len(sample) // num_halves, history)
         progress, options = self.progress, self.options
+        device = "cpu" if sample.device.type == "mps" else sample.device  # which has no float64
         if progress.step != step or progress.sums is None:
-            device = "cpu" if sample.device.type == "mps" else sample.device  # which has no float64
             zeros = Moments.zeros(num_halves, self.adaptor.num_inputs + 1, self.adaptor.dims.r_out, device)
             progress.step, progress.sums = step, (0, zeros, zeros)
+        num_chunks, fitted, held_out = progress.sums
+        progress.sums = num_chunks, fitted.to(device), held_out.to(device)  # those of a file are on the CPU
         try:
             for index in chunks[progress.sums[0] :]:
                 num_chunks, fitted, held_out = progress.sums
@@ -132,6 +147,13 @@ class CalibratingDenoiser:
             self.save()
             raise
         fitted, held_out = (sums.over_processes() for sums in progress.sums[1:])
+        if not (fitted.is_finite() and held_out.is_finite()):
+            progress.sums = None  # the same command starts this step again
+            self.save()
+            raise UserError(
+                f"features of step {step} are not finite in {str(self.split.dtype).removeprefix('torch.')}: "
+                "pass precision=float32 or bfloat16, or check the weights"
+            )
         maps, equations, fit = fit_step(step, fitted, held_out, self.guidance(), options.guided_weight, options.ridges)
         progress.maps[step] = StepMaps.of(maps, equations, options.rank)
         progress.fits.append(fit)
@@ -142,7 +164,8 @@ class CalibratingDenoiser:
         """Refuses fewer observations than each map has inputs."""
         assert history.r_out_prev is not None
         positions = history.r_out_prev.shape[-2] * history.r_out_prev.shape[-1]
-        inputs, total = self.adaptor.num_inputs + 1, captions * world_size()
+        # Shares of the captions may differ by one, and all processes have to come to the same answer.
+        inputs, total = self.adaptor.num_inputs + 1, int(sum_over_processes(torch.tensor(captions)))
         needed = -(-inputs // positions)
         if total < needed:
             raise UserError(
@@ -153,19 +176,21 @@ class CalibratingDenoiser:
     def _features(
         self, sample: Tensor, t: Tensor, condition: Condition, history: History
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the inputs of the maps, their target, and `r_out`, `batch × … × height × width` each."""
-        assert history.r_out_prev is not None
+        """Returns the inputs of the maps, their target, and `r_out`, `batch × … × height × width` each, in float32."""
         cast = condition.to(self.split.dtype)
         embedded = self.split.embed(sample.to(self.split.dtype), t, cast.prompt_embeds, **cast.unet_kwargs)
         high = self.split.high_in(embedded)
         r_out = self.split.low(high, embedded)
-        values = term_values(self.adaptor.terms, high.r_in, history.r_out_prev, history.r_in_prev, history.full_steps)
+        # The adaptor runs in float32, so differences are not rounded to the UNet's half precision.
+        past, r_in, r_out = history.map(Tensor.float), high.r_in.float(), r_out.float()
+        assert past.r_out_prev is not None
+        values = term_values(self.adaptor.terms, r_in, past.r_out_prev, past.r_in_prev, past.full_steps)
         inputs = []
         for term, value in values.items():
             if value is None:
                 value = r_out.new_zeros(len(r_out), self.adaptor.term_channels(term), *r_out.shape[-2:])
             inputs.append(resize_to(value, r_out.shape[-2:]))
-        return torch.cat(inputs, 1), r_out.double() - history.r_out_prev.double(), r_out
+        return torch.cat(inputs, 1), r_out - past.r_out_prev, r_out
 
     def _held_out(self, captions: Tensor) -> Tensor:
         """Tells which captions choose the ridge, by their number among those of all processes."""

@@ -73,12 +73,15 @@ def calibrate_sampler(
         The operating point with the adaptor, and the figures of the fits.
 
     Raises:
-        UserError: If the schedule has no adaptor steps, the captions are too few, or a chunk's features are not finite.
+        UserError: If the schedule has no adaptor steps or no full step before them, the captions are too few, there are
+            no negative prompts, or features are not finite.
     """
     if not sampler.schedule.adaptor_steps(sampler.num_unet_calls):
         raise UserError(f"schedule {sampler.schedule} has no adaptor steps to calibrate: use schedule=clock2")
     if len(prompts) < world_size():
         raise UserError(f"{len(prompts)} captions are too few for {world_size()} processes: pass more captions")
+    if not negatives:
+        raise UserError('there are no negative prompts: pass at least one, for example the empty prompt ""')
     options, start = options or FitOptions(), time.perf_counter()
     progress, save = _progress(sampler, prompts, negatives, seed, options, folder)
     guided = sampler.teacher.unet_calls_per_step(sampler.guidance) == 2
@@ -125,6 +128,7 @@ def _progress(
     )
     file = folder / f"progress{rank()}.safetensors"
     progress = Progress.load(file, identity)
+    progress.keep_common_steps(sampler.num_unet_calls)
     return progress, lambda: progress.save(file, identity)
 
 

@@ -14,6 +14,7 @@ from clockwork.calibration.least_squares import NormalEquations, StepFit
 from clockwork.calibration.statistics import Moments
 from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_write
+from clockwork.io.distributed import sum_over_processes, world_size
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,20 @@ class Progress:
         parts = ("weight", "bias") if rank is None else ("weight", "bias", "up")
         adaptor.load_state_dict({part: torch.stack([getattr(self.maps[s], part) for s in steps]) for part in parts})
         return adaptor.eval().requires_grad_(False)
+
+    def keep_common_steps(self, num_steps: int) -> None:
+        """Forgets the steps that another process has not fitted, so that all go on from the same one.
+
+        Processes that were stopped may have saved different states. Every process has to call this.
+
+        Args:
+            num_steps: Number of steps of the roll-out.
+        """
+        fitted = torch.zeros(num_steps + 1, dtype=torch.int64)
+        fitted[list(self.maps)] = 1
+        common = (sum_over_processes(fitted) == world_size()).tolist()
+        self.maps = {step: maps for step, maps in self.maps.items() if common[step]}
+        self.fits = [fit for fit in self.fits if common[fit.step]]
 
     def save(self, file: Path, digest: str) -> None:
         """Writes the state, atomically.
