@@ -46,6 +46,11 @@ COMMANDS = {
     "tables": Command(
         "clockwork.experiments.tables:make_tables", "trains and measures whole tables", resumable="adaptors and rows"
     ),
+    "evidence": Command(
+        "clockwork.experiments.evidence:make_evidence",
+        "measures adaptors with several seeds and fits",
+        resumable="adaptors and rows",
+    ),
     "bench": Command("clockwork.experiments.bench:bench", "times the parts against each other"),
     "drift": Command("clockwork.experiments.drift:measure_drift", "how much features change from step to step"),
     "perturb": Command("clockwork.experiments.perturb:perturb", "perturbs layers of the UNet", resumable="images"),
@@ -62,7 +67,14 @@ COMMANDS = {
 VERBS = ("train", "evaluate", "generate", "edit", "report")  # those of the console script's help
 
 
-EXTRAS = {"train": "train", "miniature": "all", "report": "report", "tables": "all", "gpu_check": "all"}  # others: eval
+EXTRAS = {
+    "train": "train",
+    "miniature": "all",
+    "report": "report",
+    "tables": "all",
+    "evidence": "all",
+    "gpu_check": "all",
+}  # others: eval
 OPTIONAL = {  # what the extras install
     *("hydra", "jinja2", "matplotlib", "omegaconf", "open_clip", "plotly", "pyarrow", "pytorch_lightning", "timm"),
     *("torchmetrics", "wandb", "yaml"),

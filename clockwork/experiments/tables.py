@@ -20,11 +20,11 @@ def make_tables(cfg: DictConfig) -> None:
     for table in tables:
         print(f"\n== {table.name}", flush=True)
         words = [f"+{table.kind}={table.number}", scale[0], f"output={cfg.rows}", *evaluate]
-        failed += _failed("evaluate", words)
+        failed += failed_commands("evaluate", words)
     folders = [f"rows={cfg.rows}", f"adaptors={cfg.adaptors}", f"output={cfg.output}", *scale]
     for table in tables:
-        failed += _failed("report", [f"{table.kind}={table.number}", *folders])
-    failed += _failed("report", ["html", *folders])
+        failed += failed_commands("report", [f"{table.kind}={table.number}", *folders])
+    failed += failed_commands("report", ["html", *folders])
     if failed:
         raise UserError(
             f"{len(failed)} of the commands above failed: correct what their messages name, and run this again"
@@ -45,12 +45,20 @@ def _train(tables: list[Table], cfg: DictConfig) -> list[str]:
     failed = []
     for number, words in enumerate(missing, 1):
         print(f"\n== adaptor {number} of {len(missing)}", flush=True)
-        failed += _failed("train", [*words, *cfg.train])
+        failed += failed_commands("train", [*words, *cfg.train])
     return failed
 
 
-def _failed(verb: str, words: list[str]) -> list[str]:
-    """Runs a command; returns its name if it failed. Ctrl-C and SIGTERM end everything."""
+def failed_commands(verb: str, words: list[str]) -> list[str]:
+    """Runs a command of Clockwork in another process.
+
+    Args:
+        verb: The command.
+        words: Its overrides.
+
+    Returns:
+        The verb if the command failed, else nothing. Ctrl-C and SIGTERM end this process, too.
+    """
     done = subprocess.run([sys.executable, "-m", "clockwork.experiments.cli", verb, *words], check=False)
     if done.returncode in (130, -2):
         raise KeyboardInterrupt

@@ -153,6 +153,10 @@ WRONG = {
     "tables tables=[one]": "a whole number",
     "tables train=epochs": "a list",
     "tables figures=null": "a list",
+    "evidence seeds=[]": "not empty",
+    "evidence fits=[-1]": "from 0 to",
+    "evidence count=0": "at least 1",
+    "evidence points=[]": "not empty",
     # schedules and cuts
     "train schedule=every2": "clock2",
     "train schedule=clock0": "clock2",

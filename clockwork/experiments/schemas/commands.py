@@ -13,12 +13,13 @@ from clockwork.experiments.schemas.groups import (
     Metrics,
     Prompts,
 )
-from clockwork.experiments.schemas.point import OperatingPoint, WithTeacher, schedule_fits
+from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
 from clockwork.experiments.schemas.rules import ABSENT
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.tools import (
     Bench,
     Drift,
+    Evidence,
     GPUCheck,
     Miniature,
     Perturb,
@@ -90,18 +91,6 @@ class Train(OperatingPoint):
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
         return None if values["objective"] else schedule_fits(values)
-
-
-@dataclass(kw_only=True)
-class Difference:
-    """What a point of a sweep has of its own."""
-
-    adaptor: Text = ABSENT
-    cut: CutText = ABSENT
-    schedule: ScheduleText = ABSENT
-    solver: Solver = ABSENT
-    steps: Steps = ABSENT
-    guidance: Guidance = ABSENT
 
 
 @dataclass(kw_only=True)
@@ -201,6 +190,7 @@ COMMANDS: dict[str, type] = {
     "score": Score,
     "report": Report,
     "tables": Tables,
+    "evidence": Evidence,
     "gpu_check": GPUCheck,
     "random_teacher": RandomTeacher,
     "miniature": Miniature,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clockwork.errors import UserError
+from clockwork.experiments.schemas.rules import ABSENT
 from clockwork.experiments.schemas.teachers import AnyTeacher, Brings, Teacher
 from clockwork.experiments.schemas.types import (
     Count,
@@ -54,3 +55,15 @@ def schedule_fits(values: dict[str, Any]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+@dataclass(kw_only=True)
+class Difference:
+    """What a point of a sweep has of its own."""
+
+    adaptor: Text = ABSENT
+    cut: CutText = ABSENT
+    schedule: ScheduleText = ABSENT
+    solver: Solver = ABSENT
+    steps: Steps = ABSENT
+    guidance: Guidance = ABSENT

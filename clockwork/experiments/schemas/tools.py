@@ -8,7 +8,7 @@ from clockwork.experiments.schemas.groups import (
     Metrics,
     Prompts,
 )
-from clockwork.experiments.schemas.point import OperatingPoint, WithTeacher
+from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher
 from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.types import (
@@ -98,6 +98,20 @@ class Tables:
     adaptors: Text
     rows: Text
     output: Text
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    teacher_name: Text
+    count: Count
+    seeds: Annotated[list[Seed], NOT_EMPTY]
+    fits: Annotated[list[Seed], NOT_EMPTY]
+    made_by: Any
+    evaluate: list[Text]
+    adaptors: Text
+    rows: Text
+    output: Text
+    points: Annotated[list[Difference], NOT_EMPTY]
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,85 @@
+"""Evidence: every adaptor at many operating points, with several noise seeds and fits, as means with spreads.
+
+Everything that is there already, adaptors and rows, is kept, so that a stopped run goes on where it was.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from clockwork.errors import UserError
+from clockwork.evaluation.rows import read_rows
+from clockwork.experiments.configs import override
+from clockwork.experiments.tables import failed_commands
+from clockwork.reports.evidence import write_evidence
+
+Point = dict[str, Any]
+
+
+def make_evidence(cfg: DictConfig) -> Path:
+    """Makes the adaptors and rows that are missing, and writes the table and the plots.
+
+    Args:
+        cfg: The composed config of the command `evidence`.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        UserError: If a command failed.
+    """
+    points: list[Point] = OmegaConf.to_container(cfg.points, resolve=True)  # type: ignore[assignment]
+    failed = []
+    for fit in cfg.fits:
+        for point in [point for point in points if point["adaptor"] in cfg.made_by]:
+            failed += failed_commands(*making(cfg, point, fit))
+    for seed in cfg.seeds:
+        for number, fit in enumerate(cfg.fits):
+            measured = [point for point in points if number == 0 or point["adaptor"] in cfg.made_by]
+            failed += failed_commands("evaluate", measuring(cfg, measured, seed, fit))
+    file = write_evidence(read_rows(Path(cfg.rows) / "rows.jsonl"), Path(cfg.output))
+    print(f"\n{file.read_text(encoding='utf-8')}\nevidence in {file}")
+    if failed:
+        raise UserError(f"{len(failed)} of the commands above failed: correct what their messages name, then go on")
+    return file
+
+
+def making(cfg: DictConfig, point: Point, fit: int) -> tuple[str, list[str]]:
+    """Returns the command that makes an adaptor, and its overrides.
+
+    Args:
+        cfg: The config of the command `evidence`.
+        point: An operating point whose adaptor has weights.
+        fit: Seed of the fit.
+    """
+    verb, *overrides = cfg.made_by[point["adaptor"]]
+    at = [override(key, value) for key, value in point.items() if key != "adaptor"]
+    return verb, [f"teacher={cfg.teacher_name}", *overrides, *at, f"seed={fit}", f"output={adaptors(cfg, fit)}"]
+
+
+def measuring(cfg: DictConfig, points: Sequence[Point], seed: int, fit: int) -> list[str]:
+    """Returns the overrides of the evaluation of some points.
+
+    Args:
+        cfg: The config of the command `evidence`.
+        points: The operating points.
+        seed: Seed of the noise.
+        fit: Seed of the fits.
+    """
+    listed = ",".join("{" + ",".join(_pairs(point)) + "}" for point in points)
+    where = [f"adaptors={adaptors(cfg, fit)}", f"output={cfg.rows}", f"points=[{listed}]"]
+    return [f"teacher={cfg.teacher_name}", f"seed={seed}", f"prompts.count={cfg.count}", *cfg.evaluate, *where]
+
+
+def adaptors(cfg: DictConfig, fit: int) -> str:
+    """Returns the folder of the adaptors of a fit."""
+    return f"{cfg.adaptors}/fit{fit}"
+
+
+def _pairs(point: Point) -> Iterator[str]:
+    """Formats a point for a command line."""
+    for key, value in point.items():
+        text = str(value)
+        yield f"{key}:'{text}'" if "," in text else f"{key}:{text}"
