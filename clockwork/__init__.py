@@ -7,7 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clockwork.adaptors import Adaptor, Identity, Linear, ResNet, UNet, load_adaptor, push_to_hub, save_adaptor
+    from clockwork.adaptors import (
+        Adaptor,
+        Hermite,
+        Identity,
+        Linear,
+        ResNet,
+        Taylor,
+        UNet,
+        load_adaptor,
+        push_to_hub,
+        save_adaptor,
+    )
     from clockwork.errors import UserError
     from clockwork.operating_point import OperatingPoint
     from clockwork.pipeline import calibrate, disable, enable, summary, tune
@@ -22,14 +33,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "clockwork.adaptors": (
-        "Adaptor",
-        "Identity",
-        "Linear",
-        "ResNet",
-        "UNet",
-        "load_adaptor",
-        "push_to_hub",
-        "save_adaptor",
+        *("Adaptor", "Hermite", "Identity", "Linear", "ResNet", "Taylor", "UNet"),
+        *("load_adaptor", "push_to_hub", "save_adaptor"),
     ),
     "clockwork.unet.chain": ("Cut",),
     "clockwork.sampling.denoisers": ("ClockworkDenoiser", "FullDenoiser"),
@@ -48,12 +53,14 @@ __all__ = [
     "ClockworkDenoiser",
     "Cut",
     "FullDenoiser",
+    "Hermite",
     "Identity",
     "Linear",
     "OperatingPoint",
     "ResNet",
     "Schedule",
     "SplitUNet",
+    "Taylor",
     "Teacher",
     "UNet",
     "UserError",

@@ -1,6 +1,6 @@
 """Adaptors, the modules that replace the low-res path, and how they are saved, loaded and shared."""
 
-from clockwork.adaptors.base import HISTORY_INPUTS, INPUTS, KINDS, Adaptor, FeatureDims, run_adaptor
+from clockwork.adaptors.base import ANY_DIMS, HISTORY_INPUTS, INPUTS, KINDS, Adaptor, FeatureDims, run_adaptor
 from clockwork.adaptors.folder import (
     adaptor_hash,
     add_row,
@@ -12,6 +12,7 @@ from clockwork.adaptors.folder import (
     save_adaptor,
     warn_if_mismatched,
 )
+from clockwork.adaptors.forecast import Hermite, Taylor
 from clockwork.adaptors.history import NO_HISTORY, FullStep, History
 from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
@@ -23,6 +24,7 @@ from clockwork.deprecated import renamed
 __getattr__ = renamed(__name__)
 
 __all__ = [
+    "ANY_DIMS",
     "HISTORY_INPUTS",
     "INPUTS",
     "KINDS",
@@ -30,10 +32,12 @@ __all__ = [
     "Adaptor",
     "FeatureDims",
     "FullStep",
+    "Hermite",
     "History",
     "Identity",
     "Linear",
     "ResNet",
+    "Taylor",
     "UNet",
     "adaptor_hash",
     "add_row",

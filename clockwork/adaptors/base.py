@@ -36,6 +36,7 @@ class FeatureDims:
     upscale: int = 1
 
 
+ANY_DIMS = FeatureDims(0, 0, 0, 0)  # of an adaptor without weights, which fits features of any dimensions
 KINDS: dict[str, "type[Adaptor]"] = {}  # all adaptor classes that have been imported, by kind
 
 
@@ -50,14 +51,17 @@ class Adaptor(nn.Module):
         inputs: Which inputs the adaptor reads, of `INPUTS` and `HISTORY_INPUTS`; see `forward`.
 
     Attributes:
+        has_weights: Whether adaptors of this class have weights, which are trained or fitted. Those without need no
+            operating point of their own and fit features of any dimensions.
         num_full_steps: How many of the last full steps an adaptor receives that reads `full_steps`.
         point: The operating point that the adaptor was made for, if it is known.
 
     Raises:
-        UserError: If an input is unknown, or neither `r_in` nor `r_out_prev` is among them.
+        UserError: If an input is unknown, or none of `r_in`, `r_out_prev` and `full_steps` is among them.
     """
 
     kind: ClassVar[str]
+    has_weights: ClassVar[bool] = True
     num_full_steps: int = 2
     point: OperatingPoint | None = None
 
@@ -78,8 +82,8 @@ class Adaptor(nn.Module):
         if unknown := set(inputs) - {*INPUTS, *HISTORY_INPUTS}:
             known = ", ".join((*INPUTS, *HISTORY_INPUTS))
             raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: use some of {known}")
-        if not {"r_in", "r_out_prev"} & set(inputs):
-            raise UserError("an adaptor needs r_in or r_out_prev: add one of them to its inputs")
+        if not {"r_in", "r_out_prev", "full_steps"} & set(inputs):
+            raise UserError("an adaptor needs r_in, r_out_prev or full_steps: add one of them to its inputs")
         self.dims, self.inputs = dims, tuple(name for name in (*INPUTS, *HISTORY_INPUTS) if name in inputs)
 
     @abstractmethod
@@ -99,7 +103,7 @@ class Adaptor(nn.Module):
                 `conditional`, True for each example of guidance's conditional half, `batch`; None if all are.
 
         Returns:
-            The estimate, of the shape of `r_out_prev`.
+            The estimate of `r_out`, `batch × channels × height × width`.
         """
 
     def config(self) -> dict[str, Any]:

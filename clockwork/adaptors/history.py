@@ -16,12 +16,13 @@ class FullStep:
 
     Attributes:
         step: The step, from 1.
-        r_in: Features that left the kept down layers, `batch × channels × height × width`.
+        r_in: Features that left the kept down layers, `batch × channels × height × width`; None if the adaptor does not
+            read `r_in`.
         r_out: Features that entered the kept up layers, `batch × channels × height × width`.
     """
 
     step: int
-    r_in: Tensor
+    r_in: Tensor | None
     r_out: Tensor
 
 
@@ -54,7 +55,8 @@ class History:
         inputs = () if adaptor is None else adaptor.inputs
         full_steps = self.full_steps
         if full and adaptor is not None and "full_steps" in inputs:
-            full_steps = (FullStep(step, r_in, r_out), *full_steps)[: adaptor.num_full_steps]
+            latest = FullStep(step, r_in if "r_in" in inputs else None, r_out)
+            full_steps = (latest, *full_steps)[: adaptor.num_full_steps]
         return History(r_out if "r_out_prev" in inputs else None, r_in if "r_in_prev" in inputs else None, full_steps)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "History":
@@ -63,11 +65,12 @@ class History:
         Args:
             function: The function of one tensor, `batch × channels × height × width`.
         """
-        return History(
-            None if self.r_out_prev is None else function(self.r_out_prev),
-            None if self.r_in_prev is None else function(self.r_in_prev),
-            tuple(FullStep(f.step, function(f.r_in), function(f.r_out)) for f in self.full_steps),
-        )
+
+        def each(features: Tensor | None) -> Tensor | None:
+            return None if features is None else function(features)
+
+        full_steps = tuple(FullStep(full.step, each(full.r_in), function(full.r_out)) for full in self.full_steps)
+        return History(each(self.r_out_prev), each(self.r_in_prev), full_steps)
 
 
 NO_HISTORY = History()  # before the first step, and where the features of earlier steps may not be used

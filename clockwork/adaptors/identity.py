@@ -4,7 +4,7 @@ from typing import final
 
 from torch import Tensor
 
-from clockwork.adaptors.base import Adaptor, FeatureDims
+from clockwork.adaptors.base import ANY_DIMS, Adaptor, FeatureDims
 
 
 @final
@@ -15,7 +15,9 @@ class Identity(Adaptor, kind="identity"):
         dims: Dimensions of the features, which are stored but not used.
     """
 
-    def __init__(self, dims: FeatureDims) -> None:
+    has_weights = False
+
+    def __init__(self, dims: FeatureDims = ANY_DIMS) -> None:
         super().__init__(dims, ("r_out_prev",))
 
     def forward(

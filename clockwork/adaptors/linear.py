@@ -139,15 +139,20 @@ def term_values(
     Returns:
         Each term, `batch × channels × height × width`; None where the past does not have it.
     """
-    last_two = full_steps[:2] if len(full_steps) >= 2 else None
+    latest, before = full_steps[:2] if len(full_steps) >= 2 else (None, None)
     values = {
         "r_out_prev": r_out_prev,
         "r_in": r_in,
-        "r_in_change": None if r_in_prev is None else r_in - r_in_prev,
-        "r_out_trend": None if last_two is None else last_two[0].r_out - last_two[1].r_out,
-        "r_in_trend": None if last_two is None else last_two[0].r_in - last_two[1].r_in,
+        "r_in_change": _change(r_in, r_in_prev),
+        "r_out_trend": _change(latest.r_out, before.r_out) if latest and before else None,
+        "r_in_trend": _change(latest.r_in, before.r_in) if latest and before else None,
     }
     return {term: values[term] for term in terms}
+
+
+def _change(later: Tensor | None, earlier: Tensor | None) -> Tensor | None:
+    """Returns the difference of features, if both are known."""
+    return None if later is None or earlier is None else later - earlier
 
 
 def _at_each_position(weight: Tensor, features: Tensor) -> Tensor:

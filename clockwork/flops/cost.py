@@ -58,10 +58,11 @@ class PartFlops:
             r_in, r_out, t_emb = (torch.empty(shape) for shape in (self.r_in, self.r_out, self.t_emb))
             text_emb = torch.empty(len(r_in), width) if width else None
             conditional = torch.empty(len(r_in), dtype=torch.bool)
-        full_steps = tuple(FullStep(i, r_in, r_out) for i in range(adaptor.num_full_steps))
+        num_full_steps = adaptor.num_full_steps
+        full_steps = tuple(FullStep(step, r_in, r_out) for step in range(num_full_steps, 0, -1))  # the latest first
         history = History(r_out, r_in, full_steps)
         return self.high_res + count_flops(
-            lambda: run_adaptor(adaptor, r_in, t_emb, text_emb, conditional, max(len(full_steps), 1) + 1, history)
+            lambda: run_adaptor(adaptor, r_in, t_emb, text_emb, conditional, num_full_steps + 1, history)
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusers import UNet2DConditionModel
 
-from clockwork.adaptors import Adaptor, FeatureDims, Identity, check_teacher, fetch, load_adaptor, read_config
+from clockwork.adaptors import Adaptor, Identity, check_teacher, fetch, load_adaptor, read_config
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
@@ -56,7 +56,7 @@ def enable(
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
     if module is None:
         _recommend_calibration()
-    module = Identity(FeatureDims(0, 0, 0, 0)) if module is None else frozen_copy(module)
+    module = Identity() if module is None else frozen_copy(module)
     denoiser = ClockworkDenoiser(split, module, clock)
     teacher = (pipeline_name(pipe), "")
     if trained is not None:

@@ -13,7 +13,7 @@ from diffusers.hooks import ModelHook
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
-from clockwork.adaptors import Identity, mismatch_message
+from clockwork.adaptors import mismatch_message
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
@@ -214,7 +214,7 @@ class ClockHook(ModelHook):
         adaptor = self.denoiser.adaptor
         expected = adaptor.dims.r_in, adaptor.dims.r_out
         actual = denoised.r_in.shape[1], denoised.r_out.shape[1]
-        if expected != actual and not isinstance(adaptor, Identity):
+        if expected != actual and adaptor.has_weights:
             raise UserError(
                 f"this adaptor expects features with {expected[0]} and {expected[1]} channels, but those at cut "
                 f"{self.denoiser.split.cut} have {actual[0]} and {actual[1]}: choose the cut that it was trained for"

@@ -91,7 +91,7 @@ class ClockworkDenoiser:
         schedule: Which steps are full.
 
     Raises:
-        UserError: If the adaptor reads the previous step, and the schedule's first step is not full.
+        UserError: If the adaptor reads `r_out` of earlier steps, and the schedule's first step is not full.
     """
 
     split: SplitUNet
@@ -99,9 +99,9 @@ class ClockworkDenoiser:
     schedule: Schedule
 
     def __post_init__(self) -> None:
-        if "r_out_prev" in self.adaptor.inputs and not self.schedule.is_full(1):
+        if {"r_out_prev", "full_steps"} & set(self.adaptor.inputs) and not self.schedule.is_full(1):
             raise UserError(
-                f"schedule {self.schedule} has no full step, but this adaptor reads the previous step: use clock2"
+                f"schedule {self.schedule} has no full step, but this adaptor reads r_out of earlier steps: use clock2"
             )
 
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:

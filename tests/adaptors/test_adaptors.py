@@ -72,7 +72,7 @@ def test_an_input_switched_off_is_not_read(kind: type[ResNet] | type[UNet], off:
 def test_inputs_are_checked() -> None:
     with pytest.raises(ValueError, match="unknown"):
         ResNet(SMALL, inputs=("r_in", "noise"))
-    with pytest.raises(ValueError, match="needs r_in or r_out_prev"):
+    with pytest.raises(ValueError, match="needs r_in, r_out_prev or full_steps"):
         ResNet(SMALL, inputs=("t_emb",))
     with pytest.raises(ValueError, match="start with a full step"):
         Identity(SMALL)(None, None, None, None)

@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a schedule longer than the steps": ({"schedule": "2,8"}, "longer than the 4 steps"),
     "an unknown schedule": ({"schedule": "every2"}, "schedule 'every2' is not known"),
     "an unknown cut": ({"cut": "stage9"}, "unknown cut"),
-    "no full step for an adaptor that reads the step before": ({"schedule": "always"}, "reads the previous step"),
+    "no full step for an adaptor that reads the step before": ({"schedule": "always"}, "reads r_out of earlier steps"),
 }
 
 
