@@ -1,17 +1,17 @@
 """From a config to the live parts it names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import (
     Adaptor,
-    Identity,
+    FeatureDims,
     adaptor_hash,
     check_text_embedder,
     fetch,
@@ -76,24 +76,41 @@ def at_difference(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[str, 
 
 
 def adaptor_source(cfg: DictConfig, difference: Mapping[str, Any] | None = None) -> Path | None:
-    """The folder of the config's trained adaptor, with a sweep's difference; None for `none` and `identity`. Reads
-    nothing else, so that one that is missing shows before a teacher is loaded."""
+    """The folder of the config's trained adaptor, with a sweep's difference; None for `none` and for adaptors without
+    weights. Reads nothing else, so that one that is missing shows before a teacher is loaded."""
     name, cfg = at_difference(cfg, difference or {})
-    return None if name in ("none", "identity") else trained_folder(cfg, name)
+    return None if name == "none" or weightless_adaptor(cfg, name) is not None else trained_folder(cfg, name)
+
+
+def weightless_adaptor(cfg: DictConfig, name: str) -> Callable[[FeatureDims], Adaptor] | None:
+    """Finds out whether an adaptor has no weights, so that it needs no training.
+
+    The module of the adaptor's class is imported, after which `load_adaptor` knows its kind.
+
+    Args:
+        cfg: The command's config. Its adaptor has the user's values; others have those of their yaml.
+        name: The adaptor's name.
+
+    Returns:
+        What creates the adaptor from the dimensions of the features; None if it has weights, or the name is that of no
+        config.
+    """
+    config = cfg.adaptor if name == cfg.adaptor_name else configs.adaptor_config(name)
+    if config is None or "_target_" not in config:
+        return None
+    adaptor_class = instantiate({"_target_": config._target_, "_partial_": True}).func
+    return None if getattr(adaptor_class, "has_weights", True) else cast(Callable[..., Adaptor], instantiate(config))
 
 
 def build_sampler(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any]) -> Sampler:
-    """The config's point with a sweep's difference. Adaptor: `none`, `identity`, a trained one by its config's name,
-    or a folder; checked against the point."""
+    """The config's point with a sweep's difference. Adaptor: `none`, one without weights or a trained one by its
+    config's name, or a folder; checked against the point."""
     name, cfg = at_difference(cfg, difference)
     if name == "none":
         return make_sampler(cfg, teacher)
-    if name == "identity":
-        return make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), name)
+    if (weightless := weightless_adaptor(cfg, name)) is not None:
+        return make_sampler(cfg, teacher, weightless(feature_dims(teacher, str(cfg.cut))), name)
     folder = trained_folder(cfg, name)
-    if (configs.FOLDER / "adaptor" / f"{name}.yaml").is_file():
-        config = configs.compose_config("train", [f"adaptor={name}"])
-        get_class(config.adaptor._target_)  # imports its file: then its kind is known
     adaptor, trained = load_adaptor(folder)
     check_text_embedder(folder, None if teacher.text_embedder is None else teacher.text_embedder.config)
     from_elsewhere = Path(name).is_dir() or is_hub_name(name)
@@ -140,7 +157,7 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, An
     inversion = generation if of_inversion == of_generation else build_sampler(cfg, teacher, of_inversion)
     looked_for = inversion.point
     inversion = replace(inversion, solver="ddim_inverse", steps=cfg.inversion.steps, guidance=1.0)
-    if inversion.adaptor_name not in ("none", "identity"):
+    if inversion.adaptor is not None and inversion.adaptor.has_weights:
         warn_if_mismatched(looked_for, inversion.point)  # warns
     settings = {name: cfg[name] for name in ("negative", "tau_f", "tau_a", "keep_source", "replay")}
     return Editor(inversion, generation, **settings)

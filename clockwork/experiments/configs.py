@@ -94,13 +94,30 @@ def user_overrides(config: str, overrides: Sequence[str]) -> list[str]:
 
 def teacher_config(name: str) -> DictConfig:
     """A teacher's yaml, with what it takes over from others by `defaults`."""
-    file = FOLDER / "teacher" / f"{name}.yaml"
+    return _group_config("teacher", name)
+
+
+def adaptor_config(name: str) -> DictConfig | None:
+    """Loads an adaptor's yaml, with what it takes over from others by `defaults`.
+
+    Args:
+        name: The name of the adaptor.
+
+    Returns:
+        The config; None if `configs/adaptor` has none of this name.
+    """
+    return _group_config("adaptor", name) if (FOLDER / "adaptor" / f"{name}.yaml").is_file() else None
+
+
+def _group_config(group: str, name: str) -> DictConfig:
+    """Loads the yaml of a group, with what it takes over from others of the group by `defaults`."""
+    file = FOLDER / group / f"{name}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml")))
-        raise MissingFileError(f"no teacher {name!r}: choose among {known}, or write {file.name} (docs/extending.md)")
+        raise MissingFileError(f"no {group} {name!r}: choose among {known}, or write {file.name} (docs/extending.md)")
     content = OmegaConf.load(file)
     assert isinstance(content, DictConfig)
-    bases = [teacher_config(base) for base in content.pop("defaults", []) if base != "_self_"]
+    bases = [_group_config(group, base) for base in content.pop("defaults", []) if base != "_self_"]
     merged = OmegaConf.merge(*bases, content)
     assert isinstance(merged, DictConfig)
     return merged

@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 import clockwork
 from clockwork.data.image_io import write_grid
 from clockwork.errors import UserError
-from clockwork.experiments.build import adaptor_source, require_values
+from clockwork.experiments.build import adaptor_source, require_values, weightless_adaptor
 from clockwork.io.atomic import atomic_write
 from clockwork.pipeline.compare import compare
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.solvers import make_solver
 
 
@@ -20,8 +21,10 @@ def generate(cfg: DictConfig) -> Path:
     require_values(cfg, "prompt")
     if cfg.adaptor_name == "none":
         raise UserError("adaptor=none is the image without Clockwork: use adaptor=identity, or a trained one")
-    adaptor = adaptor_source(cfg)
+    folder = adaptor_source(cfg)
     teacher = instantiate(cfg.teacher)
+    weightless = weightless_adaptor(cfg, cfg.adaptor_name)
+    adaptor = folder if weightless is None else weightless(feature_dims(teacher, str(cfg.cut)))
     teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
     clockwork.enable(teacher.pipe, str(cfg.schedule), adaptor, str(cfg.cut))
     seeds = list(range(cfg.seed, cfg.seed + cfg.count))

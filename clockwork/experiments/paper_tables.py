@@ -97,9 +97,10 @@ class Table:
 
     def untrained(self, point: dict[str, Any], cfg: DictConfig) -> bool:
         """Whether the point's adaptor has yet to be trained; `cfg` is its teacher's."""
+        from clockwork.experiments.build import weightless_adaptor
         from clockwork.experiments.run_dir import adaptor_folder
 
-        if point["adaptor"] in ("none", "identity"):
+        if point["adaptor"] == "none" or weightless_adaptor(cfg, point["adaptor"]) is not None:
             return False
         config = cast(DictConfig, OmegaConf.merge(cfg, _trained_at(point, cfg)))
         return not (adaptor_folder(config, point["adaptor"], cfg.adaptors) / "adaptor").is_dir()

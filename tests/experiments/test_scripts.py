@@ -27,6 +27,7 @@ MISTAKES = {
     "unknown cut": ("train", ["cut=stage9"], "unknown cut"),
     "cut that does not fit": ("train", ["cut='0,3'"], "skip"),
     "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),
+    "a forecaster cannot be trained": ("train", ["adaptor=taylor2"], "adaptor=taylor2 has nothing to train: use"),
     "no GPU": ("train", ["device=cuda"], "torch finds 0 CUDA GPUs"),
     "weights by figures that there are none of": ("train", ["keep=best", "val_prompts=0"], "set val_prompts"),
     "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
@@ -169,12 +170,14 @@ def test_train_and_evaluate_return_what_they_made(tmp_path: Path) -> None:
     assert trained.metrics["val/guided_relative_l2"] >= 0
     assert train(config(tmp_path, "steps=2", "adaptor.width=8")).metrics == {}
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        points = ["points=[{}, {adaptor: identity}]", "steps=2", "metrics=none", "metrics.latency=false"]
-        words = [*points, "prompts.count=2", f"output={tmp_path}/eval"]
+        points = "points=[{}, {adaptor: identity}, {adaptor: taylor1}]"
+        few = ["steps=2", "metrics=none", "metrics.latency=false", "prompts.count=2"]
+        words = [points, *few, f"output={tmp_path}/eval"]
         cfg = compose("evaluate", [*teacher_overrides("evaluate", words), *words], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         rows = evaluate(cfg)
-    assert [row["adaptor"] for row in rows] == ["none", "identity"] and rows[1]["metrics"]["psnr"] > 0
+    assert [row["adaptor"] for row in rows] == ["none", "identity", "taylor1"] and rows[1]["metrics"]["psnr"] > 0
+    assert rows[2]["metrics"] == rows[1]["metrics"], "with one full step a forecast is the identity"
 
 
 # From the lowest room to the highest, the miniature: no other room imports it.

@@ -13,6 +13,7 @@ from clockwork.experiments.schemas.types import (
 )
 
 Inputs = Annotated[list[Literal["r_in", "r_out_prev", "t_emb", "text_emb"]], NOT_EMPTY]
+Order = Literal[1, 2]
 
 
 @dataclass(kw_only=True)
@@ -26,6 +27,19 @@ class AnyAdaptor(Open):
 @dataclass(kw_only=True)
 class Identity:
     _target_: Literal["clockwork.adaptors.Identity"]
+
+
+@dataclass(kw_only=True)
+class Taylor:
+    _target_: Literal["clockwork.adaptors.Taylor"]
+    order: Order
+
+
+@dataclass(kw_only=True)
+class Hermite:
+    _target_: Literal["clockwork.adaptors.Hermite"]
+    order: Order
+    sigma: Annotated[float, Bounds(above=0, below=1)]
 
 
 @dataclass(kw_only=True)
@@ -43,7 +57,7 @@ class AdaptorFolder:
     path: Text = ABSENT
 
 
-Adaptor = Identity | TrainedAdaptor | AdaptorFolder | AnyAdaptor
+Adaptor = Identity | Taylor | Hermite | TrainedAdaptor | AdaptorFolder | AnyAdaptor
 
 
 @dataclass(kw_only=True)
