@@ -9,6 +9,7 @@ from torch import nn
 from clockwork.adaptors import Adaptor
 from clockwork.flops.cost import on_meta, step_flops
 from clockwork.flops.counter import count_flops
+from clockwork.io.units import with_prefix
 from clockwork.sampling.feature_shapes import feature_shapes
 from clockwork.sampling.sampler import Sampler
 from clockwork.training.datamodule import OnlineDataModule
@@ -206,24 +207,6 @@ def weights_bytes(module: nn.Module) -> int:
         module: The module.
     """
     return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
-def with_prefix(number: float, unit: str, base: int = 1000) -> str:
-    """Formats a number with four digits and a prefix of its unit, such as `6.742 GB`.
-
-    Args:
-        number: The number, not negative.
-        unit: The unit.
-        base: 1000, or 1024 for binary prefixes such as in `6.279 GiB`.
-
-    Returns:
-        Number, prefix and unit.
-    """
-    power = 0
-    while number >= base and power < 7:
-        number, power = number / base, power + 1
-    prefix = ("", "k", "M", "G", "T", "P", "E", "Z")[power]
-    return f"{number:.4g} {prefix}{'i' if base == 1024 and power else ''}{unit}"
 
 
 def _rounds_per_epoch(number: int) -> str:

@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clockwork.experiments import train
 from clockwork.experiments.train import train_adaptor, train_teacher
+from clockwork.io.units import with_prefix
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import GIB, OnlineDataModule
-from clockwork.training.plan import Plan, total, with_prefix
+from clockwork.training.plan import Plan, total
 
 CASES: dict[str, list[str]] = {
     "adaptor": ["steps=4", "epochs=2", "repeats_per_epoch=2", "max_examples_gb=0.0003"],
