@@ -30,7 +30,7 @@ class Calibrated:
     Attributes:
         sampler: The operating point with the fitted adaptor.
         fits: The figures of each adaptor step's fit.
-        seconds: Duration, without loading the teacher.
+        seconds: Duration, without loading the teacher, with that of runs that were stopped before.
     """
 
     sampler: Sampler
@@ -82,7 +82,7 @@ def calibrate_sampler(
         raise UserError(f"{len(prompts)} captions are too few for {world_size()} processes: pass more captions")
     if not negatives:
         raise UserError('there are no negative prompts: pass at least one, for example the empty prompt ""')
-    options, start = options or FitOptions(), time.perf_counter()
+    options = options or FitOptions()
     progress, save = _progress(sampler, prompts, negatives, seed, options, folder)
     guided = sampler.teacher.unet_calls_per_step(sampler.guidance) == 2
     denoiser = CalibratingDenoiser(sampler.split, sampler.schedule, sampler.guidance, options, progress, save)
@@ -93,14 +93,18 @@ def calibrate_sampler(
     solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
     steps = rollout(denoiser, solver, sampler.steps, noise, condition, negative if guided else None, sampler.guidance)
     last_adaptor_step = max(sampler.schedule.adaptor_steps(sampler.num_unet_calls))
-    for record in tqdm(steps, "calibration", last_adaptor_step, disable=rank() > 0, unit="step"):
-        if record.step == last_adaptor_step:
-            break
+    resumed = f", resumed after {len(progress.fits)} fitted steps" if progress.step else ""
+    with tqdm(total=last_adaptor_step, desc=f"calibration{resumed}", disable=rank() > 0, unit="step") as bar:
+        for record in steps:
+            bar.update()
+            if record.step == last_adaptor_step:
+                break
+    save()
     adaptor = progress.adaptor(denoiser.adaptor.dims, options.terms)
     adaptor.point = sampler.point
     placed = adaptor.to(sampler.teacher.device)
     result = replace(sampler, adaptor=placed, adaptor_name="linear", folder=None, trained_hash=None)
-    return Calibrated(result, tuple(progress.fits), time.perf_counter() - start)
+    return Calibrated(result, tuple(progress.fits), progress.seconds)
 
 
 def _progress(
@@ -112,24 +116,22 @@ def _progress(
     folder: Path | None,
 ) -> tuple[Progress, Callable[[], None]]:
     """Returns the state to go on from, and a function that saves it."""
-    if folder is None:
-        return Progress(), lambda: None
+    start = time.perf_counter()
+    progress, file = Progress(), None if folder is None else folder / f"progress{rank()}.safetensors"
     captions = [(p.id, p.text) for p in prompts]
-    identity = digest(
-        [
-            sampler.identity(),
-            captions,
-            list(negatives),
-            seed,
-            asdict(options),
-            world_size(),
-            str(sampler.teacher.device),
-        ]
-    )
-    file = folder / f"progress{rank()}.safetensors"
-    progress = Progress.load(file, identity)
-    progress.keep_common_steps(sampler.num_unet_calls)
-    return progress, lambda: progress.save(file, identity)
+    place = [world_size(), str(sampler.teacher.device)]
+    identity = digest([sampler.identity(), captions, list(negatives), seed, asdict(options), *place])
+    if file is not None:
+        progress = Progress.load(file, identity)
+        progress.keep_common_steps(sampler.num_unet_calls)
+    seconds_before = progress.seconds
+
+    def save() -> None:
+        progress.seconds = seconds_before + time.perf_counter() - start
+        if file is not None:
+            progress.save(file, identity)
+
+    return progress, save
 
 
 def _negatives(teacher: Teacher, texts: Sequence[str]) -> Condition:

@@ -1,6 +1,7 @@
 """What a calibration has found so far: the maps of the steps behind it, and the sums of the step that it is at."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -58,12 +59,14 @@ class Progress:
         step: The step that was begun last.
         sums: Of this step: the number of chunks of captions, the sums over the captions that the maps are fitted on,
             and those over the captions that choose the ridge; None between steps.
+        seconds: Duration so far.
     """
 
     maps: dict[int, StepMaps] = field(default_factory=dict)
     fits: list[StepFit] = field(default_factory=list)
     step: int = 0
     sums: tuple[int, Moments, Moments] | None = None
+    seconds: float = 0.0
 
     def adaptor(self, dims: FeatureDims, terms: tuple[str, ...]) -> Linear:
         """Builds the adaptor of the steps that are fitted.
@@ -115,7 +118,8 @@ class Progress:
         if self.sums is not None:
             tensors |= {**self.sums[1].to_tensors("fitted"), **self.sums[2].to_tensors("held_out")}
         num_chunks = None if self.sums is None else self.sums[0]
-        about = {"step": self.step, "num_chunks": num_chunks, "fits": [asdict(fit) for fit in self.fits]}
+        fits = [asdict(fit) for fit in self.fits]
+        about = {"step": self.step, "num_chunks": num_chunks, "fits": fits, "seconds": self.seconds}
         with atomic_write(file) as partial:
             save_file(tensors, partial, {"digest": digest, "progress": json.dumps(about)})
 
@@ -149,4 +153,15 @@ class Progress:
         if about["num_chunks"] is not None:
             moments = (Moments.from_tensors(tensors, prefix) for prefix in ("fitted", "held_out"))
             sums = (about["num_chunks"], *moments)
-        return cls(maps, fits, about["step"], sums)
+        return cls(maps, fits, about["step"], sums, about["seconds"])
+
+
+def remove_progress(folder: Path) -> None:
+    """Removes the states that calibrations have saved in a folder, and no other files.
+
+    Args:
+        folder: The folder.
+    """
+    for file in folder.glob("progress*.safetensors"):
+        if re.fullmatch(r"progress\d+", file.stem):
+            file.unlink()
