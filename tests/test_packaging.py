@@ -75,7 +75,7 @@ def test_the_core_imports_its_own_dependencies_only() -> None:
     [
         ("train", ["train"]),
         ("eval", ["evaluate", "generate", "edit", "score", "drift", "perturb"]),
-        ("report", ["report"]),
+        ("report", ["report", "calibrate"]),
     ],
 )
 def test_an_extra_suffices_for_its_commands(extra: str, verbs: list[str]) -> None:

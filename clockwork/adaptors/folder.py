@@ -95,7 +95,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise MissingFileError(
-            f"{folder} is not an adaptor folder, because it has no config.json: train an adaptor with scripts/train.py"
+            f"{folder} is not an adaptor folder, because it has no config.json: make one with scripts/calibrate.py or "
+            "scripts/train.py"
         )
     return dict(json.loads(file.read_text(encoding="utf-8")))
 

@@ -128,14 +128,30 @@ def trained_folder(cfg: DictConfig, name: str) -> Path:
         return fetch(name)
     folder = adaptor_folder(cfg, name, cfg.adaptors) / "adaptor"
     if not folder.is_dir():
-        command = configs.shell("train", training_overrides(cfg, name))
-        raise MissingFileError(f"no adaptor {name!r} trained at this point: run `{command}`, or name a folder")
+        calibrated = is_linear(configs.adaptor_config(name))
+        command = configs.shell("calibrate" if calibrated else "train", training_overrides(cfg, name, cfg.adaptors))
+        made_by = "calibrated" if calibrated else "trained"
+        raise MissingFileError(f"no adaptor {name!r} {made_by} at this point: run `{command}`, or name a folder")
     return folder
 
 
-def training_overrides(cfg: DictConfig, name: str) -> list[str]:
-    """What to pass to scripts/train.py for an adaptor at the config's operating point: what differs from the teacher's
-    own values, and the point."""
+def is_linear(config: DictConfig | None) -> bool:
+    """Whether an adaptor's config is fitted by scripts/calibrate.py. Others are trained by scripts/train.py."""
+    return config is not None and config.get("_target_") == "clockwork.adaptors.Linear"
+
+
+def check_trainable(cfg: DictConfig) -> None:
+    """Raises a UserError if the config's adaptor is not one that scripts/train.py trains."""
+    if cfg.adaptor_name in ("none", "folder") or weightless_adaptor(cfg, cfg.adaptor_name) is not None:
+        raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: use adaptor=resnet, unet or unet_light")
+    if is_linear(cfg.adaptor):
+        command = configs.shell("calibrate", training_overrides(cfg, cfg.adaptor_name, cfg.output))
+        raise UserError(f"adaptor={cfg.adaptor_name} is fitted in closed form, not trained: run `{command}`")
+
+
+def training_overrides(cfg: DictConfig, name: str, adaptors: str) -> list[str]:
+    """What to pass to scripts/train.py or scripts/calibrate.py for an adaptor at the config's operating point: the
+    point, what differs from the teacher's own values, and the folder of all adaptors."""
     defaults = configs.teacher_config(str(cfg.teacher_name)).teacher
     of_teacher = {
         f"teacher.{key}": cfg.teacher[key]
@@ -144,7 +160,7 @@ def training_overrides(cfg: DictConfig, name: str) -> list[str]:
     }
     point = {key: cfg[key] for key in ("cut", "schedule", "solver", "steps")}
     guidance = {} if cfg.guidance == cfg.teacher.guidance else {"guidance": cfg.guidance}
-    output = {} if cfg.adaptors == "outputs/adaptors" else {"output": cfg.adaptors}
+    output = {} if adaptors == "outputs/adaptors" else {"output": adaptors}
     values = {"adaptor": name, "teacher": cfg.teacher_name, **of_teacher, **point, **guidance, **output}
     return [configs.override(key, value) for key, value in values.items()]
 

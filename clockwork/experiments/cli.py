@@ -32,6 +32,11 @@ COMMANDS = {
         "distils an adaptor, or trains a teacher",
         resumable="the checkpoints of finished epochs",
     ),
+    "calibrate": Command(
+        "clockwork.experiments.calibrate:calibrate",
+        "fits a linear adaptor in closed form, in seconds",
+        resumable="the fitted steps and the sums of the next one",
+    ),
     "evaluate": Command(
         "clockwork.experiments.evaluate:evaluate", "measures operating points", resumable="images and rows"
     ),
@@ -64,17 +69,18 @@ COMMANDS = {
         resumable="finished stages and checkpoints",
     ),
 }
-VERBS = ("train", "evaluate", "generate", "edit", "report")  # those of the console script's help
+VERBS = ("train", "calibrate", "evaluate", "generate", "edit", "report")  # those of the console script's help
 
 
-EXTRAS = {
+EXTRAS = {  # others: eval
     "train": "train",
+    "calibrate": "report",
     "miniature": "all",
     "report": "report",
     "tables": "all",
     "evidence": "all",
     "gpu_check": "all",
-}  # others: eval
+}
 OPTIONAL = {  # what the extras install
     *("hydra", "jinja2", "matplotlib", "omegaconf", "open_clip", "plotly", "pyarrow", "pytorch_lightning", "timm"),
     *("torchmetrics", "wandb", "yaml"),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,14 @@ def _was_trained_at(folder: Path, cfg: DictConfig) -> bool:
     return point["guidance"] == float(cfg.guidance) and cfg.teacher.resolution in (None, point["resolution"])
 
 
-def claim(output: Path, cfg: DictConfig, teacher: Teacher, items: Sequence[Prompt], result: Path | None = None) -> int:
+def claim(
+    output: Path,
+    cfg: DictConfig,
+    teacher: Teacher,
+    items: Sequence[Prompt],
+    result: Path | None = None,
+    ignored: Collection[str] = (),
+) -> int:
     """Marks the folder of a run with everything that changes its result, so that no other run goes on in it.
 
     Args:
@@ -55,6 +62,7 @@ def claim(output: Path, cfg: DictConfig, teacher: Teacher, items: Sequence[Promp
         teacher: Its teacher.
         items: The prompts or captioned images that it uses.
         result: What a training makes.
+        ignored: Further config keys that do not change this run's result.
 
     Returns:
         For how many epochs the result has been trained; 0 without one.
@@ -62,7 +70,8 @@ def claim(output: Path, cfg: DictConfig, teacher: Teacher, items: Sequence[Promp
     Raises:
         UserError: The folder was begun with something else, named with both values. More epochs extend a training.
     """
-    current, marker = _settings(cfg, teacher, items), output / MARKER
+    settings, marker = _settings(cfg, teacher, items), output / MARKER
+    current = {key: value for key, value in settings.items() if key not in ignored}
     content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
     saved: dict[str, Any] = content.get("settings") or _former_settings(content)
     if "settings" not in content:

@@ -13,8 +13,7 @@ from pytorch_lightning import LightningModule, Trainer, seed_everything
 
 from clockwork.adaptors import save_adaptor
 from clockwork.data.prompts import Prompt
-from clockwork.errors import UserError
-from clockwork.experiments.build import make_sampler, weightless_adaptor
+from clockwork.experiments.build import check_trainable, make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
@@ -66,8 +65,7 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     Returns:
         The adaptor's folder, and the finished trainer; None if the adaptor had been trained already.
     """
-    if cfg.adaptor_name in ("none", "folder") or weightless_adaptor(cfg, cfg.adaptor_name) is not None:
-        raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: use adaptor=resnet, unet or unet_light")
+    check_trainable(cfg)
     items, held_out = train_and_validation_items(cfg)
     teacher = instantiate(cfg.teacher)
     adaptor = instantiate(cfg.adaptor)(feature_dims(teacher, str(cfg.cut))).to(teacher.device)

@@ -99,7 +99,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
         groups=[_group(group, folder, count) for group in _comparable(rows)],
         sheets=[(sheet, [[(text, _sort_key(text)) for text in line] for line in sheet.cells]) for sheet in sheets],
         curves=_curves(runs),
-        unlogged=[run.name for run in runs if not run.curves],
+        unlogged=[run.name for run in runs if not run.curves and "calibration" not in run.config],
         plotly=get_plotlyjs(),
     )
     file = folder / "report.html"

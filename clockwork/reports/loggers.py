@@ -50,6 +50,31 @@ def log_adaptor(loggers: Sequence[Any], folder: Path, about: Mapping[str, Any]) 
             logger.experiment.log_artifact(_artifact(folder.parent.name, "adaptor", [folder], about))
 
 
+def log_calibration(config: Mapping[str, Any], folder: Path, figures: Mapping[str, Any], image: Path) -> None:
+    """Logs a calibration as one wandb run: the error of each step, the figure, and the adaptor as an artifact.
+
+    Does nothing unless the logger is wandb.
+
+    Args:
+        config: The logger's config: `name`, `project` and `group`, which defaults to the name of the teacher's folder.
+        folder: The adaptor's folder, inside the run's folder.
+        figures: Figures of the calibration, as the adaptor's `config.json` holds them.
+        image: The figure of the errors.
+    """
+    if config["name"] != "wandb":
+        return
+    import wandb
+
+    mode: Literal["offline", "online"] = "offline" if offline() else "online"
+    output = folder.parent
+    group = config["group"] or output.parent.name
+    with wandb.init(project=config["project"], group=group, dir=output, mode=mode, job_type="calibrate") as run:
+        for fit in figures["steps"]:
+            run.log({name: fit[name] for name in ("step", "error", "identity_error", "ridge")})
+        run.log({"errors": wandb.Image(str(image))})
+        run.log_artifact(_artifact(output.name, "adaptor", [folder], figures))
+
+
 def log_rows(
     config: Mapping[str, Any],
     rows: Sequence[Row],

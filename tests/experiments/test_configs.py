@@ -76,8 +76,10 @@ def test_a_real_teacher_brings_the_papers_values_and_nothing_of_the_miniature(te
     assert missing(evaluate) == {"metrics.reference"} and evaluate.prompts.count == 5000
     edit = composed("edit", f"teacher={teacher}")
     assert (edit.guidance, edit.negative) == (15, "ugly, blurry, black, low res, unrealistic")
+    calibrate = composed("calibrate", f"teacher={teacher}")
+    assert missing(calibrate) == {"prompts.path"} and calibrate.count <= 64 and calibrate.batch_size <= 8
     others = [composed(command, f"teacher={teacher}") for command in ("perturb", "drift", "score")]
-    for cfg in (train, evaluate, edit, *others):
+    for cfg in (train, calibrate, evaluate, edit, *others):
         brought = {key: value for key, value in cfg.items_ex(resolve=False) if key != "scale"}
         assert "miniature" not in OmegaConf.to_yaml(OmegaConf.create(brought))
         assert cfg.teacher.openclip == "ViT-g-14" and cfg.teacher.precision == "auto"
@@ -89,6 +91,8 @@ def test_a_small_teacher_brings_its_own(teacher: str) -> None:
     assert (train.learning_rate, train.decay, train.guided, train.epochs) == (1e-3, True, 1, 15)
     evaluate, edit = composed("evaluate", f"teacher={teacher}"), composed("edit", f"teacher={teacher}")
     assert (evaluate.prompts.split, evaluate.prompts.count, evaluate.metrics.reference) == ("test", 2000, 10000)
+    calibrate = composed("calibrate", f"teacher={teacher}")
+    assert (calibrate.prompts.split, calibrate.count) == ("train", 128)
     assert (edit.guidance, edit.negative, evaluate.guidance) == (2, "", 3)
     assert train.teacher.precision == "float32" and not missing(train)
     assert composed("train").learning_rate == 1e-3 and composed("edit").teacher.path == "miniature_sd"

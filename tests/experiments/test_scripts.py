@@ -155,7 +155,7 @@ def test_the_console_script_lists_its_verbs(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2 and capsys.readouterr().err == (
-        "error: trian is not a verb: use train, evaluate, generate, edit, report\n"
+        "error: trian is not a verb: use train, calibrate, evaluate, generate, edit, report\n"
     )
     monkeypatch.setattr(cli, "other_distributions", list)  # whatever is installed here
     monkeypatch.setattr(sys, "argv", ["clockwork", "train", "steps=0"])

@@ -18,8 +18,10 @@ from typing import Any
 MODULES = (
     "clockwork.evaluation.harness",
     "clockwork.experiments.build",
+    "clockwork.experiments.calibrate",
     "clockwork.experiments.train",
     "clockwork.reports.loggers",
+    "matplotlib.pyplot",
     "open_clip",
 )
 status_files: dict[int, Path] = {}

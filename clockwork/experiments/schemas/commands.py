@@ -14,7 +14,7 @@ from clockwork.experiments.schemas.groups import (
     Prompts,
 )
 from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
-from clockwork.experiments.schemas.rules import ABSENT
+from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.tools import (
     Bench,
@@ -91,6 +91,21 @@ class Train(OperatingPoint):
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
         return None if values["objective"] else schedule_fits(values)
+
+
+@dataclass(kw_only=True)
+class Calibrate(OperatingPoint):
+    adaptor: Adaptor
+    adaptor_name: Text
+    prompts: Prompts
+    logger: Logger
+    count: Count
+    negatives: Annotated[list[str], NOT_EMPTY]
+    guided_weight: NotNegative
+    held_out_every: Annotated[int, Bounds(least=2)]
+    batch_size: Count
+    output: Text
+    relation = staticmethod(schedule_fits)
 
 
 @dataclass(kw_only=True)
@@ -181,6 +196,7 @@ def schema_of(config: str, composed: DictConfig) -> type:
 
 COMMANDS: dict[str, type] = {
     "train": Train,
+    "calibrate": Calibrate,
     "evaluate": Evaluate,
     "generate": Generate,
     "edit": Edit,

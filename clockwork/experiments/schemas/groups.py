@@ -14,6 +14,7 @@ from clockwork.experiments.schemas.types import (
 
 Inputs = Annotated[list[Literal["r_in", "r_out_prev", "t_emb", "text_emb"]], NOT_EMPTY]
 Order = Literal[1, 2]
+Terms = Annotated[list[Literal["r_out_prev", "r_in", "r_in_change", "r_out_trend", "r_in_trend"]], NOT_EMPTY]
 
 
 @dataclass(kw_only=True)
@@ -51,13 +52,20 @@ class TrainedAdaptor:
 
 
 @dataclass(kw_only=True)
+class LinearAdaptor:
+    _target_: Literal["clockwork.adaptors.Linear"]
+    terms: Terms
+    rank: Count | None
+
+
+@dataclass(kw_only=True)
 class AdaptorFolder:
     """`folder` has a path, `none` has no keys."""
 
     path: Text = ABSENT
 
 
-Adaptor = Identity | Taylor | Hermite | TrainedAdaptor | AdaptorFolder | AnyAdaptor
+Adaptor = Identity | Taylor | Hermite | TrainedAdaptor | LinearAdaptor | AdaptorFolder | AnyAdaptor
 
 
 @dataclass(kw_only=True)

@@ -62,6 +62,13 @@ class BroughtToObjectives:
 
 
 @dataclass(kw_only=True)
+class BroughtToCalibration:
+    prompts: Text = ABSENT
+    count: Count = ABSENT
+    batch_size: Count = ABSENT
+
+
+@dataclass(kw_only=True)
 class BroughtToEvaluation:
     prompts: Text = ABSENT
     metrics: Text = ABSENT
@@ -92,6 +99,7 @@ class Brings:
 
     train: BroughtToTraining = ABSENT
     objective: BroughtToObjectives = ABSENT
+    calibrate: BroughtToCalibration = ABSENT
     evaluate: BroughtToEvaluation = ABSENT
     score: BroughtToScore = ABSENT
     edit: BroughtToEditing = ABSENT

@@ -1,0 +1,135 @@
+"""Fits a linear adaptor at an operating point in closed form."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from clockwork.adaptors import Identity, read_config, save_adaptor
+from clockwork.calibration.denoiser import FitOptions
+from clockwork.calibration.fit import Calibrated, calibrate_sampler
+from clockwork.calibration.plan import calibration_plan
+from clockwork.calibration.progress import remove_progress
+from clockwork.data.prompts import Prompt
+from clockwork.errors import UserError
+from clockwork.experiments.build import is_linear, make_sampler, require_values
+from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained, report_truncation
+from clockwork.io import distributed
+from clockwork.reports.calibration import save_step_errors, step_table
+from clockwork.reports.loggers import log_calibration
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
+from clockwork.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class CalibratedAdaptor:
+    """What a calibration made.
+
+    Attributes:
+        folder: The adaptor's folder.
+        figures: Captions, seconds and the fit of each step, as the folder's `config.json` holds them.
+    """
+
+    folder: Path
+    figures: Mapping[str, Any]
+
+
+def calibrate(cfg: DictConfig) -> CalibratedAdaptor:
+    """Fits and saves the config's linear adaptor, unless that has been done. Several processes share the captions.
+
+    Args:
+        cfg: The composed config of the command `calibrate`.
+
+    Returns:
+        The adaptor's folder and the figures of its fits.
+
+    Raises:
+        UserError: The adaptor is not a linear one, the schedule cannot be calibrated, the captions are too few, or the
+            folder holds another run.
+    """
+    with distributed.process_group():
+        return _calibrate(cfg)
+
+
+def _calibrate(cfg: DictConfig) -> CalibratedAdaptor:
+    check_adaptor_and_schedule(cfg)  # this and the captions before the teacher is loaded: a mistake shows at once
+    prompts = calibration_prompts(cfg)
+    teacher = instantiate(cfg.teacher)
+    sampler = make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), "identity")
+    values = {"guided_weight": cfg.guided_weight, "held_out_every": cfg.held_out_every, "batch": cfg.batch_size}
+    options = FitOptions(tuple(cfg.adaptor.terms), cfg.adaptor.rank, **values)
+    plan = calibration_plan(sampler, len(prompts), options, distributed.world_size())
+    output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
+    result, is_main_process = output / "adaptor", distributed.rank() == 0
+    if claim(output, cfg, teacher, prompts, result, ignored=("batch_size",)):
+        if is_main_process:
+            print(f"already calibrated: {result}")
+        return CalibratedAdaptor(result, read_config(result)["calibration"])
+    report_truncation(teacher, prompts)
+    if is_main_process:
+        print(plan)
+    calibrated = calibrate_sampler(sampler, prompts, list(cfg.negatives), cfg.seed, options, output)
+    figures = {"captions": len(prompts), "negatives": list(cfg.negatives), **calibrated.figures()}
+    if is_main_process:
+        _save(cfg, sampler, calibrated, figures, result)
+    distributed.barrier()
+    if is_main_process:
+        remove_progress(output)
+    return CalibratedAdaptor(result, figures)
+
+
+def check_adaptor_and_schedule(cfg: DictConfig) -> None:
+    """Refuses an adaptor that is not linear, and a schedule without full or without adaptor steps.
+
+    Args:
+        cfg: The composed config of the command.
+
+    Raises:
+        UserError: The adaptor or the schedule cannot be calibrated.
+    """
+    if not is_linear(cfg.adaptor):
+        raise UserError(f"adaptor={cfg.adaptor_name} is not fitted in closed form: use adaptor=linear")
+    schedule = Schedule.parse(str(cfg.schedule))
+    if not schedule.is_full(1):
+        raise UserError(f"schedule={schedule} has no full step, which a linear adaptor needs: use schedule=clock2")
+    if not schedule.adaptor_steps(cfg.steps + (cfg.solver == "pndm")):  # which calls the UNet once more
+        raise UserError(
+            f"schedule={schedule} has no adaptor step in {cfg.steps} steps: use schedule=clock2 and steps=8"
+        )
+
+
+def calibration_prompts(cfg: DictConfig) -> Sequence[Prompt]:
+    """Returns the first captions of the config's source.
+
+    Args:
+        cfg: The composed config of the command.
+
+    Raises:
+        UserError: The source has fewer captions than the config's `count`.
+    """
+    require_values(cfg, "prompts")
+    limit = cfg.prompts.get("count")
+    limited = {} if limit is None else {"count": min(limit, cfg.count)}
+    prompts: Sequence[Prompt] = instantiate(cfg.prompts, **limited)[: cfg.count]
+    if len(prompts) < cfg.count:
+        raise UserError(
+            f"count={cfg.count} is more than the {len(prompts)} captions: pass count={len(prompts)}, or more captions"
+        )
+    return prompts
+
+
+def _save(cfg: DictConfig, sampler: Sampler, calibrated: Calibrated, figures: Mapping[str, Any], result: Path) -> None:
+    """Saves the adaptor and the figure of its errors, and prints both."""
+    image = result.parent / "errors.png"
+    save_adaptor(
+        result, calibrated.adaptor, sampler.point, base_model=sampler.teacher.hub_name, calibration=dict(figures)
+    )
+    save_step_errors(figures["steps"], image)
+    mark_trained(result.parent, 1)
+    log_calibration(cfg.logger, result, figures, image)
+    print(step_table(figures["steps"]))
+    print(f"adaptor in {result}, fitted in {figures['seconds']:.1f} s; errors by step in {image}")

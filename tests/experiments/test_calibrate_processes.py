@@ -1,0 +1,74 @@
+"""Calibrations that are stopped, or run in several processes, as a user starts them."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.processes import Process, start, start_ranks
+from safetensors.torch import load_file
+
+FEW = ["scripts/calibrate.py", "count=5", "held_out_every=2", "batch_size=1", "steps=6", "device=cpu"]
+
+
+def check(*processes: Process) -> str:
+    """Returns what the first process has printed."""
+    ended = [process.wait() for process in processes]
+    assert all(status == 0 for status, _, _ in ended), ended
+    return ended[0][1]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    (file,) = output.rglob("adaptor.safetensors")
+    return load_file(file)
+
+
+def stop_once_saved(number: signal.Signals, output: Path, processes: list[Process]) -> list[tuple[int, str]]:
+    """Stops processes once each has saved its progress again; returns their statuses and messages."""
+    start_time = time.time_ns()
+    while sum(file.stat().st_mtime_ns > start_time for file in output.rglob("progress?.safetensors")) < len(processes):
+        assert all(process.poll() is None for process in processes), [process.wait() for process in processes]
+        time.sleep(0.01)
+    for process in processes:
+        process.send_signal(number)
+    return [(status, errors) for status, _, errors in (process.wait() for process in processes)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("uninterrupted")
+    check(start(*FEW, f"output={output}"))
+    return output
+
+
+def test_a_stopped_calibration_goes_on_to_the_same_maps(uninterrupted: Path, tmp_path: Path) -> None:
+    """Stopped by Ctrl-C after its first fit, and by SIGTERM after the next."""
+    for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        ((status, errors),) = stop_once_saved(number, tmp_path, [start(*FEW, f"output={tmp_path}")])
+        assert status == expected and "Traceback" not in errors, errors
+        sentence = "the fitted steps and the sums of the next one are kept, and the same command goes on from there"
+        assert f"stopped: {sentence}" in errors
+        assert not list(tmp_path.rglob("adaptor")) and len(list(tmp_path.rglob("progress0.safetensors"))) == 1
+    (folder,) = tmp_path.glob("*/*")
+    (folder / "progress_of_mine.safetensors").touch()
+    last = start(*FEW, f"output={tmp_path}")
+    status, printed, errors = last.wait()
+    assert status == 0 and "resumed after 2 fitted steps" in errors
+    assert all(torch.equal(weight, weights(tmp_path)[name]) for name, weight in weights(uninterrupted).items())
+    assert printed.count("| 2    |") == 1  # the table has the fits of all runs
+    files = {"adaptor", "config.json", "errors.png", "progress_of_mine.safetensors"}
+    assert {file.name for file in folder.iterdir()} == files
+
+
+def test_two_processes_fit_what_one_does(uninterrupted: Path, tmp_path: Path) -> None:
+    """Also if they were stopped, and one of them is a step behind the other."""
+    words = [*FEW, f"output={tmp_path}"]
+    for status, errors in stop_once_saved(signal.SIGTERM, tmp_path, start_ranks(2, *words)):
+        assert status == 143, errors
+    next(tmp_path.rglob("progress1.safetensors")).unlink()
+    printed = check(*start_ranks(2, *words))
+    assert "5  of which 2 choose the ridge" in printed
+    several, one = weights(tmp_path), weights(uninterrupted)
+    assert all(torch.allclose(several[name], one[name], rtol=1e-6, atol=1e-6 * one[name].abs().max()) for name in one)
+    assert {file.name for file in next(tmp_path.glob("*/*")).iterdir()} == {"adaptor", "config.json", "errors.png"}
