@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.calibration import FEW, calibration_sampler
+from helpers.calibration import small_sampler
 from helpers.commands import ROOT, answers_in_one_sentence, run
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +21,7 @@ from clockwork.experiments.configs import teacher_overrides
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.teachers import load_teacher
 
+FEW = ["steps=4", "count=8", "held_out_every=4", "batch_size=8", "device=cpu"]
 QUICK_ROWS = ["steps=4", "prompts.count=2", "metrics=none", "metrics.latency=false"]
 
 
@@ -41,7 +42,7 @@ def test_the_command_saves_what_the_library_fits(adaptors: Path) -> None:
     """With its figures in config and model card, an image of them, and no progress files."""
     folder = folder_of(adaptors)
     adaptor, point = load_adaptor(folder)
-    sampler = calibration_sampler(load_teacher("miniature", guidance=3.0, device="cpu"), steps=4)
+    sampler = small_sampler(teacher=load_teacher("miniature", guidance=3.0, device="cpu"))
     expected = calibrate_sampler(sampler, scene_prompts("train", 8), options=FitOptions(held_out_every=4))
     assert isinstance(adaptor, Linear) and point == expected.adaptor.point and adaptor.steps == (2, 4)
     assert all(
