@@ -139,9 +139,9 @@ class CalibratingDenoiser:
                 num_chunks, fitted, held_out = progress.sums
                 chosen = condition.select(index), _select_history(history, index)
                 features = self._features(sample[index], _select(t, index, len(sample)), *chosen)
-                mask = self._held_out(index[: len(index) // num_halves])
-                fitted = fitted.add(*(_observations(x, num_halves, ~mask) for x in features))
-                held_out = held_out.add(*(_observations(x, num_halves, mask) for x in features))
+                fits, chooses = self._divide(num_chunks * options.batch, len(index) // num_halves)
+                fitted = fitted.add(*(_observations(x, num_halves, fits) for x in features))
+                held_out = held_out.add(*(_observations(x, num_halves, chooses) for x in features))
                 progress.sums = num_chunks + 1, fitted, held_out
         except BaseException:
             self.save()
@@ -192,15 +192,21 @@ class CalibratingDenoiser:
             inputs.append(resize_to(value, r_out.shape[-2:]))
         return torch.cat(inputs, 1), r_out - past.r_out_prev, r_out
 
-    def _held_out(self, captions: Tensor) -> Tensor:
-        """Tells which captions choose the ridge, by their number among those of all processes."""
-        every = self.options.held_out_every
-        return (captions * world_size() + rank()) % every == every - 1
+    def _divide(self, first: int, count: int) -> tuple[list[int], list[int]]:
+        """Divides a chunk's captions into those that maps are fitted on, and those that choose the ridge.
+
+        The number of a caption among those of all processes decides, so that one process divides them alike.
+        """
+        every, num_processes = self.options.held_out_every, world_size()
+        numbers = [(first + i) * num_processes + rank() for i in range(count)]
+        chooses = [i for i, number in enumerate(numbers) if number % every == every - 1]
+        return [i for i in range(count) if i not in chooses], chooses
 
 
-def _observations(features: Tensor, num_halves: int, chosen: Tensor) -> list[Tensor]:
+def _observations(features: Tensor, num_halves: int, captions: list[int]) -> list[Tensor]:
     """Returns the features of some captions per half, `positions × channels`."""
-    return [half[chosen].permute(0, 2, 3, 1).flatten(0, 2) for half in features.chunk(num_halves)]
+    index = torch.tensor(captions, dtype=torch.int64, device=features.device)
+    return [half[index].permute(0, 2, 3, 1).flatten(0, 2) for half in features.chunk(num_halves)]
 
 
 def _select(t: Tensor, index: Tensor, batch: int) -> Tensor:

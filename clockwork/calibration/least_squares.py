@@ -52,12 +52,12 @@ class NormalEquations:
     Attributes:
         a: `num_halves inputs × num_halves inputs`.
         b: `num_halves inputs × outputs`.
-        constant: The error of maps that are zero, which is that of the identity adaptor.
+        constant: The error of maps that are zero, which is that of the identity adaptor; a scalar.
     """
 
     a: Tensor
     b: Tensor
-    constant: float
+    constant: Tensor
 
     @classmethod
     def of(cls, moments: Moments, weights: Tensor) -> "NormalEquations":
@@ -71,11 +71,11 @@ class NormalEquations:
         k = weights.to(xx)
         a = (k[:, :, None, None] * xx).transpose(1, 2).flatten(2).flatten(0, 1)
         b = (k[:, :, None, None] * xy).sum(1).flatten(0, 1)
-        return cls(a, b, float((k * yy).sum()))
+        return cls(a, b, (k * yy).sum())
 
     def error(self, maps: Tensor) -> float:
         """Returns the weighted squared error of maps, `num_halves inputs × outputs`, over all observations."""
-        return float(((self.a @ maps - 2 * self.b) * maps).sum()) + self.constant
+        return float(((self.a @ maps - 2 * self.b) * maps).sum() + self.constant)
 
     def solve(self, ridge: float) -> Tensor:
         """Solves `(A + ridge diag A) W = B`.
@@ -181,7 +181,9 @@ def fit_step(
     chooser = NormalEquations.of(judged, weights)
     ridge = min(solutions, key=lambda strength: chooser.error(solutions[strength]))
     size = max(float((torch.outer(c, c).to(judged.r_out) * judged.r_out).sum()), 1e-300)
-    error, identity_error = ((max(e, 0.0) / size) ** 0.5 for e in (guided.error(solutions[ridge]), guided.constant))
+    error, identity_error = (
+        (max(e, 0.0) / size) ** 0.5 for e in (guided.error(solutions[ridge]), float(guided.constant))
+    )
     equations = NormalEquations.of(fitted + held_out, weights) if held_out.count else tried
     maps = equations.solve(ridge) if held_out.count else solutions[ridge]
     singular = equations.is_singular()
