@@ -116,12 +116,11 @@ def _progress(
     folder: Path | None,
 ) -> tuple[Progress, Callable[[], None]]:
     """Returns the state to go on from, and a function that saves it."""
-    start = time.perf_counter()
-    progress, file = Progress(), None if folder is None else folder / f"progress{rank()}.safetensors"
-    captions = [(p.id, p.text) for p in prompts]
-    place = [world_size(), str(sampler.teacher.device)]
-    identity = digest([sampler.identity(), captions, list(negatives), seed, asdict(options), *place])
-    if file is not None:
+    start, progress, file, identity = time.perf_counter(), Progress(), None, ""
+    if folder is not None:  # weights are read for the digest, so not without need
+        captions, place = [(p.id, p.text) for p in prompts], [world_size(), str(sampler.teacher.device)]
+        identity = digest([sampler.identity(), captions, list(negatives), seed, asdict(options), *place])
+        file = folder / f"progress{rank()}.safetensors"
         progress = Progress.load(file, identity)
         progress.keep_common_steps(sampler.num_unet_calls)
     seconds_before = progress.seconds
