@@ -32,7 +32,7 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | N
         point: The operating point that it was trained for; by default `adaptor.point`.
         metadata: Further entries of `config.json`; None values are ignored. `openclip` is the text embedder's config,
             `base_model` the teacher's name on the hub, `row` the adaptor's measurements, `training` or `calibration`
-            figures of how it was made.
+            figures of how it was made; those of `clockwork.calibrate` are saved without being passed.
 
     Raises:
         UserError: If there is no operating point.
@@ -40,6 +40,7 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | N
     point, folder = point or adaptor.point, Path(folder)
     if point is None:
         raise UserError("the adaptor's operating point is unknown: pass it to save_adaptor")
+    metadata = {"calibration": getattr(adaptor, "calibration", None), **metadata}
     given = {name: value for name, value in metadata.items() if value is not None}
     config = {"kind": adaptor.kind, "adaptor": adaptor.config(), "operating_point": asdict(point)}
     config |= {**_saved_metadata(folder, adaptor), **given}

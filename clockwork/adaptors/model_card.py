@@ -71,7 +71,8 @@ def _results(row: Mapping[str, Any], measured: Mapping[str, float], labels: Mapp
 
 def _calibration(figures: Mapping[str, Any]) -> str:
     """Describes how an adaptor was fitted in closed form."""
-    captions = f" on {figures['captions']} captions" if "captions" in figures else ""
+    count = figures.get("captions", figures.get("prompts"))  # of the command, of `clockwork.calibrate`
+    captions = f" on {count} captions" if count else ""
     text = (
         f"It was fitted in closed form{captions} in {figures['seconds']:.3g} seconds, one least-squares problem per "
         "adaptor step. Errors are relative L2 errors of `r_out` after guidance."

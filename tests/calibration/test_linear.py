@@ -77,6 +77,16 @@ def test_a_linear_adaptor_is_an_ordinary_folder(tmp_path: Path, rank: int | None
         save_adaptor(tmp_path / "without", random_adaptor())
 
 
+def test_the_model_card_holds_the_errors_of_the_fits(tmp_path: Path) -> None:
+    """Of an adaptor that `clockwork.calibrate` has fitted, without passing them on."""
+    adaptor = random_adaptor().float()
+    fits = [{"step": 2, "error": 0.1, "identity_error": 0.5}]
+    adaptor.calibration = {"prompts": 5, "seconds": 1.25, "steps": fits}
+    save_adaptor(tmp_path, adaptor, POINT)
+    card = (tmp_path / "README.md").read_text()
+    assert "in closed form on 5 captions in 1.25 seconds" in card and "| 2 | 0.100 | 0.500 |" in card
+
+
 def test_wrong_arguments() -> None:
     dims = FeatureDims(3, 5, 7, 0)
     for steps, terms in (((), TERMS), ((2,), ()), ((2,), ("r_in", "r_out"))):
