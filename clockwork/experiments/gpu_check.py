@@ -15,7 +15,12 @@ from clockwork.experiments.cli import entry
 from clockwork.io.atomic import atomic_write
 
 CAPTIONS = ["a lighthouse at dusk", "a red bicycle against a wall", "two cats on a sofa", "a bowl of oranges"]
-LIMITS_GIB = {"train": 12.0, "resume": 12.0, "evaluate": 8.0}  # of GPU memory, SD v1.5 in float16 at 512 × 512
+LIMITS_GIB = {
+    "train": 12.0,
+    "resume": 12.0,
+    "calibrate": 12.0,
+    "evaluate": 8.0,
+}  # of GPU memory, SD v1.5 in float16 at 512 × 512
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,16 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
         f"adaptors={folder / 'adaptors'}",
         f"output={folder / 'eval'}",
     ]
-    points = "points=[{adaptor: none, schedule: full}, {adaptor: identity}, {adaptor: resnet_no_text}]"
+    points = (
+        "points=[{adaptor: none, schedule: full}, {adaptor: identity}, {adaptor: linear}, {adaptor: resnet_no_text}]"
+    )
     edit = ["edit", *teacher, *where, f"image={image}", "source=a lighthouse", "target=a castle", "edit_metrics=none",
             "inversion.steps=4", "generation.steps=4", "resize=true", f"output={folder / 'edit'}"]  # fmt: skip
+    calibrate = ["calibrate", *at, *prompts, "count=4", "batch_size=2", f"output={folder / 'adaptors'}"]
     commands = {
         "train": [*train, "epochs=1"],
         "resume": [*train, "epochs=2"],
+        "calibrate": calibrate,
         "evaluate": [*measure, points],
         "generate": ["generate", *at, f"prompt={CAPTIONS[0]}", f"output={image}"],
         "edit": edit,

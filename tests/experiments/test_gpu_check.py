@@ -21,7 +21,7 @@ def test_every_stage_passes_on_the_miniature(monkeypatch: pytest.MonkeyPatch, tm
         run(monkeypatch, "gpu_check", "small=true", "device=cpu", "precision=float32", f"output={output}")
     report = (output / "report.md").read_text()
     assert ended.value.code == 0, report
-    stages = ("train", "resume", "evaluate", "generate", "edit", "bench")
+    stages = ("train", "resume", "calibrate", "evaluate", "generate", "edit", "bench")
     assert all(f"| {name} | passed |" in report for name in stages)
     assert (output / "generated" / "image.png").is_file() and (output / "edit" / "edit.png").is_file()
 

@@ -14,7 +14,7 @@ from wandb.proto import wandb_internal_pb2
 from clockwork.data.image_io import write_image
 from clockwork.evaluation.rows import flat_row
 from clockwork.reports.adaptors import TrainedAdaptor
-from clockwork.reports.loggers import log_rows, make_logger
+from clockwork.reports.loggers import log_calibration, log_rows, make_logger
 from clockwork.reports.tables import label, table
 
 ROWS = [
@@ -122,6 +122,24 @@ def test_training_keeps_figures_pictures_and_the_adaptor(offline: Path, monkeypa
     (adaptor,) = (a for a in artifacts if a.type == "adaptor")
     files = sorted(entry.path for entry in adaptor.manifest.contents)
     assert files == ["README.md", "adaptor.safetensors", "config.json"]
+
+
+def test_wandb_offline_holds_a_calibration(offline: Path) -> None:
+    """The errors of each step, the figure and the adaptor."""
+    folder = offline / "miniature" / "linear-8" / "adaptor"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    write_image(folder.parent / "errors.png", torch.zeros(3, 8, 8).byte())
+    steps = [{"step": step, "error": 0.1 * step, "identity_error": 0.5, "ridge": 1e-3} for step in (2, 4)]
+    config = {"name": "wandb", "project": "test", "group": None}
+    log_calibration(config, folder, {"seconds": 1.5, "steps": steps}, folder.parent / "errors.png")
+    kept = records(folder.parent)
+    lines = [{item.key or item.nested_key[0]: item.value_json for item in r.history.item} for r in kept]
+    errors = [float(line["error"]) for line in lines if "error" in line]
+    assert errors == pytest.approx([0.2, 0.4]) and any("errors" in line for line in lines)
+    assert next(r.run.run_group for r in kept if r.HasField("run")) == "miniature"
+    (adaptor,) = (r.artifact for r in kept if r.HasField("artifact") and r.artifact.type == "adaptor")
+    assert adaptor.name == "linear-8" and [entry.path for entry in adaptor.manifest.contents] == ["config.json"]
 
 
 def test_loggers_by_name(tmp_path: Path) -> None:
