@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install constraints demo eval flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
+.PHONY: install constraints demo eval evidence flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: run make PYTHON=<python>")'
@@ -36,6 +36,11 @@ TEACHER ?= miniature
 eval: install
 	@for steps in 8 6 4; do $(RUN) scripts/train.py teacher=$(TEACHER) adaptor=resnet schedule=clock2 steps=$$steps || exit; done
 	@$(RUN) scripts/evaluate.py sweep=default teacher=$(TEACHER) output=outputs/eval/$(TEACHER) logger=wandb
+
+# Every adaptor at many operating points, with several noise seeds and fits: outputs/evidence/evidence.md. Hours; run again,
+# it goes on where it stopped.
+evidence: install
+	@$(RUN) scripts/evidence.py
 
 # Every FLOPs and parameter figure of the paper beside ours, from the architectures alone: outputs/reports/flops.csv.
 flops: install

@@ -1,5 +1,6 @@
 """Fits a linear adaptor at an operating point in closed form."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def check_adaptor_and_schedule(cfg: DictConfig) -> None:
 
 
 def calibration_prompts(cfg: DictConfig) -> Sequence[Prompt]:
-    """Returns the first captions of the config's source.
+    """Draws captions from the config's source: other ones for another seed.
 
     Args:
         cfg: The composed config of the command.
@@ -112,14 +113,12 @@ def calibration_prompts(cfg: DictConfig) -> Sequence[Prompt]:
         UserError: The source has fewer captions than the config's `count`.
     """
     require_values(cfg, "prompts")
-    limit = cfg.prompts.get("count")
-    limited = {} if limit is None else {"count": min(limit, cfg.count)}
-    prompts: Sequence[Prompt] = instantiate(cfg.prompts, **limited)[: cfg.count]
+    prompts: Sequence[Prompt] = instantiate(cfg.prompts)
     if len(prompts) < cfg.count:
         raise UserError(
             f"count={cfg.count} is more than the {len(prompts)} captions: pass count={len(prompts)}, or more captions"
         )
-    return prompts
+    return random.Random(f"{cfg.seed}/calibration").sample(prompts, cfg.count)
 
 
 def _save(cfg: DictConfig, sampler: Sampler, calibrated: Calibrated, figures: Mapping[str, Any], result: Path) -> None:

@@ -1,6 +1,7 @@
 """The command calibrate: what it saves, who finds it, and its mistakes."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def test_the_command_saves_what_the_library_fits(adaptors: Path) -> None:
     folder = folder_of(adaptors)
     adaptor, point = load_adaptor(folder)
     sampler = small_sampler(teacher=load_teacher("miniature", guidance=3.0, device="cpu"))
-    expected = calibrate_sampler(sampler, scene_prompts("train", 8), options=FitOptions(held_out_every=4))
+    drawn = random.Random("0/calibration").sample(scene_prompts("train", 50_000), 8)
+    expected = calibrate_sampler(sampler, drawn, options=FitOptions(held_out_every=4))
     assert isinstance(adaptor, Linear) and point == expected.adaptor.point and adaptor.steps == (2, 4)
     assert all(
         torch.equal(weight, adaptor.state_dict()[name]) for name, weight in expected.adaptor.state_dict().items()
@@ -61,7 +63,7 @@ def test_the_command_saves_what_the_library_fits(adaptors: Path) -> None:
 def test_a_finished_calibration_is_left_alone_and_another_one_refused(
     adaptors: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Batches do not change the result; the seed does."""
+    """Batches do not change the result; the seed does, and draws other captions."""
     files = {file: file.stat().st_mtime_ns for file in folder_of(adaptors).iterdir()}
     run(monkeypatch, "calibrate", *FEW, f"output={adaptors}", "batch_size=4")
     assert f"already calibrated: {folder_of(adaptors)}" in capsys.readouterr().out
@@ -69,7 +71,10 @@ def test_a_finished_calibration_is_left_alone_and_another_one_refused(
         run(monkeypatch, "calibrate", *FEW, f"output={adaptors}", "seed=1", "negatives=[blurry]")
     message = capsys.readouterr().err.splitlines()[-1]
     assert stopped.value.code == 2
-    assert re.fullmatch(r"error: .* was begun with negatives \[''\], not \['blurry'\]; seed 0, not 1: pass .*", message)
+    captions = r"prompts \w+, not \w+"
+    assert re.fullmatch(
+        rf"error: .* was begun with negatives \[''\], not \['blurry'\]; {captions}; seed 0, not 1: pass .*", message
+    )
     assert {file: file.stat().st_mtime_ns for file in folder_of(adaptors).iterdir()} == files
 
 
