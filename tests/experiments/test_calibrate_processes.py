@@ -10,7 +10,15 @@ import torch
 from helpers.processes import Process, start, start_ranks
 from safetensors.torch import load_file
 
-FEW = ["scripts/calibrate.py", "count=5", "held_out_every=2", "batch_size=1", "steps=6", "device=cpu"]
+FEW = [
+    "scripts/calibrate.py",
+    "prompts.count=100",
+    "count=5",
+    "held_out_every=2",
+    "batch_size=1",
+    "steps=6",
+    "device=cpu",
+]
 
 
 def check(*processes: Process) -> str:
