@@ -17,6 +17,7 @@ from clockwork.adaptors.history import NO_HISTORY, FullStep, History
 from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
 from clockwork.adaptors.linear import Linear
+from clockwork.adaptors.residual import Residual
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
 from clockwork.deprecated import renamed
@@ -37,6 +38,7 @@ __all__ = [
     "Identity",
     "Linear",
     "ResNet",
+    "Residual",
     "Taylor",
     "UNet",
     "adaptor_hash",

@@ -3,7 +3,8 @@
 import re
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from inspect import signature
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -109,6 +110,14 @@ class Adaptor(nn.Module):
     def config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain data, for `config.json`."""
         return {"dims": asdict(self.dims), "inputs": list(self.inputs)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Builds an adaptor, without its weights, from what `config` returned."""
+        arguments = {name: value for name, value in config.items() if name not in ("dims", "inputs")}
+        if "inputs" in signature(cls).parameters:  # else they are fixed
+            arguments["inputs"] = tuple(config["inputs"])
+        return cls(FeatureDims(**config["dims"]), **arguments)
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -2,16 +2,15 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from clockwork.adaptors.base import KINDS, Adaptor, FeatureDims
+from clockwork.adaptors.base import KINDS, Adaptor
 from clockwork.adaptors.hub import fetch
 from clockwork.adaptors.model_card import model_card
 from clockwork.deprecated import with_new_keys
@@ -122,12 +121,7 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
             f"the adaptor in {folder} is of kind {config.get('kind')!r}, which is not one of {', '.join(KINDS)}: "
             "import the module that defines it first"
         )
-    arguments = with_new_keys(config["adaptor"])
-    dims, inputs = FeatureDims(**arguments.pop("dims")), tuple(arguments.pop("inputs"))
-    adaptor_class: Callable[..., Adaptor] = KINDS[config["kind"]]
-    if "inputs" in signature(adaptor_class).parameters:  # else they are fixed
-        arguments["inputs"] = inputs
-    adaptor = adaptor_class(dims, **arguments)
+    adaptor = KINDS[config["kind"]].from_config(with_new_keys(config["adaptor"]))
     adaptor.load_state_dict(load_file(folder / "adaptor.safetensors"))
     adaptor.point = OperatingPoint(**config["operating_point"])
     return adaptor.eval().requires_grad_(False), adaptor.point
