@@ -24,6 +24,9 @@ RENAMED: dict[str, dict[str, str]] = {  # by module: old name, new name; with it
     "clockwork.editing.benchmark": {"ti2i": "read_ti2i"},
 }
 CONFIG_KEYS = {"passes": "repeats_per_epoch", "source_to_the_end": "keep_source"}
+CONFIG_VALUES = {  # of keys that were replaced by a key with other values
+    "features": ("rollout", {"teacher": "teacher", "own": "adaptor"}),
+}
 ADAPTOR_KEYS = {"widths": "dims"}  # of `adaptor` in an adaptor's config.json
 
 
@@ -62,8 +65,10 @@ def with_new_config_keys(words: Sequence[str]) -> list[str]:
 
 def _with_new_config_key(word: str) -> str:
     key, equals, value = word.partition("=")
-    new = CONFIG_KEYS.get(key.lstrip("+"))
+    name = key.lstrip("+")
+    new, values = CONFIG_VALUES.get(name, (CONFIG_KEYS.get(name), {}))
     if new is None or not equals:
         return word
+    value = values.get(value, value)
     warnings.warn(f"the config key {key} is now {new}: pass {new}={value}", FutureWarning, stacklevel=3)
-    return f"{key[: -len(key.lstrip('+'))]}{new}={value}"
+    return f"{key[: -len(name)]}{new}={value}"

@@ -26,3 +26,9 @@ def test_old_config_keys_are_replaced_with_a_warning() -> None:
     with pytest.warns(FutureWarning, match="config key passes is now repeats_per_epoch"):
         replaced = with_new_config_keys(words)
     assert replaced == ["adaptor=resnet", "repeats_per_epoch=2", "+keep_source=false", "passes_of_mine=1", "passes"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("own", "adaptor"), ("teacher", "teacher")])
+def test_old_config_values_are_replaced_with_their_key(old: str, new: str) -> None:
+    with pytest.warns(FutureWarning, match=f"config key features is now rollout: pass rollout={new}"):
+        assert with_new_config_keys([f"features={old}"]) == [f"rollout={new}"]

@@ -21,10 +21,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from clockwork.adaptors.resnet import ResNet
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
+from clockwork.training.adaptor_example import AdaptorExample
 from clockwork.training.callbacks import StopWhenNotFinite
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.epoch_means import EpochMeans
-from clockwork.training.examples import AdaptorExample, TrajectoryExamples
+from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.fit import fit
 from clockwork.training.latents import UnrolledLatents
 from clockwork.training.objectives.adaptor import AdaptorDistillation
@@ -86,11 +87,11 @@ def test_an_adaptors_training(real: RealSize, monkeypatch: pytest.MonkeyPatch, t
     assert watch.seen == [(number, [], {(GPU, torch.float32)}) for number in range(4)]
 
 
-def test_own_features() -> None:
-    """After the first adaptor step the examples hold what the adaptor makes of them, in the teacher's precision."""
+def test_examples_of_the_adaptors_roll_out() -> None:
+    """After the first adaptor step they hold the adaptor's estimates, in the teacher's precision."""
     with switched_on(few_layers("sd15")) as sd15:
         clock4 = replace(sd15.sampler, schedule=Schedule.parse("clock4"), steps=3)
-        parts: list[AdaptorExample] = list(TrajectoryExamples(clock4, "own").parts(PROMPTS, 1, 0))
+        parts: list[AdaptorExample] = list(TrajectoryExamples(clock4, "adaptor").parts(PROMPTS, 1, 0))
     assert [len(part) for part in parts] == [4, 4]  # two adaptor steps of two prompts with guidance
     assert {(part.r_out_prev.device, part.r_out_prev.dtype) for part in parts} == {(GPU, torch.float16)}
 

@@ -32,7 +32,7 @@ class Residual(Adaptor, kind="residual"):
                 "adaptor replaces: add r_out_prev to its inputs"
             )
         sizes = [(dims.r_in, dims.r_out, dims.upscale) for dims in (base.dims, correction.dims)]
-        if sizes[0] != sizes[1]:
+        if base.has_weights and sizes[0] != sizes[1]:
             raise UserError(
                 f"the {base.kind} adaptor is for other features than the {correction.kind} adaptor: {sizes[0]} and "
                 f"{sizes[1]} (channels of r_in, channels of r_out, upscale); use one of the same teacher and cut"

@@ -144,9 +144,12 @@ def check_trainable(cfg: DictConfig) -> None:
     """Raises a UserError if the config's adaptor is not one that scripts/train.py trains."""
     if cfg.adaptor_name in ("none", "folder") or weightless_adaptor(cfg, cfg.adaptor_name) is not None:
         raise UserError(f"adaptor={cfg.adaptor_name} has nothing to train: use adaptor=resnet, unet or unet_light")
-    if is_linear(cfg.adaptor):
+    if is_linear(cfg.adaptor) and cfg.base is None:
         command = configs.shell("calibrate", training_overrides(cfg, cfg.adaptor_name, cfg.output))
-        raise UserError(f"adaptor={cfg.adaptor_name} is fitted in closed form, not trained: run `{command}`")
+        raise UserError(
+            f"adaptor={cfg.adaptor_name} is fitted in closed form: run `{command}`; to tune the result, pass "
+            "base=<its folder>"
+        )
 
 
 def training_overrides(cfg: DictConfig, name: str, adaptors: str) -> list[str]:

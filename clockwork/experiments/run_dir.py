@@ -15,9 +15,9 @@ from clockwork.io.fingerprint import digest
 from clockwork.teachers import Teacher
 
 # Config keys that do not change a result: where things are, what is logged and shown; and the teacher, prompts and
-# images, which are compared by their content.
+# images and the base, which are compared by their content.
 IGNORED = {
-    *("adaptors", "brings", "data", "device", "examples_device", "grids", "hydra", "images", "logger", "name"),
+    *("adaptors", "base", "brings", "data", "device", "examples_device", "grids", "hydra", "images", "logger", "name"),
     *("output", "precision", "prompts", "samples_every", "teacher", "teacher_hash", "teacher_name", "teachers"),
 }
 MARKER = "config.json"
@@ -53,6 +53,7 @@ def claim(
     items: Sequence[Prompt],
     result: Path | None = None,
     ignored: Collection[str] = (),
+    base: str | None = None,
 ) -> int:
     """Marks the folder of a run with everything that changes its result, so that no other run goes on in it.
 
@@ -63,6 +64,7 @@ def claim(
         items: The prompts or captioned images that it uses.
         result: What a training makes.
         ignored: Further config keys that do not change this run's result.
+        base: Fingerprint of the adaptor on which the training starts, if there is one.
 
     Returns:
         For how many epochs the result has been trained; 0 without one.
@@ -72,6 +74,7 @@ def claim(
     """
     settings, marker = _settings(cfg, teacher, items), output / MARKER
     current = {key: value for key, value in settings.items() if key not in ignored}
+    current |= {} if base is None else {"base": base}
     content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
     saved: dict[str, Any] = content.get("settings") or _former_settings(content)
     if "settings" not in content:

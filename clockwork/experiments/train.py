@@ -1,7 +1,6 @@
 """The two things that are trained: an adaptor against a teacher, and a UNet to be a teacher."""
 
 import os
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,20 +10,22 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 
-from clockwork.adaptors import save_adaptor
+from clockwork.adaptors import adaptor_hash, save_adaptor
 from clockwork.data.prompts import Prompt
-from clockwork.experiments.build import check_trainable, make_sampler
+from clockwork.experiments.adaptor_in_training import load_base, make_adaptor
+from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
+from clockwork.experiments.training_data import make_data, num_processes, train_and_validation_items, validation_split
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
-from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
-from clockwork.training.datamodule import OnlineDataModule, check_items
-from clockwork.training.fit import check_options, fit
+from clockwork.training.datamodule import OnlineDataModule
+from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.base import Objective
+from clockwork.training.objectives.guided_output import GuidedOutput
 from clockwork.training.objectives.progressive import halvings
 from clockwork.training.plan import Plan, adaptor_plan, total, unet_plan
 from clockwork.training.samples import SampleImages, comparison_samplers
@@ -65,27 +66,29 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     Returns:
         The adaptor's folder, and the finished trainer; None if the adaptor had been trained already.
     """
-    check_trainable(cfg)
+    base = load_base(cfg)
     items, held_out = train_and_validation_items(cfg)
     teacher = instantiate(cfg.teacher)
-    adaptor = instantiate(cfg.adaptor)(feature_dims(teacher, str(cfg.cut))).to(teacher.device)
-    sampler = make_sampler(cfg, teacher, adaptor, cfg.adaptor_name)
-    # Only the guided loss needs both halves of guidance in one batch: the paper's takes examples each for itself.
-    data = _data(cfg, instantiate(cfg.data.examples)(sampler), items, held_out, grouped=cfg.guided > 0)
-    output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
+    base_hash = None if base is None else adaptor_hash(base)
+    name, adaptor = make_adaptor(cfg, teacher, base)
+    sampler = make_sampler(cfg, teacher, adaptor.to(teacher.device), name)
+    # Only losses after guidance need both halves in one batch: the paper's takes examples each for itself.
+    source = instantiate(cfg.data.examples)(sampler, **({"with_latents": True} if cfg.output_loss else {}))
+    data = make_data(cfg, source, items, held_out, grouped=cfg.guided + cfg.output_loss > 0)
+    output = adaptor_folder(cfg, name, cfg.output)
     result = output / "adaptor"
-    if claim(output, cfg, teacher, items, result) >= cfg.epochs:
+    if claim(output, cfg, teacher, items, result, base=base_hash) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return result, None
     report_truncation(teacher, items)
-    _print_plan(adaptor_plan(sampler, data, **_sizes(cfg)))
-    guidance = cfg.guidance if teacher.unet_calls_per_step(cfg.guidance) == 2 else 1.0
-    steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
-    module = AdaptorDistillation(adaptor, steps, guidance, cfg.guided, **optimisation(cfg))
-    trainer = _fit(cfg, module, output, data, comparison_samplers(sampler), items, "val/guided_relative_l2")
+    _print_plan(adaptor_plan(sampler, data, output_loss=cfg.output_loss > 0, **_sizes(cfg)))
+    trainer = _fit(
+        cfg, _distillation(cfg, sampler), output, data, comparison_samplers(sampler), items, "val/guided_relative_l2"
+    )
     if trainer.is_global_zero:
         about = {
-            "training": module.figures,
+            "training": cast(Objective, trainer.lightning_module).figures,
+            "base": base_hash,
             "weights": {"epoch": cfg.keep, "ema": cfg.ema},
             "openclip": teacher.text_embedder and teacher.text_embedder.config,
         }
@@ -94,6 +97,16 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
         log_adaptor(trainer.loggers, result, asdict(sampler.point))
         print(f"adaptor in {result}")
     return result, trainer
+
+
+def _distillation(cfg: DictConfig, sampler: Sampler) -> AdaptorDistillation:
+    """The objective that trains the sampler's adaptor."""
+    assert sampler.adaptor is not None
+    guidance = cfg.guidance if sampler.teacher.unet_calls_per_step(cfg.guidance) == 2 else 1.0
+    steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
+    output = GuidedOutput(sampler) if cfg.output_loss else None
+    weights = {"guided": cfg.guided, "output_loss": cfg.output_loss}
+    return AdaptorDistillation(sampler.adaptor, steps, guidance, output=output, **weights, **optimisation(cfg))
 
 
 def train_teacher(cfg: DictConfig) -> tuple[Path, Trainer | None]:
@@ -121,7 +134,7 @@ def train_teacher(cfg: DictConfig) -> tuple[Path, Trainer | None]:
         """Those from which a student of so many steps learns, of the teacher's roll-outs."""
         stride = objective.func.step_stride
         sampler = _full(cfg, teacher, steps * stride)
-        return sampler, _data(
+        return sampler, make_data(
             cfg, instantiate(cfg.data.latents)(sampler, scales, cfg.step_counts, stride), items, held_out
         )
 
@@ -152,59 +165,15 @@ def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Sampler:
     return Sampler(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
 
 
-def train_and_validation_items(cfg: DictConfig) -> tuple[Sequence[Any], Sequence[Any]]:
-    """What is trained on, and what is held out for validation: the validation split of a source that has splits, else a
-    random part, at most a tenth."""
-    items = instantiate(cfg.data.source)
-    check_items(min(cfg.prompts_per_epoch, len(items)), _processes(cfg))
-    count = min(cfg.val_prompts, len(items) // 10)
-    check_options(cfg.keep, cfg.patience, cfg.ema, cfg.trainer.precision, validated=count > 0)
-    if not count:
-        return items, []
-    if cfg.data.source.get("split"):
-        return items, _validation_split(cfg, count)
-    chosen = set(random.Random(f"{cfg.seed}/validation").sample(range(len(items)), count))
-    return [item for i, item in enumerate(items) if i not in chosen], [items[i] for i in sorted(chosen)]
-
-
-def _validation_split(cfg: DictConfig, count: int) -> Sequence[Any]:
-    """Returns the first items of the source's validation split."""
-    items: Sequence[Any] = instantiate(cfg.data.source, split="validation", count=count)
-    return items
-
-
-def _processes(cfg: DictConfig) -> int:
-    """How many train together: torchrun's, or those that Lightning will start."""
-    return int(os.environ.get("WORLD_SIZE", cfg.trainer.devices * cfg.trainer.get("num_nodes", 1)))
-
-
 def _sizes(cfg: DictConfig) -> dict[str, Any]:
     """What a plan depends on besides the examples and what is trained."""
-    return {"epochs": cfg.epochs, "world_size": _processes(cfg), "ema": cfg.ema is not None}
+    return {"epochs": cfg.epochs, "world_size": num_processes(cfg), "ema": cfg.ema is not None}
 
 
 def _print_plan(*plans: Plan) -> None:
     """Of trainings one after the other; the first process alone."""
     if is_main_process():
         print(total(plans))
-
-
-def _data(
-    cfg: DictConfig, source: Any, items: Sequence[Any], held_out: Sequence[Any], grouped: bool = True
-) -> OnlineDataModule:
-    return OnlineDataModule(
-        source,
-        items,
-        per_epoch=cfg.prompts_per_epoch,
-        repeats_per_epoch=cfg.repeats_per_epoch,
-        batch_size=cfg.batch_size,
-        generation_batch_size=cfg.generation_batch_size,
-        seed=cfg.seed,
-        max_gb=cfg.max_examples_gb,
-        examples_device=cfg.examples_device,
-        grouped=grouped,
-        validation=held_out,
-    )
 
 
 def optimisation(cfg: DictConfig) -> dict[str, Any]:
@@ -225,7 +194,7 @@ def _fit(
     """Trains with the config's callbacks, and sample images of the samplers."""
     device = next(iter(samplers.values())).teacher.device
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))  # torchrun's, or for Lightning to start
-    prompts = _validation_split(cfg, 8) if cfg.data.source.get("split") else items[:8]
+    prompts = validation_split(cfg, 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
         output,

@@ -27,6 +27,7 @@ class PartFlops:
     Attributes:
         high_res: The layers outside the low-res path, and the embeddings: the part of the UNet that runs on every step.
         low_res: The low-res path, which an adaptor replaces.
+        high_out: The kept up layers, a part of `high_res`.
         r_in: Shape of the features that enter the low-res path, `batch × channels × height × width`.
         r_out: Shape of the features that leave the low-res path, `batch × channels × height × width`; their channels
             and resolution may differ from those of `r_in`.
@@ -35,6 +36,7 @@ class PartFlops:
 
     high_res: Flops
     low_res: Flops
+    high_out: Flops
     r_in: torch.Size
     r_out: torch.Size
     t_emb: torch.Size
@@ -53,6 +55,17 @@ class PartFlops:
         Returns:
             FLOPs of the pass.
         """
+        return self.high_res + self.adaptor(adaptor)
+
+    def adaptor(self, adaptor: Adaptor) -> Flops:
+        """Counts a forward pass of an adaptor alone.
+
+        Args:
+            adaptor: The adaptor, on `meta`.
+
+        Returns:
+            FLOPs of the adaptor.
+        """
         width = adaptor.dims.text_emb
         with torch.device("meta"):
             r_in, r_out, t_emb = (torch.empty(shape) for shape in (self.r_in, self.r_out, self.t_emb))
@@ -61,7 +74,7 @@ class PartFlops:
         num_full_steps = adaptor.num_full_steps
         full_steps = tuple(FullStep(step, r_in, r_out) for step in range(num_full_steps, 0, -1))  # the latest first
         history = History(r_out, r_in, full_steps)
-        return self.high_res + count_flops(
+        return count_flops(
             lambda: run_adaptor(adaptor, r_in, t_emb, text_emb, conditional, num_full_steps + 1, history)
         )
 
@@ -81,7 +94,7 @@ def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
     r_out, low_res = counted(lambda: split.low(high, embedded))
     up = count_flops(lambda: split.high_out(r_out, high, embedded))
     t_emb = torch.Size((len(high.r_in), embedded.t_emb.shape[1]))
-    return PartFlops(embedding + down + up, low_res, high.r_in.shape, r_out.shape, t_emb)
+    return PartFlops(embedding + down + up, low_res, up, high.r_in.shape, r_out.shape, t_emb)
 
 
 def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, num_unet_calls: int, guided: bool) -> Flops:
@@ -126,21 +139,33 @@ _STEPS: dict[Hashable, PartFlops] = {}  # by UNet, cut and size
 def step_flops(sampler: Sampler) -> tuple[Flops, Flops]:
     """Counts one full and one adaptor step at batch 1, without guidance's second pass.
 
-    Each UNet is counted once per process, cut and size.
-
     Args:
         sampler: The operating point.
 
     Returns:
         FLOPs of the full step and of the adaptor step; the latter are zero without an adaptor.
     """
-    unet, cut, adaptor = sampler.split.unet, sampler.split.cut, sampler.adaptor
+    parts, adaptor = step_parts(sampler), sampler.adaptor
+    return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
+
+
+def step_parts(sampler: Sampler) -> PartFlops:
+    """Counts the two parts of a sampler's UNet at batch 1.
+
+    Each UNet is counted once per process, cut and size.
+
+    Args:
+        sampler: The operating point.
+
+    Returns:
+        The counts, and the shapes of the features at the cut.
+    """
+    unet, cut = sampler.split.unet, sampler.split.cut
     size = sampler.teacher.latent_shape, sampler.teacher.pipe.tokenizer.model_max_length
     key = _structure(unet), cut, size
     if key not in _STEPS:
         _STEPS[key] = part_flops(SplitUNet(on_meta(unet), cut), meta_call(unet, *size))
-    parts = _STEPS[key]
-    return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
+    return _STEPS[key]
 
 
 def _structure(unet: UNet2DConditionModel) -> Hashable:

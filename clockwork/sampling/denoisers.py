@@ -70,7 +70,7 @@ class FullDenoiser:
 
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
-        embedded = _embed(self.split, sample, t, condition)
+        embedded = embed(self.split, sample, t, condition)
         high = self.split.high_in(embedded)
         r_out = self.split.low(high, embedded)
         after = history.after(self.adaptor, step, high.r_in, r_out, full=True)
@@ -108,7 +108,7 @@ class ClockworkDenoiser:
         """Runs one step; arguments and result are those of `Denoiser`."""
         if self.schedule.is_full(step):
             return FullDenoiser(self.split, self.adaptor)(sample, t, condition, step, history)
-        embedded = _embed(self.split, sample, t, condition)
+        embedded = embed(self.split, sample, t, condition)
         high = self.split.high_in(embedded)
         t_emb = embedded.t_emb.expand(len(sample), -1)
         r_out = estimate(self.adaptor, high.r_in, t_emb, condition, step, history)
@@ -140,8 +140,18 @@ def estimate(
     return r_out.to(r_in.dtype)
 
 
-def _embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> EmbeddedInputs:
-    """Embeds the inputs of a UNet call, cast to the UNet's precision."""
+def embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> EmbeddedInputs:
+    """Embeds the inputs of a UNet call, cast to the UNet's precision.
+
+    Args:
+        split: The UNet.
+        sample: Scaled latents, `batch × channels × height × width`, in any floating precision.
+        t: The timestep, a scalar or one per example.
+        condition: The prompts' conditions.
+
+    Returns:
+        The inputs of the chain's layers.
+    """
     dtype = split.dtype
     if sample.dtype != dtype:
         sample, condition = sample.to(dtype), condition.to(dtype)

@@ -78,15 +78,15 @@ class OnlineDataModule(LightningDataModule):
     @cached_property
     def _validation_examples(self) -> ExampleStore:
         """This process's validation examples, with noise that no epoch uses."""
-        seed = self.noise_seed(-1)
+        seed, source = self.noise_seed(-1), self.source.for_validation()
         share = self.validation[self.trainer.global_rank :: self.trainer.world_size]
         batches = [
-            GenerationBatch(items, items[0].id, self.source.work(seed, items[0].id))
+            GenerationBatch(items, items[0].id, source.work(seed, items[0].id))
             for items in chunks(share, self.generation_batch_size)
         ]
-        store = ExampleStore("cpu", self.source.group_size)
+        store = ExampleStore("cpu", source.group_size)
         store.clear(sum(batch.examples for batch in batches))
-        generate(self.source, batches, seed, store)
+        generate(source, batches, seed, store)
         return store
 
     def rounds(self, epoch: int, rank: int = 0, world_size: int = 1) -> list[list[GenerationBatch]]:

@@ -8,12 +8,14 @@ from torch import Tensor
 from clockwork.adaptors import NO_HISTORY
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.deprecated import renamed
+from clockwork.errors import UserError
 from clockwork.sampling.denoisers import Denoised, FullDenoiser
 from clockwork.sampling.guidance import cfg_batch, is_conditional
 from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
 from clockwork.teachers import Condition
-from clockwork.training.examples import AdaptorExample, AdaptorSource, text_emb_or_empty
+from clockwork.training.adaptor_example import AdaptorExample, history_fields
+from clockwork.training.examples import AdaptorSource, text_emb_or_empty
 from clockwork.training.source import Work
 
 __getattr__ = renamed(__name__)
@@ -27,13 +29,21 @@ class NoisedExamples(AdaptorSource):
 
     Args:
         sampler: The operating point.
+        with_latents: Whether examples hold latents, timesteps and captions, for a loss that runs the UNet.
 
     Raises:
-        UserError: The sampler's schedule has no adaptor steps.
+        UserError: The sampler's schedule has no adaptor steps, or the adaptor reads features of earlier steps besides
+            `r_out_prev`, which single images do not have.
     """
 
-    def __init__(self, sampler: Sampler) -> None:
-        super().__init__(sampler)
+    def __init__(self, sampler: Sampler, with_latents: bool = False) -> None:
+        super().__init__(sampler, with_latents)
+        inputs = () if sampler.adaptor is None else sampler.adaptor.inputs
+        if history := {"r_in_prev", "full_steps"} & set(inputs):
+            raise UserError(
+                f"data=noised has no roll-outs, from which this adaptor reads {' and '.join(sorted(history))}: use "
+                "data=trajectories"
+            )
         solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
         solver.set_timesteps(sampler.steps)
         self.timesteps = solver.timesteps
@@ -48,16 +58,18 @@ class NoisedExamples(AdaptorSource):
         teacher = self.sampler.teacher
         clean = teacher.encode_images(pixels(images, teacher.resolution))
         conditions = teacher.conditions([image.text for image in images], self.sampler.guidance, self.reads_text)
-        condition = cfg_batch(*conditions)
+        condition, captions = cfg_batch(*conditions), [image.text for image in images]
         for step in self.adaptor_steps:
             noise = teacher.noise([image.id for image in images], seed * 1000 + step)
             previous, current = (
                 add_noise(self.sampler, clean, noise, self.timesteps[max(i, 0)].expand(len(clean)))
                 for i in (step - 2, step - 1)
             )
-            yield self.example(previous, current, step, condition)
+            yield self.example(previous, current, step, condition, captions)
 
-    def example(self, previous: Tensor, current: Tensor, step: int, condition: Condition) -> AdaptorExample:
+    def example(
+        self, previous: Tensor, current: Tensor, step: int, condition: Condition, captions: Sequence[str] = ()
+    ) -> AdaptorExample:
         """Computes the examples of one step.
 
         Args:
@@ -65,6 +77,7 @@ class NoisedExamples(AdaptorSource):
             current: Latents that enter this step, of the same shape.
             step: The step, from 1.
             condition: Conditions of both halves of guidance.
+            captions: Captions of one half; needed for a loss that runs the UNet.
 
         Returns:
             One example per latent and half.
@@ -83,14 +96,19 @@ class NoisedExamples(AdaptorSource):
             r_out=denoised.r_out,
             step=torch.full((batch,), step),
             conditional=is_conditional(batch, len(current)),
+            **history_fields(self.sampler.adaptor, step, NO_HISTORY, denoised.r_in),
+            **self.latent_fields(self._repeated(current, condition), self.timesteps[step - 1], captions),
         )
 
     @torch.no_grad()
     def _denoise(self, latents: Tensor, step: int, condition: Condition) -> Denoised:
         """Runs the full UNet on the latents of a step, once per half of guidance."""
-        repeated = torch.cat([latents] * (len(condition) // len(latents)))
         t = self.timesteps[step - 1].to(latents.device)
-        return FullDenoiser(self.sampler.split)(repeated, t, condition, step, NO_HISTORY)
+        return FullDenoiser(self.sampler.split)(self._repeated(latents, condition), t, condition, step, NO_HISTORY)
+
+    def _repeated(self, latents: Tensor, condition: Condition) -> Tensor:
+        """Returns the latents once per half of guidance."""
+        return torch.cat([latents] * (len(condition) // len(latents)))
 
 
 def add_noise(sampler: Sampler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from clockwork.adaptors import Adaptor
-from clockwork.flops.cost import on_meta, step_flops
-from clockwork.flops.counter import count_flops
+from clockwork.flops.cost import on_meta, step_flops, step_parts
 from clockwork.io.units import with_prefix
-from clockwork.sampling.feature_shapes import feature_shapes
 from clockwork.sampling.sampler import Sampler
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.objectives.base import UNetDistillation
@@ -69,6 +66,7 @@ class TrainingCost:
         unet_calls_per_loss: UNet calls of the teacher each time that the loss of the example is computed.
         flops: FLOPs of forward and backward passes of the module in training, per loss.
         weights_bytes: Weights of the module in training.
+        trained_bytes: Those of them that are trained, for which the optimiser has two moments.
         result_bytes: The trained adaptor or pipeline on disk.
     """
 
@@ -76,10 +74,18 @@ class TrainingCost:
     unet_calls_per_loss: int
     flops: int
     weights_bytes: int
+    trained_bytes: int
     result_bytes: int
 
 
-def adaptor_plan(sampler: Sampler, data: OnlineDataModule, epochs: int, world_size: int = 1, ema: bool = False) -> Plan:
+def adaptor_plan(
+    sampler: Sampler,
+    data: OnlineDataModule,
+    epochs: int,
+    world_size: int = 1,
+    ema: bool = False,
+    output_loss: bool = False,
+) -> Plan:
     """Plans the training of an adaptor.
 
     Args:
@@ -88,14 +94,18 @@ def adaptor_plan(sampler: Sampler, data: OnlineDataModule, epochs: int, world_si
         epochs: Number of epochs.
         world_size: Number of processes.
         ema: Whether there is a moving average of the weights.
+        output_loss: Whether the loss runs the kept layers of the UNet.
 
     Returns:
         The plan.
     """
     assert sampler.adaptor is not None
-    full, _ = step_flops(sampler)
-    weights = weights_bytes(sampler.adaptor)
-    cost = TrainingCost(full.full, 0, (1 + BACKWARD) * adaptor_flops(sampler, sampler.adaptor), weights, weights)
+    parts, weights = step_parts(sampler), weights_bytes(sampler.adaptor)
+    trained = weights_bytes(sampler.adaptor, trained_only=True)
+    training_flops = (1 + BACKWARD) * adaptor_flops(sampler, sampler.adaptor)
+    if output_loss:  # the kept layers on the target, and the kept up layers on the estimate, forward and backward
+        training_flops += parts.high_res.full + 2 * parts.high_out.full
+    cost = TrainingCost(parts.full_pass.full, 0, training_flops, weights, trained, weights)
     return plan(data, cost, epochs, world_size, ema)
 
 
@@ -130,7 +140,7 @@ def unet_plan(
     modules = student.teacher.pipe.components.values()
     result = sum(weights_bytes(module) for module in modules if isinstance(module, nn.Module))
     training_flops = (1 + BACKWARD) * student_calls * student_flops
-    cost = TrainingCost(teacher_flops, teacher_calls, training_flops, weights, result)
+    cost = TrainingCost(teacher_flops, teacher_calls, training_flops, weights, weights, result)
     return plan(data, cost, epochs, world_size, ema)
 
 
@@ -163,7 +173,7 @@ def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, world_size: in
         teacher_flops=unet_calls * cost.teacher_call_flops,
         training_flops=losses * cost.flops,
         examples_bytes=max(examples) * data.source.example_bytes(),
-        checkpoint_bytes=checkpoints * (4 if ema else 3) * cost.weights_bytes,
+        checkpoint_bytes=checkpoints * ((2 if ema else 1) * cost.weights_bytes + 2 * cost.trained_bytes),
         result_bytes=cost.result_bytes,
     )
 
@@ -193,20 +203,18 @@ def adaptor_flops(sampler: Sampler, adaptor: Adaptor) -> int:
     Returns:
         FLOPs in the convention `full`.
     """
-    shapes = *feature_shapes(sampler.teacher, sampler.split.cut), (1, adaptor.dims.text_emb)
-    with torch.device("meta"):
-        inputs = [torch.empty(shape) for shape in shapes]
-    module = on_meta(adaptor)
-    return count_flops(lambda: module(*inputs)).full
+    return step_parts(sampler).adaptor(on_meta(adaptor)).full
 
 
-def weights_bytes(module: nn.Module) -> int:
+def weights_bytes(module: nn.Module, trained_only: bool = False) -> int:
     """Returns the memory of a module's parameters in bytes.
 
     Args:
         module: The module.
+        trained_only: Whether to leave out those that are frozen.
     """
-    return sum(p.numel() * p.element_size() for p in module.parameters())
+    parameters = (p for p in module.parameters() if p.requires_grad or not trained_only)
+    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _rounds_per_epoch(number: int) -> str:

@@ -57,6 +57,10 @@ class ExampleSource(ABC):
     def example_bytes(self) -> int:
         """Returns the memory of one example in bytes, without generating anything."""
 
+    def for_validation(self) -> "ExampleSource":
+        """Returns the source of validation examples, which are generated once: by default this one."""
+        return self
+
     def __call__(self, items: Sequence[Any], seed: int) -> Any:
         """Generates the examples of one generation batch.
 

@@ -14,7 +14,11 @@ DEVICES = ("auto", "device", "cpu")
 
 @dataclass(frozen=True)
 class Batch:
-    """Base class of dataclasses whose fields are tensors and tuples of text; their first dimension is the batch."""
+    """Base class of dataclasses whose fields are tensors and tuples; their first dimension is the batch.
+
+    Tuples hold texts and numbers that stay on the host. Fields may be None, in all batches that are joined or stored
+    together.
+    """
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
@@ -31,6 +35,8 @@ class Batch:
         """
 
         def joined(parts: list[Any]) -> Any:
+            if parts[0] is None:
+                return None
             return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(x for part in parts for x in part)
 
         return cls(*(joined([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
@@ -76,7 +82,7 @@ class ExampleStore:
             raise UserError(f"examples_device={device} is not known: use {', '.join(DEVICES)}")
         self.device, self.group_size = device, group_size
         self.capacity = self.size = 0
-        self._values: dict[str, Any] = {}  # tensors of `capacity` examples, and lists of text
+        self._values: dict[str, Any] = {}  # tensors of `capacity` examples, and lists
         self._groups: list[Tensor] = []
 
     def clear(self, capacity: int) -> None:
@@ -104,6 +110,7 @@ class ExampleStore:
             self._allocate(part)
         for name, values in self._values.items():
             new = getattr(part, name)
+            assert new is not None
             if isinstance(values, list):
                 values.extend(new)
             else:
@@ -130,7 +137,8 @@ class ExampleStore:
         all_indices = torch.cat(list(batch_indices)).to(self._storage_device)
         lengths = [len(indices) for indices in batch_indices]
         for on_cpu, on_device in zip(batch_indices, all_indices.split(lengths), strict=True):
-            yield self._batch_type(*(self._select(values, on_cpu, on_device) for values in self._values.values()))
+            selected = {name: self._select(values, on_cpu, on_device) for name, values in self._values.items()}
+            yield self._batch_type(**selected)
 
     def _select(self, values: Any, on_cpu: Tensor, on_device: Tensor) -> Any:
         """Selects examples by their indices, given on the CPU and on the device of the memory."""
@@ -143,7 +151,7 @@ class ExampleStore:
 
     def _allocate(self, part: Batch) -> None:
         """Allocates memory for `capacity` examples like those of a part."""
-        by_name = {f.name: getattr(part, f.name) for f in fields(part)}
+        by_name = {f.name: value for f in fields(part) if (value := getattr(part, f.name)) is not None}
         tensors = [value for value in by_name.values() if isinstance(value, Tensor)]
         size = self.capacity * sum(t[0].numel() * t.element_size() for t in tensors)
         self._batch_type, self._source_device = type(part), tensors[0].device

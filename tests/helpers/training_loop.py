@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clockwork.adaptors import FeatureDims, ResNet
-from clockwork.training.examples import AdaptorExample
+from clockwork.training.adaptor_example import AdaptorExample
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 

@@ -20,9 +20,10 @@ from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.teachers.text_embedder import OpenCLIP
+from clockwork.training.adaptor_example import AdaptorExample
 from clockwork.training.batches import shuffled
 from clockwork.training.datamodule import GIB, Epoch, OnlineDataModule
-from clockwork.training.examples import AdaptorExample, TrajectoryExamples
+from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.latents import UnrolledLatents
 from clockwork.training.store import Batch, ExampleStore
 from clockwork.unet.split import SplitUNet
@@ -41,8 +42,12 @@ def sampler(teacher: Teacher, inputs: tuple[str, ...] = ("r_in", "r_out_prev", "
 
 
 def flat(batch: Batch) -> list[Any]:
-    values = [getattr(batch, f.name) for f in fields(batch)]
+    values = [value for f in fields(batch) if (value := getattr(batch, f.name)) is not None]
     return [x.tolist() if isinstance(x, Tensor) else list(x) for x in values]
+
+
+def tensors(batch: Batch) -> dict[str, Tensor]:
+    return {f.name: value for f in fields(batch) if isinstance(value := getattr(batch, f.name), Tensor)}
 
 
 def test_batches_are_the_generated_examples_in_torchs_order(teacher: Teacher) -> None:
@@ -62,8 +67,8 @@ def test_batches_are_the_generated_examples_in_torchs_order(teacher: Teacher) ->
     made = list(epoch)
     assert len(made) == len(epoch) == len(wanted) == 8
     for batch, index in zip(made, wanted, strict=True):
-        for f in fields(batch):
-            assert torch.equal(getattr(batch, f.name), getattr(everything, f.name)[index]), f.name
+        for name, values in tensors(batch).items():
+            assert torch.equal(values, tensors(everything)[name][index]), name
         half = len(batch) // 2
         assert batch.conditional.tolist() == [0] * half + [1] * half and torch.equal(
             batch.step[:half], batch.step[half:]
@@ -106,7 +111,7 @@ def test_a_set_that_does_not_fit_is_several_rounds(teacher: Teacher) -> None:
     source = TrajectoryExamples(sampler(teacher))
     size = source.example_bytes()
     joined = source(PROMPTS[:1], 0)
-    real = sum(x[0].numel() * x.element_size() for x in (getattr(joined, f.name) for f in fields(joined)))
+    real = sum(x[0].numel() * x.element_size() for x in tensors(joined).values())
     assert size == real
     per_prompt = 4 * size  # two adaptor steps, two halves
     data = OnlineDataModule(source, PROMPTS, 10, 2, 4, 2, max_gb=5 * per_prompt / GIB)
@@ -119,7 +124,7 @@ def test_a_set_that_does_not_fit_is_several_rounds(teacher: Teacher) -> None:
         assert data.store.capacity * size <= 4 * per_prompt
     assert len(seen) == 2 * 10 * 4 and all(seen.count(row) == 2 for row in seen)
     assert len(list(epoch)) == len(epoch) == 2 * (2 + 4 + 4)
-    assert len(buffers) == len(fields(AdaptorExample))
+    assert len(buffers) == len(tensors(joined))
 
 
 def test_captions_come_with_their_latents(teacher: Teacher) -> None:
@@ -176,7 +181,7 @@ def test_adaptors_that_read_no_text_load_no_text_embedder() -> None:
         source = TrajectoryExamples(made)
         assert source(PROMPTS[:2], 0).text_emb.shape == (8, 0)
         batch = source(PROMPTS[:1], 0)
-        real = sum(x[0].numel() * x.element_size() for x in (getattr(batch, f.name) for f in fields(batch)))
+        real = sum(x[0].numel() * x.element_size() for x in tensors(batch).values())
         assert source.example_bytes() == real
 
 

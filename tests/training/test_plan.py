@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from helpers.commands import QUICK_TRAINING, config, run
+from helpers.linear import linear_sampler
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from clockwork.adaptors import save_adaptor
 from clockwork.experiments import train
 from clockwork.experiments.train import train_adaptor, train_teacher
 from clockwork.io.units import with_prefix
@@ -19,6 +21,7 @@ from clockwork.training.plan import Plan, total
 
 CASES: dict[str, list[str]] = {
     "adaptor": ["steps=4", "epochs=2", "repeats_per_epoch=2", "max_examples_gb=0.0003"],
+    "corrected": ["steps=4", "rollout=adaptor", "output_loss=1"],
     "noised": ["data=noised", "images.count=100", "epochs=2", "steps=4"],
     "recover": ["objective=recover", "teacher=miniature_sd", "step_counts=[2,3]"],
     "guidance": ["objective=guidance", "teacher=miniature_sd", "step_counts=[2,3]"],
@@ -69,15 +72,23 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taken]:
     yield seen
 
 
+def linear_folder(folder: Path) -> Path:
+    sampler = linear_sampler(load_teacher("miniature", guidance=3.0, device="cpu"))
+    assert sampler.adaptor is not None
+    save_adaptor(folder, sampler.adaptor, sampler.point)
+    return folder
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -> None:
-    cfg = config(tmp_path, *SMALL, *CASES[name])
+    base = [f"base={linear_folder(tmp_path / 'base')}"] if name == "corrected" else []
+    cfg = config(tmp_path / "run", *SMALL, *CASES[name], *base)
     counted = FlopCounterMode(display=False)
     with counted:
         (train_adaptor if cfg.objective is None else train_teacher)(cfg)
     (plan,) = taken.plans
     assert (plan.steps, plan.examples_bytes) == (taken.steps, taken.examples_bytes)
-    files = [file for file in tmp_path.rglob("*") if file.suffix in (".ckpt", ".safetensors")]
+    files = [file for file in (tmp_path / "run").rglob("*") if file.suffix in (".ckpt", ".safetensors")]
     assert plan.checkpoint_bytes + plan.result_bytes == pytest.approx(
         sum(file.stat().st_size for file in files), rel=0.1
     )
@@ -85,6 +96,8 @@ def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -
         assert plan.unet_calls <= taken.unet_calls <= 1.3 * plan.unet_calls
     elif name == "progressive":  # the second stage's teacher is the first one's student
         assert plan.unet_calls > taken.unet_calls > plan.unet_calls / 2
+    elif name == "corrected":  # the loss runs the first layer again, on both halves of two steps of three prompts
+        assert plan.unet_calls + 2 * 2 * 3 * cfg.repeats_per_epoch == taken.unet_calls
     else:
         assert plan.unet_calls == taken.unet_calls
     # What is trained is not asked for the gradient of its input; text encoders are not in the plan.

@@ -18,8 +18,9 @@ from clockwork.sampling.guidance import apply_guidance
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
+from clockwork.training.adaptor_example import AdaptorExample
 from clockwork.training.datamodule import OnlineDataModule
-from clockwork.training.examples import AdaptorExample, TrajectoryExamples
+from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation, guided_distance
 from clockwork.unet.split import SplitUNet
@@ -38,8 +39,8 @@ def sampler(teacher: Teacher, schedule: str = "clock2", steps: int = 4) -> Sampl
     return Sampler(teacher, SplitUNet(teacher.unet), Schedule.parse(schedule), "dpm++", steps, 3.0, adaptor, "resnet")
 
 
-def examples(made: Sampler, features: str = "teacher") -> AdaptorExample:
-    return TrajectoryExamples(made, features)(scene_prompts("train", 2), 1)
+def examples(made: Sampler, rollout: str = "teacher") -> AdaptorExample:
+    return TrajectoryExamples(made, rollout)(scene_prompts("train", 2), 1)
 
 
 def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) -> None:
@@ -53,14 +54,15 @@ def test_examples_are_neighbours_on_the_teachers_trajectory(teacher: Teacher) ->
     assert batch.text_emb.shape[1] == teacher.text_width
 
 
-def test_own_features_replace_the_teachers_after_adaptor_steps_only(teacher: Teacher) -> None:
-    """The adaptor is new, so it is still the identity."""
+def test_on_its_own_roll_out_an_estimate_is_what_the_next_step_begins_with(teacher: Teacher) -> None:
+    """The adaptor is new, so it is still the identity, and repeats what the full step before made."""
     made = sampler(teacher, "clock4", 6)
-    plain, fed = examples(made), examples(made, "own")
-    first = plain.r_out_prev[:4]
-    assert torch.equal(fed.r_out_prev[:4], first) and torch.equal(fed.r_out_prev[12:], plain.r_out_prev[12:])
-    assert torch.allclose(fed.r_out_prev[4:8], first) and torch.allclose(fed.r_out_prev[8:12], first)
-    assert torch.equal(fed.r_out, plain.r_out)
+    of_teacher, of_adaptor = examples(made), examples(made, "adaptor")
+    first = of_teacher.r_out_prev[:4]
+    assert torch.equal(of_adaptor.r_out_prev[:4], first) and torch.equal(of_adaptor.r_out[:4], of_teacher.r_out[:4])
+    assert torch.equal(of_adaptor.r_out_prev[4:12], torch.cat([first, first]))
+    assert not torch.allclose(of_adaptor.r_out[4:8], of_teacher.r_out[4:8])  # the latents are other ones
+    assert not torch.allclose(of_adaptor.r_out_prev[12:], of_teacher.r_out_prev[12:])  # also on the full step between
 
 
 def test_distance_is_the_norm() -> None:
@@ -77,12 +79,12 @@ def test_the_guided_error_is_that_of_the_guided_features() -> None:
 
 
 def train(
-    teacher: Teacher, folder: Path, epochs: int, schedule: str = "clock2", features: str = "teacher", **options: Any
+    teacher: Teacher, folder: Path, epochs: int, schedule: str = "clock2", rollout: str = "teacher", **options: Any
 ) -> dict[str, Tensor]:
     seed_everything(0, verbose=False)
     made = sampler(teacher, schedule)
     assert made.adaptor is not None
-    source, validation = TrajectoryExamples(made, features), scene_prompts("validation", 2)
+    source, validation = TrajectoryExamples(made, rollout), scene_prompts("validation", 2)
     data = OnlineDataModule(
         source, scene_prompts("train", 50), 4, repeats_per_epoch=2, batch_size=4, validation=validation
     )
@@ -106,9 +108,9 @@ def test_training_repeats_itself_and_resumes(teacher: Teacher, tmp_path: Path) -
 
 
 def test_training_on_a_half_precision_teacher_resumes(tmp_path: Path) -> None:
-    """With own features after adaptor steps, validation and averaged weights."""
+    """On the adaptor's roll-out, with validation and averaged weights."""
     half = load_teacher("miniature", guidance=3.0, resolution=16, device="cpu", precision="bfloat16")
-    options = {"schedule": "clock4", "features": "own", "ema": 0.9, "monitor": "val/guided_relative_l2"}
+    options = {"schedule": "clock4", "rollout": "adaptor", "ema": 0.9, "monitor": "val/guided_relative_l2"}
     once = train(half, tmp_path / "once", 2, **options)
     train(half, tmp_path / "stopped", 1, **options)
     resumed = train(half, tmp_path / "stopped", 2, **options)

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clockwork.adaptors import FeatureDims, ResNet
 from clockwork.metrics.similarity import distance
+from clockwork.training.adaptor_example import AdaptorExample
 from clockwork.training.callbacks import ProgressBar
 from clockwork.training.epoch_means import EpochMeans, Figure
-from clockwork.training.examples import AdaptorExample
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation, guided_distance
 

@@ -157,8 +157,10 @@ HALF = ["precision=bfloat16", "samples_every=1", "prompts_per_epoch=2", "teacher
 
 
 def test_a_half_precision_teacher_trains_a_float32_adaptor(tmp_path: Path) -> None:
-    """Own features, sample images, validation and averaged weights included."""
-    _, trainer = train_adaptor(config(tmp_path, *HALF, "features=own", "schedule=clock4", "steps=3", "ema=0.9"))
+    """On the adaptor's roll-out, with a loss on the output, sample images, validation and averaged weights."""
+    _, trainer = train_adaptor(
+        config(tmp_path, *HALF, "rollout=adaptor", "output_loss=1", "schedule=clock4", "steps=3", "ema=0.9")
+    )
     weights = load_file(next(tmp_path.rglob("adaptor.safetensors")))
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert trainer.datamodule.source.sampler.teacher.precision == "bfloat16"

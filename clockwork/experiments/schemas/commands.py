@@ -65,9 +65,11 @@ class Train(OperatingPoint):
     generation_batch_size: Count
     max_examples_gb: Positive
     examples_device: Literal["auto", "device", "cpu"]
-    features: Literal["teacher", "own"]
+    rollout: Literal["teacher", "adaptor"]
+    base: Text | None
     learning_rate: Positive
     guided: NotNegative
+    output_loss: NotNegative
     decay: bool
     epochs: Count
     ema: Decay | None
@@ -90,7 +92,11 @@ class Train(OperatingPoint):
 
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
-        return None if values["objective"] else schedule_fits(values)
+        if values["objective"]:
+            return None
+        if values["rollout"] == "adaptor" and values["data_name"] == "noised":
+            return "data=noised has no roll-outs: use data=trajectories, or rollout=teacher"
+        return schedule_fits(values)
 
 
 @dataclass(kw_only=True)

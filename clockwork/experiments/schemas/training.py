@@ -11,7 +11,7 @@ from clockwork.experiments.schemas.types import Count, CountOrNone, NotNegative,
 @dataclass(kw_only=True)
 class Examples(Open):
     _target_: Text
-    features: Text = ABSENT
+    rollout: Text = ABSENT
 
 
 @dataclass(kw_only=True)

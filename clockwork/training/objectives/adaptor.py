@@ -9,10 +9,10 @@ from torch import Tensor
 from clockwork.adaptors import Adaptor
 from clockwork.deprecated import renamed
 from clockwork.metrics.similarity import distance
-from clockwork.sampling.guidance import apply_guidance
+from clockwork.training.adaptor_example import AdaptorExample
 from clockwork.training.epoch_means import Figure
-from clockwork.training.examples import AdaptorExample
 from clockwork.training.objectives.base import Objective
+from clockwork.training.objectives.guided_output import GuidedOutput, guided_distance
 
 __getattr__ = renamed(__name__)
 
@@ -29,8 +29,10 @@ class AdaptorDistillation(Objective):
         adaptor: The adaptor to train.
         steps: The schedule's adaptor steps, for which figures are logged per step; none by default.
         guidance: Guidance scale; 1 if the teacher takes one pass per step.
-        guided: Weight of the guided error in the loss. If it is not 0, batches consist of complete groups, with the
-            negative half first.
+        guided: Weight of the guided error in the loss.
+        output: Computes the error of the UNet's guided output.
+        output_loss: Weight of that error in the loss; the paper's is 0. If this weight or `guided` is not 0, batches
+            consist of complete groups, with the negative half first.
         **training: Arguments of `Objective`.
     """
 
@@ -40,11 +42,14 @@ class AdaptorDistillation(Objective):
         steps: Sequence[int] = (),
         guidance: float = 1.0,
         guided: float = 0.0,
+        output: GuidedOutput | None = None,
+        output_loss: float = 0.0,
         **training: Any,
     ) -> None:
         super().__init__(**training)
         self.adaptor, self.steps = adaptor, tuple(steps)
         self.guidance, self.guided = guidance, guided if guidance != 1 else 0.0
+        self.output, self.output_loss = output, 0.0 if output is None else output_loss
 
     def training_step(self, batch: AdaptorExample) -> Tensor:
         """Computes the loss of a batch."""
@@ -52,12 +57,17 @@ class AdaptorDistillation(Objective):
         with torch.autocast(target.device.type, enabled=False):
             loss = distance(estimate, target)
             self.means.add(self.step_figures(batch, loss, target, previous))
-            if not self.guided:
-                return loss.mean()
-            guided = guided_distance(estimate - target, self.guidance)
-            guided_identity = guided_distance(previous - target, self.guidance)
-            self.means.add({"guided": Figure(guided), "guided_identity": Figure(guided_identity)})
-            return loss.mean() + self.guided * guided.mean()
+            total = loss.mean()
+            if self.guided:
+                guided = guided_distance(estimate - target, self.guidance)
+                guided_identity = guided_distance(previous - target, self.guidance)
+                self.means.add({"guided": Figure(guided), "guided_identity": Figure(guided_identity)})
+                total = total + self.guided * guided.mean()
+            if self.output is not None and self.output_loss:
+                output = self.output.error(estimate, target, batch)
+                self.means.add({"output": Figure(output)})
+                total = total + self.output_loss * output.mean()
+            return total
 
     def validation_step(self, batch: AdaptorExample) -> None:
         """Adds the figures of held-out examples, including those after guidance: batches consist of complete groups."""
@@ -67,6 +77,8 @@ class AdaptorDistillation(Objective):
         errors = {"guided_relative_l2": estimate - target, "guided_relative_l2_identity": previous - target}
         relative = {name: guided_distance(error, self.guidance) / size for name, error in errors.items()}
         self.validation_means.add({name: Figure(values) for name, values in relative.items()})
+        if self.output is not None:
+            self.validation_means.add({"output": Figure(self.output.error(estimate, target, batch))})
 
     def features(self, batch: AdaptorExample) -> tuple[Tensor, Tensor, Tensor]:
         """Runs the adaptor on a batch.
@@ -78,9 +90,7 @@ class AdaptorDistillation(Objective):
             The adaptor's estimate of `r_out`, the teacher's `r_out`, and that of the previous step, in float32, each
             `batch × channels × height × width`.
         """
-        inputs = batch.to(batch.r_in.device, self.dtype)
-        text = inputs.text_emb if inputs.text_emb.shape[1] else None
-        estimate = self.adaptor(inputs.r_in, inputs.r_out_prev, inputs.t_emb, text)
+        estimate = batch.to(batch.r_in.device, self.dtype).estimate(self.adaptor, self.guidance != 1)
         return estimate.float(), batch.r_out.float(), batch.r_out_prev.float()
 
     def step_figures(self, batch: AdaptorExample, loss: Tensor, target: Tensor, previous: Tensor) -> dict[str, Figure]:
@@ -105,18 +115,3 @@ class AdaptorDistillation(Objective):
             figures[f"relative_l2/step{step}"] = Figure(loss / size, at_step)
             figures[f"relative_l2_identity/step{step}"] = Figure(identity / size, at_step)
         return figures
-
-
-def guided_distance(error: Tensor, guidance: float) -> Tensor:
-    """Computes the root mean square of the error after guidance.
-
-    Args:
-        error: Errors of both halves of guidance, the negative half first, `2n × channels × height × width`. With
-            guidance 1 there is no negative half: `n × channels × height × width`.
-        guidance: Guidance scale.
-
-    Returns:
-        One number per image, `n`.
-    """
-    guided = error if guidance == 1 else apply_guidance(error, guidance)
-    return distance(guided, torch.zeros_like(guided))

@@ -46,7 +46,7 @@ class Objective(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Creates the optimiser and the learning-rate schedule."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(weight for weight in self.parameters() if weight.requires_grad)
         return optimizer if self.lr_scheduler is None else ([optimizer], [self.lr_scheduler(optimizer)])
 
     def on_train_epoch_start(self) -> None:
