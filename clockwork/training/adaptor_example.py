@@ -81,9 +81,9 @@ class AdaptorExample(Batch):
         step, *full_steps = past
         full = []
         for place, number in enumerate(full_steps):
-            r_in, r_out = (None if x is None else chosen(x[:, place]) for x in (self.full_r_in, self.full_r_out))
-            assert r_in is not None and r_out is not None
-            full.append(FullStep(number, r_in, r_out))
+            assert self.full_r_out is not None
+            r_in = None if self.full_r_in is None else chosen(self.full_r_in[:, place])
+            full.append(FullStep(number, r_in, chosen(self.full_r_out[:, place])))
         r_in_prev = None if self.r_in_prev is None or step == 1 else chosen(self.r_in_prev)
         text_emb = chosen(self.text_emb) if self.text_emb.shape[1] else None
         conditional = chosen(self.conditional).bool() if guided else None
@@ -106,9 +106,9 @@ def history_fields(adaptor: Adaptor | None, step: int, history: History, r_in: T
     fields: dict[str, Any] = {"past_steps": ((step, *full_steps),) * len(r_in)}
     if "r_in_prev" in adaptor.inputs:
         fields["r_in_prev"] = torch.zeros_like(r_in) if history.r_in_prev is None else history.r_in_prev
-    if history.full_steps:
-        for name in ("r_in", "r_out"):
-            features = [getattr(full, name) for full in history.full_steps]
+    for name in ("r_in", "r_out"):
+        features = [x for full in history.full_steps if (x := getattr(full, name)) is not None]
+        if features:
             padding = [torch.zeros_like(features[0])] * (adaptor.num_full_steps - len(features))
             fields[f"full_{name}"] = torch.stack([*features, *padding], dim=1)
     return fields
@@ -122,6 +122,8 @@ def history_bytes(adaptor: Adaptor | None, r_in: int, r_out: int) -> int:
         r_in: Memory of `r_in` in bytes.
         r_out: Memory of `r_out` in bytes.
     """
-    inputs = () if adaptor is None else adaptor.inputs
-    size = r_in if "r_in_prev" in inputs else 0
-    return size + (adaptor.num_full_steps * (r_in + r_out) if adaptor is not None and "full_steps" in inputs else 0)
+    if adaptor is None:
+        return 0
+    of_full_step = r_out + (r_in if "r_in" in adaptor.inputs else 0)
+    full_steps = adaptor.num_full_steps * of_full_step if "full_steps" in adaptor.inputs else 0
+    return full_steps + (r_in if "r_in_prev" in adaptor.inputs else 0)

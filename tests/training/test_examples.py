@@ -8,7 +8,7 @@ from helpers.linear import linear_sampler, random_linear
 from helpers.models import small_teacher
 from torch import Tensor
 
-from clockwork.adaptors import NO_HISTORY, Adaptor, FeatureDims, Residual, ResNet
+from clockwork.adaptors import NO_HISTORY, Adaptor, FeatureDims, Residual, ResNet, Taylor
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.sampling.denoisers import FullDenoiser
@@ -68,6 +68,7 @@ def test_examples_hold_what_the_adaptor_declares_and_nothing_else(teacher: Teach
     for adaptor, more in (
         (resnet, set()),
         (ReadsStep(dims), {"past_steps"}),
+        (Residual(Taylor(dims), ResNet(dims, 8, 1, ("r_out_prev",))), {"past_steps", "full_r_out"}),
         (sampler.adaptor, past),
         (Residual(sampler.adaptor, resnet), past),
     ):
