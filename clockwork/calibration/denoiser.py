@@ -35,7 +35,8 @@ class FitOptions:
         rank: Rank of the maps; None for maps that are not factored.
         guided_weight: Weight of the error that guidance makes of both halves', beside that of each half.
         ridges: Strengths of the ridge to choose from.
-        held_out_every: Every how many captions one is held out to choose the ridge.
+        held_out_every: Every how many captions one is held out to choose the ridge; of fewer captions, the last is.
+            None to hold out none.
         batch: Captions per UNet call.
 
     Raises:
@@ -46,18 +47,26 @@ class FitOptions:
     rank: int | None = None
     guided_weight: float = 1.0
     ridges: tuple[float, ...] = RIDGES
-    held_out_every: int = 8
+    held_out_every: int | None = 8
     batch: int = 8
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
             raise UserError(f"rank {self.rank} is not possible: use 1 or more, or None for maps that are not factored")
-        if self.held_out_every < 2 or self.batch < 1:
+        if (self.held_out_every is not None and self.held_out_every < 2) or self.batch < 1:
             raise UserError(
                 f"held_out_every={self.held_out_every} and batch={self.batch} are not possible: use at least 2 and 1"
             )
         if not self.ridges or min(self.ridges) <= 0:
             raise UserError(f"ridges {list(self.ridges)} are not possible: pass at least one, all above zero")
+
+    def hold_out_period(self, captions: int) -> int | None:
+        """Returns every how many of some captions one is held out; None if none is.
+
+        Args:
+            captions: Number of captions.
+        """
+        return None if self.held_out_every is None or captions < 2 else min(self.held_out_every, captions)
 
 
 class CalibratingDenoiser:
@@ -126,7 +135,7 @@ class CalibratingDenoiser:
     ) -> None:
         """Fits the maps of a step. What was summed before an interruption is kept."""
         num_halves = 1 if condition.conditional is None else 2
-        self._check_count(len(sample) // num_halves, history)
+        num_captions = self._count_captions(len(sample) // num_halves, history)
         progress, options = self.progress, self.options
         device = "cpu" if sample.device.type == "mps" else sample.device  # which has no float64
         if progress.step != step or progress.sums is None:
@@ -139,7 +148,7 @@ class CalibratingDenoiser:
                 num_chunks, fitted, held_out = progress.sums
                 chosen = condition.select(index), _select_history(history, index)
                 features = self._features(sample[index], _select(t, index, len(sample)), *chosen)
-                fits, chooses = self._divide(num_chunks * options.batch, len(index) // num_halves)
+                fits, chooses = self._divide(num_chunks * options.batch, len(index) // num_halves, num_captions)
                 fitted = fitted.add(*(_observations(x, num_halves, fits) for x in features))
                 held_out = held_out.add(*(_observations(x, num_halves, chooses) for x in features))
                 progress.sums = num_chunks + 1, fitted, held_out
@@ -160,8 +169,8 @@ class CalibratingDenoiser:
         progress.sums = None
         self.save()
 
-    def _check_count(self, captions: int, history: History) -> None:
-        """Refuses fewer observations than each map has inputs."""
+    def _count_captions(self, captions: int, history: History) -> int:
+        """Returns the number of captions of all processes; refuses fewer observations than each map has inputs."""
         assert history.r_out_prev is not None
         positions = history.r_out_prev.shape[-2] * history.r_out_prev.shape[-1]
         # Shares of the captions may differ by one, and all processes have to come to the same answer.
@@ -172,6 +181,7 @@ class CalibratingDenoiser:
                 f"{total} captions are too few: the maps have {inputs} inputs and a caption has {positions} positions, "
                 f"so calibrate with at least {needed}"
             )
+        return total
 
     def _features(
         self, sample: Tensor, t: Tensor, condition: Condition, history: History
@@ -192,14 +202,14 @@ class CalibratingDenoiser:
             inputs.append(resize_to(value, r_out.shape[-2:]))
         return torch.cat(inputs, 1), r_out - past.r_out_prev, r_out
 
-    def _divide(self, first: int, count: int) -> tuple[list[int], list[int]]:
+    def _divide(self, first: int, count: int, num_captions: int) -> tuple[list[int], list[int]]:
         """Divides a chunk's captions into those that maps are fitted on, and those that choose the ridge.
 
         The number of a caption among those of all processes decides, so that one process divides them alike.
         """
-        every, num_processes = self.options.held_out_every, world_size()
+        period, num_processes = self.options.hold_out_period(num_captions), world_size()
         numbers = [(first + i) * num_processes + rank() for i in range(count)]
-        chooses = [i for i, number in enumerate(numbers) if number % every == every - 1]
+        chooses = [i for i, number in enumerate(numbers) if period is not None and number % period == period - 1]
         return [i for i in range(count) if i not in chooses], chooses
 
 

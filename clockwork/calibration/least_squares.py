@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clockwork.calibration.statistics import Moments
 
-RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 DEFAULT_RIDGE = 1e-3
 SINGULAR = 1e-5  # an input that the others give up to this share of its size is not independent in float32
 

@@ -81,10 +81,11 @@ def calibration_plan(sampler: Sampler, captions: int, options: FitOptions, world
     num_halves = sampler.teacher.unet_calls_per_step(sampler.guidance)
     width = num_halves * (inputs + r_out[1])
     kept = NUM_KEPT_FEATURES * (r_in.numel() + r_out.numel()) * sampler.split.dtype.itemsize
+    period = options.hold_out_period(captions)
     unet_passes = captions * num_halves * max(adaptor_steps)
     return CalibrationPlan(
         captions=captions,
-        held_out=captions // options.held_out_every,
+        held_out=0 if period is None else captions // period,
         steps=max(adaptor_steps),
         fitted_steps=len(adaptor_steps),
         unet_passes=unet_passes,

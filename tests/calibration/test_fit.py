@@ -13,9 +13,11 @@ from clockwork.calibration import denoiser as calibrating
 from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import calibrate_sampler
 from clockwork.calibration.statistics import Moments
+from clockwork.miniature.prompts import scene_prompts
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.sampling.sampler import Sampler
-from clockwork.teachers import Teacher
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher, load_teacher
 
 EXACT = FitOptions(ridges=(1e-12,))
 
@@ -134,3 +136,23 @@ def test_the_fit_does_not_depend_on_batches(teacher: Teacher, guidance: float) -
     for other in others:
         for name, value in first.state_dict().items():
             assert (other.state_dict()[name] - value).norm() < 1e-4 * value.norm()
+
+
+@pytest.mark.parametrize(("captions", "held_out"), [(1, []), (2, [1]), (5, [4]), (8, [7]), (20, [7, 15])])
+def test_some_of_few_captions_choose_the_ridge_too(captions: int, held_out: list[int]) -> None:
+    """A fixed ridge overfits where captions are few; a single one leaves no choice."""
+    period = FitOptions().hold_out_period(captions)
+    assert [i for i in range(captions) if period is not None and i % period == period - 1] == held_out
+    assert FitOptions(held_out_every=None).hold_out_period(captions) is None
+
+
+def test_four_captions_are_better_than_none() -> None:
+    """On captions that the maps were not fitted on, with hardly more observations than inputs."""
+    teacher = load_teacher("miniature", device="cpu")
+    sampler = small_sampler(teacher=teacher)
+    result = calibrate_sampler(sampler, scene_prompts("train", 4))
+    prompts = scene_prompts("test", 8)
+    captions, noise = [prompt.text for prompt in prompts], teacher.noise([prompt.id for prompt in prompts])
+    exact = replace(sampler, schedule=Schedule(), adaptor=None).latents(captions, noise)
+    identity, linear = ((one.latents(captions, noise) - exact).square().mean() for one in (sampler, result.sampler))
+    assert linear < 0.75 * identity
