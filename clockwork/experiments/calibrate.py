@@ -17,8 +17,10 @@ from clockwork.calibration.progress import remove_progress
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.experiments.build import is_linear, make_sampler, require_values
+from clockwork.experiments.menu import make_menu
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained, report_truncation
 from clockwork.io import distributed
+from clockwork.pipeline.menu import Menu
 from clockwork.reports.calibration import save_step_errors, step_table
 from clockwork.reports.loggers import log_calibration
 from clockwork.sampling.feature_shapes import feature_dims
@@ -39,14 +41,16 @@ class CalibratedAdaptor:
     figures: Mapping[str, Any]
 
 
-def calibrate(cfg: DictConfig) -> CalibratedAdaptor:
+def calibrate(cfg: DictConfig) -> CalibratedAdaptor | Menu:
     """Fits and saves the config's linear adaptor, unless that has been done. Several processes share the captions.
+
+    With `what=menu`, calibrates and measures several cuts and schedules instead.
 
     Args:
         cfg: The composed config of the command `calibrate`.
 
     Returns:
-        The adaptor's folder and the figures of its fits.
+        The adaptor's folder and the figures of its fits, or the menu.
 
     Raises:
         UserError: The adaptor is not a linear one, the schedule cannot be calibrated, the captions are too few, or the
@@ -56,17 +60,17 @@ def calibrate(cfg: DictConfig) -> CalibratedAdaptor:
         return _calibrate(cfg)
 
 
-def _calibrate(cfg: DictConfig) -> CalibratedAdaptor:
+def _calibrate(cfg: DictConfig) -> CalibratedAdaptor | Menu:
     check_adaptor_and_schedule(cfg)  # this and the captions before the teacher is loaded: a mistake shows at once
-    prompts = calibration_prompts(cfg)
+    prompts, options = calibration_prompts(cfg), fit_options(cfg)
+    if cfg.what == "menu":
+        return make_menu(cfg, prompts, options)
     teacher = instantiate(cfg.teacher)
     sampler = make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), "identity")
-    values = {"guided_weight": cfg.guided_weight, "held_out_every": cfg.held_out_every, "batch": cfg.batch_size}
-    options = FitOptions(tuple(cfg.adaptor.terms), cfg.adaptor.rank, **values)
     plan = calibration_plan(sampler, len(prompts), options, distributed.world_size())
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
     result, is_main_process = output / "adaptor", distributed.rank() == 0
-    if claim(output, cfg, teacher, prompts, result, ignored=("batch_size",)):
+    if claim(output, cfg, teacher, prompts, result, ignored=("batch_size", "what", "menu")):
         if is_main_process:
             print(f"already calibrated: {result}")
         return CalibratedAdaptor(result, read_config(result)["calibration"])
@@ -81,6 +85,16 @@ def _calibrate(cfg: DictConfig) -> CalibratedAdaptor:
     if is_main_process:
         remove_progress(output)
     return CalibratedAdaptor(result, figures)
+
+
+def fit_options(cfg: DictConfig) -> FitOptions:
+    """Returns how the config's maps are fitted.
+
+    Args:
+        cfg: The composed config of the command.
+    """
+    values = {"guided_weight": cfg.guided_weight, "held_out_every": cfg.held_out_every, "batch": cfg.batch_size}
+    return FitOptions(tuple(cfg.adaptor.terms), cfg.adaptor.rank, **values)
 
 
 def check_adaptor_and_schedule(cfg: DictConfig) -> None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "calibrate": Command(
         "clockwork.experiments.calibrate:calibrate",
         "fits a linear adaptor in closed form, in seconds",
+        word="what",
         resumable="the fitted steps and the sums of the next one",
     ),
     "evaluate": Command(

@@ -174,7 +174,7 @@ def _choose(menu: Menu, budget: float | None, quality: str | None) -> MenuEntry 
     if budget is None and quality is None:
         return None
     bound = 0.0 if quality is None else QUALITIES[quality]
-    allowed = [e for e in menu.entries if e.time_share <= (budget or 1.0) and e.psnr >= bound]
+    allowed = [e for e in menu.entries if (budget is None or e.time_share <= budget) and e.psnr >= bound]
     if not allowed:
         print(menu)
         raise UserError(

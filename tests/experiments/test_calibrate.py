@@ -156,3 +156,18 @@ def test_calibrate_returns_what_it_made(adaptors: Path) -> None:
         calibrated = calibrate(cfg)
     assert calibrated.folder == folder_of(adaptors)
     assert [fit["step"] for fit in calibrated.figures["steps"]] == [2, 4]
+
+
+def test_a_menu_from_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its table, its page with the images, and an adaptor of each entry; the entry within the quality is marked."""
+    words = ["menu.cuts=[stage1]", "menu.schedules=[clock2,clock3]", "menu.measured=2", "menu.runs=1"]
+    few = ["steps=5", "count=12", "prompts.count=100", "device=cpu", "menu.quality=fast", f"menu.output={tmp_path}"]
+    run(monkeypatch, "calibrate", "menu", *words, *few)
+    out = capsys.readouterr().out
+    assert re.search(r"^\d\*\s+stage1\s+clock[23]", out, re.MULTILINE) and "PSNR in dB" in out
+    folder = tmp_path / "miniature"
+    assert (folder / "menu.html").read_text(encoding="utf-8").count("<img ") == 2 * 3
+    adaptor, point = load_adaptor(folder / "stage1-clock3")
+    assert isinstance(adaptor, Linear) and adaptor.steps == (2, 3, 5) and point.schedule == "clock3"

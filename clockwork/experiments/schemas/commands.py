@@ -100,6 +100,19 @@ class Train(OperatingPoint):
 
 
 @dataclass(kw_only=True)
+class Menu:
+    """`calibrate.py menu`"""
+
+    cuts: Annotated[list[CutText], NOT_EMPTY]
+    schedules: Annotated[list[ScheduleText], NOT_EMPTY]
+    budget: Share | None
+    quality: Literal["high", "balanced", "fast"] | None
+    measured: Count
+    runs: Count
+    output: Text
+
+
+@dataclass(kw_only=True)
 class Calibrate(OperatingPoint):
     adaptor: Adaptor
     adaptor_name: Text
@@ -111,6 +124,8 @@ class Calibrate(OperatingPoint):
     held_out_every: Annotated[int, Bounds(least=2)]
     batch_size: Count
     output: Text
+    what: Literal["adaptor", "menu"]
+    menu: Menu
     relation = staticmethod(schedule_fits)
 
 
