@@ -21,4 +21,5 @@ def test_a_notebook_is_stripped_and_defines_nothing(book: Path) -> None:
 
 
 def test_they_are_all_there() -> None:
-    assert [book.stem for book in BOOKS] == ["perturbation", "quickstart", "reproduce_tables", "train_an_adaptor"]
+    names = ["calibrate", "perturbation", "quickstart", "reproduce_tables", "train_an_adaptor"]
+    assert [book.stem for book in BOOKS] == names

@@ -11,7 +11,7 @@ from clockwork.pipeline.menu import COLUMNS, Menu
 from clockwork.reports.html import SIDE, page_template
 
 
-def write_menu(menu: Menu, file: Path) -> Path:
+def write_menu(menu: Menu, file: str | Path) -> Path:
     """Writes the menu as an HTML file that needs no others.
 
     Args:
@@ -26,6 +26,7 @@ def write_menu(menu: Menu, file: Path) -> Path:
     rows += [(cells, _urls(entry.images)) for cells, entry in zip(menu.cells(), menu.entries, strict=True)]
     chosen = None if menu.chosen is None else menu.entries.index(menu.chosen) + 1
     page = page_template("menu.html.jinja").render(columns=COLUMNS, prompts=menu.prompts, rows=rows, chosen=chosen)
+    file = Path(file)
     with atomic_write(file) as partial:
         partial.write_text(page, encoding="utf-8")
     return file
