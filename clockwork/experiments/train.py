@@ -22,13 +22,16 @@ from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule
+from clockwork.training.ends import RolloutEndSource
 from clockwork.training.fit import fit
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.base import Objective
 from clockwork.training.objectives.guided_output import GuidedOutput
 from clockwork.training.objectives.progressive import halvings
+from clockwork.training.objectives.rollout import RolloutDistillation
 from clockwork.training.plan import Plan, adaptor_plan, total, unet_plan
 from clockwork.training.samples import SampleImages, comparison_samplers
+from clockwork.training.source import ExampleSource
 from clockwork.unet.split import SplitUNet
 
 
@@ -73,18 +76,17 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     name, adaptor = make_adaptor(cfg, teacher, base)
     sampler = make_sampler(cfg, teacher, adaptor.to(teacher.device), name)
     # Only losses after guidance need both halves in one batch: the paper's takes examples each for itself.
-    source = instantiate(cfg.data.examples)(sampler, **({"with_latents": True} if cfg.output_loss else {}))
-    data = make_data(cfg, source, items, held_out, grouped=cfg.guided + cfg.output_loss > 0)
+    data = make_data(cfg, _source(cfg, sampler), items, held_out, grouped=cfg.guided + cfg.output_loss > 0)
     output = adaptor_folder(cfg, name, cfg.output)
     result = output / "adaptor"
     if claim(output, cfg, teacher, items, result, base=base_hash) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return result, None
     report_truncation(teacher, items)
-    _print_plan(adaptor_plan(sampler, data, output_loss=cfg.output_loss > 0, **_sizes(cfg)))
-    trainer = _fit(
-        cfg, _distillation(cfg, sampler), output, data, comparison_samplers(sampler), items, "val/guided_relative_l2"
-    )
+    of_loss = {"output_loss": cfg.output_loss > 0, "through_rollout": cfg.loss == "latents"}
+    _print_plan(adaptor_plan(sampler, data, **of_loss, **_sizes(cfg)))
+    monitor = "val/loss" if cfg.loss == "latents" else "val/guided_relative_l2"
+    trainer = _fit(cfg, _distillation(cfg, sampler), output, data, comparison_samplers(sampler), items, monitor)
     if trainer.is_global_zero:
         about = {
             "training": cast(Objective, trainer.lightning_module).figures,
@@ -99,9 +101,21 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     return result, trainer
 
 
-def _distillation(cfg: DictConfig, sampler: Sampler) -> AdaptorDistillation:
+def _source(cfg: DictConfig, sampler: Sampler) -> ExampleSource:
+    """The examples from which the sampler's adaptor is trained."""
+    if cfg.loss == "latents":
+        return RolloutEndSource(sampler)
+    source: ExampleSource = instantiate(cfg.data.examples)(
+        sampler, **({"with_latents": True} if cfg.output_loss else {})
+    )
+    return source
+
+
+def _distillation(cfg: DictConfig, sampler: Sampler) -> Objective:
     """The objective that trains the sampler's adaptor."""
     assert sampler.adaptor is not None
+    if cfg.loss == "latents":
+        return RolloutDistillation(sampler, **optimisation(cfg))
     guidance = cfg.guidance if sampler.teacher.unet_calls_per_step(cfg.guidance) == 2 else 1.0
     steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
     output = GuidedOutput(sampler) if cfg.output_loss else None

@@ -61,6 +61,34 @@ def rollout(
     Yields:
         One record per denoiser call.
     """
+    yield from rollout_with_gradients(denoiser, solver, steps, noise, condition, negative, guidance)
+
+
+def rollout_with_gradients(
+    denoiser: Denoiser,
+    solver: SchedulerMixin,
+    steps: int,
+    noise: Tensor,
+    condition: Condition,
+    negative: Condition | None = None,
+    guidance: float = 1.0,
+) -> Iterator[StepRecord]:
+    """Samples latents from noise like `rollout`, so that gradients pass through all steps where they are enabled.
+
+    Memory grows with the number of steps.
+
+    Args:
+        denoiser: As in `rollout`.
+        solver: As in `rollout`.
+        steps: As in `rollout`.
+        noise: As in `rollout`.
+        condition: As in `rollout`.
+        negative: As in `rollout`.
+        guidance: As in `rollout`.
+
+    Yields:
+        One record per denoiser call.
+    """
     guided = negative is not None and guidance != 1
     condition = cfg_batch(condition, negative if guided else None)
     solver = solver_from_config(type(solver), solver.config)  # solvers have state, so every roll-out needs its own

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from clockwork.adaptors import Adaptor
-from clockwork.flops.cost import on_meta, step_flops, step_parts
+from clockwork.flops.cost import image_flops, on_meta, step_flops, step_parts
 from clockwork.io.units import with_prefix
 from clockwork.sampling.sampler import Sampler
 from clockwork.training.datamodule import OnlineDataModule
@@ -85,6 +85,7 @@ def adaptor_plan(
     world_size: int = 1,
     ema: bool = False,
     output_loss: bool = False,
+    through_rollout: bool = False,
 ) -> Plan:
     """Plans the training of an adaptor.
 
@@ -95,6 +96,7 @@ def adaptor_plan(
         world_size: Number of processes.
         ema: Whether there is a moving average of the weights.
         output_loss: Whether the loss runs the kept layers of the UNet.
+        through_rollout: Whether the loss runs the whole clocked roll-out.
 
     Returns:
         The plan.
@@ -105,6 +107,10 @@ def adaptor_plan(
     training_flops = (1 + BACKWARD) * adaptor_flops(sampler, sampler.adaptor)
     if output_loss:  # the kept layers on the target, and the kept up layers on the estimate, forward and backward
         training_flops += parts.high_res.full + 2 * parts.high_out.full
+    if through_rollout:  # forward, and backward to the first adaptor step
+        before = min(sampler.schedule.adaptor_steps(sampler.num_unet_calls)) - 1
+        calls_per_step = sampler.teacher.unet_calls_per_step(sampler.guidance)
+        training_flops = 2 * image_flops(sampler).full - before * calls_per_step * parts.full_pass.full
     cost = TrainingCost(parts.full_pass.full, 0, training_flops, weights, trained, weights)
     return plan(data, cost, epochs, world_size, ema)
 

@@ -22,6 +22,7 @@ from clockwork.training.plan import Plan, total
 CASES: dict[str, list[str]] = {
     "adaptor": ["steps=4", "epochs=2", "repeats_per_epoch=2", "max_examples_gb=0.0003"],
     "corrected": ["steps=4", "rollout=adaptor", "output_loss=1"],
+    "latents": ["steps=4", "loss=latents"],
     "noised": ["data=noised", "images.count=100", "epochs=2", "steps=4"],
     "recover": ["objective=recover", "teacher=miniature_sd", "step_counts=[2,3]"],
     "guidance": ["objective=guidance", "teacher=miniature_sd", "step_counts=[2,3]"],
@@ -81,7 +82,7 @@ def linear_folder(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -> None:
-    base = [f"base={linear_folder(tmp_path / 'base')}"] if name == "corrected" else []
+    base = [f"base={linear_folder(tmp_path / 'base')}"] if name in ("corrected", "latents") else []
     cfg = config(tmp_path / "run", *SMALL, *CASES[name], *base)
     counted = FlopCounterMode(display=False)
     with counted:
@@ -94,6 +95,8 @@ def test_a_plan_is_what_is_then_taken(name: str, taken: Taken, tmp_path: Path) -
     )
     if name == "recover":  # every tenth step looks at the untrained UNet, too, which shares the teacher's first layer
         assert plan.unet_calls <= taken.unet_calls <= 1.3 * plan.unet_calls
+    elif name == "latents":  # the loss runs a roll-out of four steps, with both halves, of each of three prompts
+        assert plan.unet_calls + 4 * 2 * 3 * cfg.repeats_per_epoch == taken.unet_calls
     elif name == "progressive":  # the second stage's teacher is the first one's student
         assert plan.unet_calls > taken.unet_calls > plan.unet_calls / 2
     elif name == "corrected":  # the loss runs the first layer again, on both halves of two steps of three prompts

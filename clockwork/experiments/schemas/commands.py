@@ -68,6 +68,7 @@ class Train(OperatingPoint):
     rollout: Literal["teacher", "adaptor"]
     base: Text | None
     learning_rate: Positive
+    loss: Literal["features", "latents"]
     guided: NotNegative
     output_loss: NotNegative
     decay: bool
@@ -94,9 +95,16 @@ class Train(OperatingPoint):
     def relation(values: dict[str, Any]) -> str | None:
         if values["objective"]:
             return None
-        if values["rollout"] == "adaptor" and values["data_name"] == "noised":
-            return "data=noised has no roll-outs: use data=trajectories, or rollout=teacher"
-        return schedule_fits(values)
+        return _roll_outs_fit(values) or schedule_fits(values)
+
+
+def _roll_outs_fit(values: dict[str, Any]) -> str | None:
+    """Images have no roll-outs, and a loss on final latents is of the adaptor's roll-out and of nothing else."""
+    if values["data_name"] == "noised" and (values["rollout"] == "adaptor" or values["loss"] == "latents"):
+        return "data=noised has no roll-outs: use data=trajectories, or rollout=teacher and loss=features"
+    if values["loss"] == "latents" and (values["rollout"] == "adaptor" or values["output_loss"]):
+        return "loss=latents trains on the adaptor's roll-out and its end alone: leave out rollout and output_loss"
+    return None
 
 
 @dataclass(kw_only=True)

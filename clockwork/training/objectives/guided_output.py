@@ -19,12 +19,11 @@ class GuidedOutput:
     The skip connections are computed from the examples' latents and captions again, which take less memory.
 
     Args:
-        sampler: The operating point. A UNet in half precision is copied, because gradients would underflow in it.
+        sampler: The operating point. A UNet in half precision is copied to float32.
     """
 
     def __init__(self, sampler: Sampler) -> None:
-        self.teacher, self.guidance, unet = sampler.teacher, sampler.guidance, sampler.split.unet
-        self.split = SplitUNet(unet if unet.dtype == torch.float32 else copy.deepcopy(unet).float(), sampler.split.cut)
+        self.teacher, self.guidance, self.split = sampler.teacher, sampler.guidance, split_in_float32(sampler)
         # Only two passes are combined by the scale; in a UNet that is conditioned on it, it changes the condition.
         self.scale = sampler.guidance if sampler.teacher.unet_calls_per_step(sampler.guidance) == 2 else 1.0
 
@@ -50,6 +49,19 @@ class GuidedOutput:
             output = self.split.high_out(target, high, embedded)
         with torch.autocast(estimate.device.type, enabled=False):
             return guided_distance(self.split.high_out(estimate, high, embedded) - output, self.scale)
+
+
+def split_in_float32(sampler: Sampler) -> SplitUNet:
+    """Returns the frozen UNet with its cut in float32, for losses whose gradients pass through it.
+
+    Args:
+        sampler: The operating point.
+
+    Returns:
+        The sampler's own UNet if it is in float32, else a copy, because small gradients vanish in half precision.
+    """
+    unet = sampler.split.unet
+    return SplitUNet(unet if unet.dtype == torch.float32 else copy.deepcopy(unet).float(), sampler.split.cut)
 
 
 def guided_distance(error: Tensor, guidance: float) -> Tensor:
