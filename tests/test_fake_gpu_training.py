@@ -18,6 +18,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
+from clockwork.adaptors import Linear, Residual
 from clockwork.adaptors.resnet import ResNet
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -32,6 +33,7 @@ from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.base import UNetDistillation
 from clockwork.training.objectives.features import FeatureDistillation
 from clockwork.training.objectives.guidance import GuidanceDistillation
+from clockwork.training.objectives.guided_output import GuidedOutput
 from clockwork.training.objectives.progressive import ProgressiveDistillation
 
 
@@ -94,6 +96,28 @@ def test_examples_of_the_adaptors_roll_out() -> None:
         parts: list[AdaptorExample] = list(TrajectoryExamples(clock4, "adaptor").parts(PROMPTS, 1, 0))
     assert [len(part) for part in parts] == [4, 4]  # two adaptor steps of two prompts with guidance
     assert {(part.r_out_prev.device, part.r_out_prev.dtype) for part in parts} == {(GPU, torch.float16)}
+
+
+def test_a_step_with_history_and_a_loss_on_the_output() -> None:
+    """A ResNet on a linear adaptor, whose maps are chosen by the example's step: the host waits for nothing. Gradients
+    are the ResNet's, in float32."""
+    with switched_on(few_layers("sd15")) as sd15:
+        with GPU:
+            correction = ResNet(sd15.dims)
+            adaptor = Residual(Linear(sd15.dims, (2, 3, 4)), correction)
+        sampler = replace(sd15.sampler, schedule=Schedule.parse("clock4"), steps=4, adaptor=adaptor)
+        examples = TrajectoryExamples(sampler, "adaptor", with_latents=True)(PROMPTS, 1)
+        options = {"guided": 1.0, "output": GuidedOutput(sampler), "output_loss": 1.0}
+        module = AdaptorDistillation(adaptor, [2, 3, 4], sampler.guidance, **options)
+        sd15.gpu.training = True
+        sd15.gpu.host_reads.clear()
+        loss = module.training_step(examples)
+        loss.backward()
+        sd15.gpu.training = False
+        assert sd15.gpu.host_reads == [] and (loss.device, loss.dtype) == (GPU, torch.float32)
+        assert {(p.grad.device, p.grad.dtype) for p in correction.parameters()} == {(GPU, torch.float32)}
+        frozen = [*adaptor.base.parameters(), *sampler.split.unet.parameters()]
+        assert all(p.grad is None for p in frozen) and sampler.split.unet.dtype == torch.float16
 
 
 OBJECTIVES: dict[str, tuple[type[UNetDistillation], float]] = {
