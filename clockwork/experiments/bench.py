@@ -14,7 +14,7 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 import clockwork
-from clockwork.adaptors import Identity
+from clockwork.adaptors import Identity, Linear
 from clockwork.experiments.build import make_sampler
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.solvers import make_solver
@@ -24,7 +24,10 @@ def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
     """What is timed, and what it stands against."""
     teacher = instantiate(cfg.teacher)
     full = make_sampler(cfg, teacher)
-    clocked = make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), "identity")
+    dims = feature_dims(teacher, str(cfg.cut))
+    clocked = make_sampler(cfg, teacher, Identity(dims), "identity")
+    maps = Linear(dims, clocked.schedule.adaptor_steps(clocked.num_unet_calls)).to(teacher.device, teacher.unet.dtype)
+    linear = make_sampler(cfg, teacher, maps.requires_grad_(False), "linear")
     captions = ["a large red circle on a plain blue background"] * cfg.batch
     noise, tokens = teacher.noise(list(range(cfg.batch))), teacher.encode(captions).prompt_embeds
     t = torch.tensor(500, device=teacher.device)
@@ -45,6 +48,10 @@ def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
         "diffusers' pipeline": (lambda: teacher.pipe(captions, **call, output_type="latent"), None),
         "the roll-out": (lambda: full.latents(captions, noise), "diffusers' pipeline"),
         f"the roll-out, identity {clocked.schedule}": (lambda: clocked.latents(captions, noise), "the roll-out"),
+        f"the roll-out, linear {linear.schedule}": (
+            lambda: linear.latents(captions, noise),
+            f"the roll-out, identity {clocked.schedule}",
+        ),
     }
 
 
