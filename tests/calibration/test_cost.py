@@ -39,6 +39,7 @@ def relative_cost(name: str, cut: str, rank: int | None = None) -> float:
         ("sd15", "stage1", None, 1.01),
         ("sd15", "stage1_upsampled", None, 1.03),  # at four times the positions; r_in is mapped before it is enlarged
         pytest.param("sdxl", "stage1", None, 1.021, marks=pytest.mark.slow),
+        pytest.param("sdxl", "stage1", 448, 1.02, marks=pytest.mark.slow),
         ("sd15", "layer1", None, 1.07),
         ("sd15", "layer1", 201, 1.05),  # the largest rank within five percent
     ],
