@@ -26,8 +26,7 @@ def train_tokenizer(folder: Path, texts: Iterable[str], length: int) -> CLIPToke
         The tokenizer. It is the same on every call.
     """
     learned = _byte_pairs([*CHARACTERS, *texts])
-    # The order of characters differs between trainings, that of merges does not. The special tokens must be last: CLIP
-    # text models pool at the position of the highest id, which must be the end token.
+    # The special tokens must be last: CLIP text models pool at the position of the highest id, the end token.
     characters = sorted(word for word in learned["vocab"] if len(word.removesuffix("</w>")) == 1)
     merged = [word for word in sorted(learned["vocab"], key=learned["vocab"].get) if word not in characters]
     vocabulary = [*characters, *merged, "<|startoftext|>", "<|endoftext|>"]
@@ -39,7 +38,11 @@ def train_tokenizer(folder: Path, texts: Iterable[str], length: int) -> CLIPToke
 
 
 def _byte_pairs(texts: list[str]) -> dict[str, Any]:
-    """Learns byte-pair merges until words are single tokens; returns the model's `vocab` and `merges`."""
+    """Learns byte-pair merges until words are single tokens; returns the model's `vocab` and `merges`.
+
+    Merges of equal frequency are ordered by the ids of their parts. The trainer numbers the ends of words in the order
+    of a hash table, another one in every process, unless they are given.
+    """
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -48,6 +51,7 @@ def _byte_pairs(texts: list[str]) -> dict[str, Any]:
         min_frequency=2,
         end_of_word_suffix="</w>",
         initial_alphabet=list(CHARACTERS),
+        special_tokens=[f"{character}</w>" for character in CHARACTERS],
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)

@@ -1,5 +1,7 @@
 """The shipped miniature: scenes by seed, a folder that diffusers loads, metrics that see what captions say."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.miniature import WEIGHTS, models, scenes
 from clockwork.miniature.teacher import small_clip
 from clockwork.miniature.training import Recipe
+from clockwork.teachers.tokenizer import train_tokenizer
 
 
 def test_scenes_depend_on_split_and_number_alone() -> None:
@@ -87,6 +90,18 @@ def test_a_tokenizer_made_twice_is_the_same(tmp_path: Path) -> None:
     one, two = (models.make_tokenizer(tmp_path / name, 200) for name in ("one", "two"))
     assert one.get_vocab() == two.get_vocab()
     assert one("a small red circle").input_ids == two("a small red circle").input_ids
+
+
+def test_a_tokenizer_made_in_another_process_is_the_same(tmp_path: Path) -> None:
+    """Hash tables have another order in every process; merges of equal frequency must not follow it."""
+    words = ["a bird above a boat", "the cat and the car", "a circle in a city"] * 2
+    train_tokenizer(tmp_path / "one", words, 77)
+    code = (
+        "import sys, pathlib, clockwork.teachers.tokenizer as t; t.train_tokenizer(pathlib.Path(sys.argv[1]), %r, 77)"
+    )
+    subprocess.run([sys.executable, "-c", code % (words,), str(tmp_path / "two")], check=True)
+    for file in ("vocab.json", "merges.txt"):
+        assert (tmp_path / "one" / file).read_text() == (tmp_path / "two" / file).read_text()
 
 
 def test_the_whole_recipe_from_nothing(tmp_path: Path) -> None:
