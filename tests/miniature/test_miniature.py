@@ -17,6 +17,7 @@ from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.miniature import WEIGHTS, models, scenes
 from clockwork.miniature.teacher import small_clip
 from clockwork.miniature.training import Recipe
+from clockwork.teachers.random_weights import WORDS
 from clockwork.teachers.tokenizer import train_tokenizer
 
 
@@ -94,12 +95,12 @@ def test_a_tokenizer_made_twice_is_the_same(tmp_path: Path) -> None:
 
 def test_a_tokenizer_made_in_another_process_is_the_same(tmp_path: Path) -> None:
     """Hash tables have another order in every process; merges of equal frequency must not follow it."""
-    words = ["a bird above a boat", "the cat and the car", "a circle in a city"] * 2
-    train_tokenizer(tmp_path / "one", words, 77)
+    train_tokenizer(tmp_path / "one", [WORDS, WORDS], 77)
     code = (
-        "import sys, pathlib, clockwork.teachers.tokenizer as t; t.train_tokenizer(pathlib.Path(sys.argv[1]), %r, 77)"
+        "import sys, pathlib; from clockwork.teachers import random_weights as r; "
+        "r.train_tokenizer(pathlib.Path(sys.argv[1]), [r.WORDS, r.WORDS], 77)"
     )
-    subprocess.run([sys.executable, "-c", code % (words,), str(tmp_path / "two")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "two")], check=True)
     for file in ("vocab.json", "merges.txt"):
         assert (tmp_path / "one" / file).read_text() == (tmp_path / "two" / file).read_text()
 
