@@ -157,4 +157,6 @@ def _change(later: Tensor | None, earlier: Tensor | None) -> Tensor | None:
 
 def _at_each_position(weight: Tensor, features: Tensor) -> Tensor:
     """Applies a matrix, or one per example, at each position of features, `batch × channels × height × width`."""
+    if weight.dim() == 2:
+        return F.conv2d(features, weight[..., None, None])
     return torch.matmul(weight, features.flatten(2)).unflatten(2, features.shape[-2:])

@@ -58,3 +58,13 @@ def test_sizes_at_stage_1() -> None:
     assert sum(p.numel() for p in adaptor.parameters()) == 2 * 2241 * 640  # 2.9 million per step
     sums = Moments.zeros(2, adaptor.num_inputs + 1, dims.r_out, "meta")
     assert round(sums.products.nbytes / 1e6) == 266
+
+
+@pytest.mark.parametrize("convention", ["macs", "paper", "full"])
+def test_every_convention_counts_the_maps(convention: str) -> None:
+    """By hand at stage 1 of SD v1.5: 2,240 inputs, 640 outputs and 32 × 32 positions, two operations each."""
+    parts, dims = parts_of("sd15", "stage1")
+    with torch.device("meta"):
+        passes = parts.adaptor_pass(Linear(dims, (2,))), parts.adaptor_pass(Identity(dims))
+    difference = getattr(passes[0], convention) - getattr(passes[1], convention)
+    assert difference == 2240 * 640 * 32**2 * (1 if convention == "macs" else 2)
