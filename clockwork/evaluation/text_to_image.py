@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from clockwork.metrics.latency import device_name, measure_latency
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
+from clockwork.unet.split import SplitUNet
 
 LARGEST_BATCH = 64  # images per batch of the metrics
 
@@ -168,4 +170,9 @@ def full_teacher(point: Sampler) -> Sampler:
     Args:
         point: A sampler.
     """
-    return replace(point, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)
+    if point.adaptor is None:
+        return point
+    split = point.split
+    with suppress(UserError):  # of a UNet that is too small for this cut
+        split = SplitUNet(split.unet, "stage1")  # all cuts give the same images, which are generated once
+    return replace(point, split=split, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)

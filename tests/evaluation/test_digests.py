@@ -10,11 +10,13 @@ import torch
 from helpers.evaluation import evaluation_of
 
 from clockwork.adaptors import Identity, ResNet
+from clockwork.evaluation.text_to_image import full_teacher
 from clockwork.metrics.clip_score import CLIPScore
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.miniature.teacher import small_clip
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
+from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.split import SplitUNet
@@ -67,3 +69,11 @@ def test_an_adaptor_is_the_same_in_every_precision(reads_text: Sampler) -> None:
     cast = replace(reads_text, adaptor=half.bfloat16(), trained_hash=trained)
     assert cast.adaptor_hash == trained != replace(cast, trained_hash=None).adaptor_hash
     assert cast.identity() != reads_text.identity(), "it computes other images"
+
+
+def test_the_teachers_images_are_the_same_for_adaptors_at_all_cuts(identity: Sampler) -> None:
+    """A full pass at any cut equals the UNet, so they are generated once."""
+    points = [replace(identity, split=SplitUNet(identity.teacher.unet, cut)) for cut in ("stage1", "layer1", "1,2")]
+    full = [full_teacher(point) for point in points]
+    assert len({sampler.split.cut for sampler in full}) == 1 and full_teacher(full[0]) is full[0]
+    assert all(sampler.adaptor is None and sampler.schedule == Schedule() for sampler in full)
