@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from clockwork.io.atomic import atomic_write
 from clockwork.metrics.registry import metric_info
 from clockwork.reports.formats import Sheet
-from clockwork.reports.pareto import save_pareto
+from clockwork.reports.plots import BASELINE, COLOURS
 from clockwork.reports.tables import Row, flops_unit, metric_names
 
 POINT = ("teacher", "adaptor", "cut", "schedule", "solver", "guidance", "steps")
@@ -147,6 +148,57 @@ def _signed(value: float | None, metric: str) -> str:
     return "–" if value is None else metric_info(metric).number_format.replace(":", ":+").format(value)
 
 
+def front(points: Sequence[tuple[float, float]], direction: str) -> list[tuple[float, float]]:
+    """Returns the points that no other is better than at the same cost or less, by cost.
+
+    Args:
+        points: Cost and value of each point.
+        direction: Whether `lower` or `higher` values are better.
+    """
+    best: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], point[1] if direction == "lower" else -point[1])):
+        if not best or (value < best[-1][1] if direction == "lower" else value > best[-1][1]):
+            best.append((cost, value))
+    return best
+
+
+def save_fronts(summaries: Sequence[Summary], file: Path) -> None:
+    """Plots the mean of each metric against FLOPs, with its spread: a colour and a front per adaptor.
+
+    Args:
+        summaries: Operating points of one teacher and solver.
+        file: The image file to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [s.row for s in summaries]
+    metrics = [name for name in metric_names(rows) if metric_info(name).plotted]
+    unit, factor = flops_unit(rows)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4), squeeze=False, layout="constrained")
+    colours = dict(zip(dict.fromkeys(row["adaptor"] for row in rows), (BASELINE, *COLOURS * len(rows)), strict=False))
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for adaptor, colour in colours.items():
+            of = [s for s in summaries if s.row["adaptor"] == adaptor and s.value(metric) is not None]
+            points = [(factor * s.row["tflops_full"], s.row["metrics"][metric]) for s in of]
+            if points:
+                spreads, name = [s.spreads[metric] for s in of], "fewer steps" if adaptor == "none" else adaptor
+                axis.errorbar(*zip(*points, strict=True), spreads, fmt="o", ms=4, color=colour, label=name)
+                axis.plot(*zip(*front(points, metric_info(metric).direction or "higher"), strict=True), color=colour)
+        axis.set(xlabel=f"{unit} per image, including attention", ylabel=metric_info(metric).label)
+        if metric_info(metric).direction == "lower":
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(colours))
+    with atomic_write(file) as partial:
+        figure.savefig(partial, dpi=130, format=file.suffix[1:])
+    plt.close(figure)
+
+
 def write_evidence(rows: Sequence[Row], folder: Path) -> Path:
     """Writes the table (Markdown, CSV, LaTeX), and a plot of each metric's mean against FLOPs.
 
@@ -159,6 +211,6 @@ def write_evidence(rows: Sequence[Row], folder: Path) -> Path:
     """
     evidence_sheet(rows).write(folder / "evidence")
     for solver in {row["solver"] for row in rows}:
-        means = [s.row for s in summarise(rows) if s.row["solver"] == solver]
-        save_pareto(means, folder / f"evidence-{solver.replace('+', 'p')}.png")
+        of_solver = [s for s in summarise(rows) if s.row["solver"] == solver]
+        save_fronts(of_solver, folder / f"evidence-{solver.replace('+', 'p')}.png")
     return folder / "evidence.md"

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from clockwork.experiments.configs import FOLDER, compose_config
 from clockwork.experiments.evidence import making, measuring
-from clockwork.reports.evidence import at_flops, evidence_sheet, gain, summarise, write_evidence
+from clockwork.reports.evidence import at_flops, evidence_sheet, front, gain, summarise, write_evidence
 
 
 def row(adaptor: str, steps: int, fid: float, tflops: float, seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -53,6 +53,12 @@ def test_gain_is_over_the_teacher_at_equal_flops_in_the_direction_of_the_metric(
     assert gain(linear, summaries, "fid") == pytest.approx(4)
     assert gain(linear, summaries, "clip_score") == pytest.approx(0.5 - 0.9)
     assert gain(teacher[0], summaries, "fid") is None and gain(ddim, summaries, "fid") is None
+
+
+def test_the_front_holds_what_no_other_point_is_better_than() -> None:
+    points = [(3.0, 5.0), (1.0, 9.0), (2.0, 9.5), (2.0, 7.0), (4.0, 6.0)]
+    assert front(points, "lower") == [(1.0, 9.0), (2.0, 7.0), (3.0, 5.0)]
+    assert front(points, "higher") == [(1.0, 9.0), (2.0, 9.5)]
 
 
 def test_the_table_and_the_plots(tmp_path: Path) -> None:
