@@ -43,7 +43,8 @@ def enable(
         adaptor: An adaptor's folder, its name on the hub, or a module, which is copied. The default is the identity
             adaptor, which needs no training; `clockwork.calibrate` fits a nearer one in seconds. The adaptor runs on
             the UNet's device and in its precision.
-        cut: Where the UNet is split; by default as a trained adaptor was trained for, else `stage1`.
+        cut: Where the UNet is split; by default as a trained adaptor was trained for, else `stage1`. For the identity
+            adaptor the default is the cheapest cut with the same images as `stage1` (`Cut.cheapest_for_identity`).
         force: Whether to accept an adaptor that was trained for another teacher.
 
     Raises:
@@ -53,6 +54,8 @@ def enable(
     unet = get_unet(pipe)
     module, trained, config = _load(adaptor)
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
+    if module is None and cut is None:
+        split = SplitUNet(unet, split.cut.cheapest_for_identity(split.chain))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
     if module is None:
         _recommend_calibration()

@@ -12,7 +12,17 @@ from clockwork.pipeline.enable import enable
 
 QUALITIES = {"high": 35.0, "balanced": 28.0, "fast": 22.0}  # lowest PSNR to the images without Clockwork, in dB
 
-COLUMNS = ("", "cut", "schedule", "time", "FLOPs (paper)", "FLOPs (full)", "relative L2", "PSNR in dB")
+COLUMNS = (
+    "",
+    "cut",
+    "schedule",
+    "time",
+    "FLOPs (paper)",
+    "FLOPs (full)",
+    "error of r_out",
+    "error of latents",
+    "PSNR in dB",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,12 @@ class MenuEntry:
     def time_share(self) -> float:
         """Duration as a share of that without Clockwork."""
         return self.milliseconds / self.milliseconds_without
+
+    @property
+    def feature_error(self) -> float:
+        """Relative L2 error of `r_out` after guidance, mean over the adaptor steps, on captions held out of the fit."""
+        fits = (self.adaptor.calibration or {}).get("steps", [])
+        return sum(fit["error"] for fit in fits) / max(len(fits), 1)
 
     def flops_share(self, convention: str) -> float:
         """Returns the FLOPs as a share of those without Clockwork.
@@ -102,6 +118,7 @@ class Menu:
                 f"{entry.time_share:.0%}",
                 f"{entry.flops_share('paper'):.0%}",
                 f"{entry.flops_share('full'):.0%}",
+                f"{entry.feature_error:.3f}",
                 f"{entry.relative_l2:.3f}",
                 f"{entry.psnr:.1f}",
             )

@@ -21,7 +21,7 @@ def write_menu(menu: Menu, file: str | Path) -> Path:
     Returns:
         The file.
     """
-    without: tuple[str, ...] = ("", "no clock", "full", "100%", "100%", "100%", "0", "")
+    without: tuple[str, ...] = ("", "no clock", "full", "100%", "100%", "100%", "0", "0", "")
     rows = [(without, _urls(menu.images))]
     rows += [(cells, _urls(entry.images)) for cells, entry in zip(menu.cells(), menu.entries, strict=True)]
     chosen = None if menu.chosen is None else menu.entries.index(menu.chosen) + 1

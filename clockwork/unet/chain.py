@@ -168,6 +168,20 @@ class Cut:
                 f"{self.down + 1} skip connections: raise down or lower up"
             )
 
+    def cheapest_for_identity(self, chain: Chain) -> "Cut":
+        """Returns the cheapest cut with the same output, bit for bit, if the adaptor repeats `r_out`.
+
+        Such an adaptor does not read `r_in`, so down layers whose skip connections are not read need not run. An
+        upsampler would make the same of the same `r_out` again, so its output can be repeated instead.
+
+        Args:
+            chain: The chain of the UNet to split.
+        """
+        up = self.up
+        while up > 1 and chain.up[len(chain.up) - up].resnet is None:
+            up -= 1
+        return Cut(max(Cut(self.down, up).num_kept_skips(chain) - 1, 0), up)
+
     def num_kept_skips(self, chain: Chain) -> int:
         """Counts the skip connections that the kept up layers read.
 
