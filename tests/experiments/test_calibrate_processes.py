@@ -20,6 +20,8 @@ FEW = [
     "device=cpu",
 ]
 
+pytestmark = pytest.mark.slow  # processes that load everything
+
 
 def check(*processes: Process) -> str:
     """Returns what the first process has printed."""

@@ -33,7 +33,13 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# One of each family; `make test-slow` takes the others.
+QUICK_KINDS = ("StableDiffusionPipeline", "StableDiffusionControlNetImg2ImgPipeline", "several T2I-Adapters")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK_KINDS else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_a_calibrated_pipeline_comes_nearer_than_the_identity(kind: str) -> None:
     """In one call, with the arguments of the user's calls; on the prompts and noise that it was fitted on."""
     pipe, arguments = make(kind)
