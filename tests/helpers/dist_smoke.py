@@ -15,7 +15,7 @@ EXTRAS = ("hydra", "pytorch_lightning", "wandb", "open_clip", "torchmetrics", "m
 
 
 def main() -> None:
-    """Enables Clockwork on the shipped miniature, and runs a command without the extras that it needs."""
+    """Enables and calibrates Clockwork on the shipped miniature, and runs a command without the extras that it needs."""
     assert not [name for name in EXTRAS if find_spec(name)], "this environment has more than the core dependencies"
     assert "site-packages" in str(clockwork.__file__), clockwork.__file__
     folder = find_folder("miniature")
@@ -32,6 +32,8 @@ def main() -> None:
     with_clockwork = latents()
     clockwork.disable(pipe)
     assert not torch.equal(with_clockwork, without) and torch.equal(latents(), without)
+    adaptor = clockwork.calibrate(pipe, num_inference_steps=4, height=32, width=32)
+    assert adaptor.steps == (2, 4) and not torch.equal(latents(), with_clockwork)
     done = subprocess.run(
         [Path(sys.executable).parent / "clockwork", "train"], capture_output=True, text=True, check=False
     )
