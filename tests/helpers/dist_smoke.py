@@ -15,7 +15,7 @@ EXTRAS = ("hydra", "pytorch_lightning", "wandb", "open_clip", "torchmetrics", "m
 
 
 def main() -> None:
-    """Enables and calibrates Clockwork on the shipped miniature, and runs a command without the extras that it needs."""
+    """Enables and calibrates Clockwork on the shipped miniature; runs a command without the extras that it needs."""
     assert not [name for name in EXTRAS if find_spec(name)], "this environment has more than the core dependencies"
     assert "site-packages" in str(clockwork.__file__), clockwork.__file__
     folder = find_folder("miniature")

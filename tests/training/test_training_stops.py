@@ -60,6 +60,7 @@ def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tm
     assert f": the checkpoint of epoch {epochs} is kept in {last}, and the same command" in errors
 
 
+@pytest.mark.slow
 def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:
     """With weights that hardly change, two processes log the same figures as one process on all prompts."""
     options = ["learning_rate=1e-30", "ema=0.9", "keep=best", "samples_every=2"]

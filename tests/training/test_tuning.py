@@ -45,6 +45,7 @@ def test_a_resumed_tuning_goes_on_as_if_nothing_happened(tmp_path: Path) -> None
     assert once["time_embedding.cond_proj.weight"].any()  # it has learnt to hear the scale
 
 
+@pytest.mark.slow
 def test_the_chain_each_result_is_used_by_the_next(tmp_path: Path) -> None:
     """`make chain` with tiny values: surgery and recover → guidance → progressive → Clockwork on top."""
     made = tmp_path / "teachers"
@@ -175,7 +176,9 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name", ["guidance", *(pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES if name != "guidance")]
+)
 def test_a_half_precision_teacher_makes_a_float32_student(name: str, tmp_path: Path) -> None:
     _, trainer = train_teacher(
         config(tmp_path, f"objective={name}", "teacher=miniature_sd", "name=new", *HALF, *OBJECTIVES[name])
