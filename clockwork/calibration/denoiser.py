@@ -14,12 +14,12 @@ from torch import Tensor
 from clockwork.adaptors import FeatureDims, FullStep, History, Linear
 from clockwork.adaptors.base import resize_to
 from clockwork.adaptors.linear import TERMS, term_values
-from clockwork.calibration.least_squares import RIDGES, fit_step
+from clockwork.calibration.least_squares import RIDGES, fit_step, require_enough_captions
 from clockwork.calibration.progress import Progress, StepMaps
 from clockwork.calibration.statistics import Moments
 from clockwork.errors import UserError
 from clockwork.io.distributed import rank, sum_over_processes, world_size
-from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, embed
 from clockwork.sampling.feature_shapes import dims_of_features
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
@@ -104,7 +104,7 @@ class CalibratingDenoiser:
                 raise UserError(f"schedule {self.schedule} has no full step before step {step}: use clock2")
             if step not in self.progress.maps:
                 self._fit(sample, t, condition, step, history, chunks)
-            self.adaptor = self.progress.adaptor(self.adaptor.dims, self.options.terms).to(sample.device)
+            self.adaptor = self.progress.adaptor(self.adaptor.dims, self.options.terms, [step]).to(sample.device)
         denoiser = ClockworkDenoiser(self.split, self.adaptor, self.schedule)
         parts = [
             denoiser(sample[i], _select(t, i, len(sample)), condition.select(i), step, _select_history(history, i))
@@ -174,21 +174,15 @@ class CalibratingDenoiser:
         assert history.r_out_prev is not None
         positions = history.r_out_prev.shape[-2] * history.r_out_prev.shape[-1]
         # Shares of the captions may differ by one, and all processes have to come to the same answer.
-        inputs, total = self.adaptor.num_inputs + 1, int(sum_over_processes(torch.tensor(captions)))
-        needed = -(-inputs // positions)
-        if total < needed:
-            raise UserError(
-                f"{total} captions are too few: the maps have {inputs} inputs and a caption has {positions} positions, "
-                f"so calibrate with at least {needed}"
-            )
+        total = int(sum_over_processes(torch.tensor(captions)))
+        require_enough_captions(total, self.adaptor.num_inputs + 1, positions)
         return total
 
     def _features(
         self, sample: Tensor, t: Tensor, condition: Condition, history: History
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the inputs of the maps, their target, and `r_out`, `batch × … × height × width` each, in float32."""
-        cast = condition.to(self.split.dtype)
-        embedded = self.split.embed(sample.to(self.split.dtype), t, cast.prompt_embeds, **cast.unet_kwargs)
+        embedded = embed(self.split, sample, t, condition)
         high = self.split.high_in(embedded)
         r_out = self.split.low(high, embedded)
         # The adaptor runs in float32, so differences are not rounded to the UNet's half precision.

@@ -76,8 +76,7 @@ def calibrate_sampler(
         UserError: If the schedule has no adaptor steps or no full step before them, the captions are too few, there are
             no negative prompts, or features are not finite.
     """
-    if not sampler.schedule.adaptor_steps(sampler.num_unet_calls):
-        raise UserError(f"schedule {sampler.schedule} has no adaptor steps to calibrate: use schedule=clock2")
+    last_adaptor_step = max(steps_to_fit(sampler))
     if len(prompts) < world_size():
         raise UserError(f"{len(prompts)} captions are too few for {world_size()} processes: pass more captions")
     if not negatives:
@@ -92,7 +91,6 @@ def calibrate_sampler(
     noise = sampler.teacher.noise([p.id for p in share_of_prompts], seed)
     solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
     steps = rollout(denoiser, solver, sampler.steps, noise, condition, negative if guided else None, sampler.guidance)
-    last_adaptor_step = max(sampler.schedule.adaptor_steps(sampler.num_unet_calls))
     resumed = f", resumed after {len(progress.fits)} fitted steps" if progress.step else ""
     with tqdm(total=last_adaptor_step, desc=f"calibration{resumed}", disable=rank() > 0, unit="step") as bar:
         for record in steps:
@@ -105,6 +103,21 @@ def calibrate_sampler(
     placed = adaptor.to(sampler.teacher.device)
     result = replace(sampler, adaptor=placed, adaptor_name="linear", folder=None, trained_hash=None)
     return Calibrated(result, tuple(progress.fits), progress.seconds)
+
+
+def steps_to_fit(sampler: Sampler) -> list[int]:
+    """Lists the adaptor steps of an operating point.
+
+    Args:
+        sampler: The operating point.
+
+    Raises:
+        UserError: If its schedule has none.
+    """
+    steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
+    if not steps:
+        raise UserError(f"schedule {sampler.schedule} has no adaptor steps to calibrate: use schedule=clock2")
+    return steps
 
 
 def _progress(

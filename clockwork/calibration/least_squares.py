@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clockwork.calibration.statistics import Moments
+from clockwork.errors import UserError
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 DEFAULT_RIDGE = 1e-3
@@ -189,3 +190,22 @@ def fit_step(
     singular = equations.is_singular()
     fit = StepFit(step, ridge, singular, error, identity_error, fitted.count + held_out.count)
     return maps.unflatten(0, (fitted.num_halves, -1)), equations, fit
+
+
+def require_enough_captions(captions: int, num_inputs: int, positions: int) -> None:
+    """Checks that there are as many observations as each map has inputs.
+
+    Args:
+        captions: Number of captions, of all processes.
+        num_inputs: Number of inputs of a map, the constant included.
+        positions: Number of positions of `r_out`, each of which is an observation.
+
+    Raises:
+        UserError: If there are fewer.
+    """
+    needed = -(-num_inputs // positions)
+    if captions < needed:
+        raise UserError(
+            f"{captions} captions are too few: the maps have {num_inputs} inputs and a caption has {positions} "
+            f"positions, so calibrate with at least {needed}"
+        )

@@ -6,6 +6,8 @@ import torch
 
 from clockwork.adaptors import Linear
 from clockwork.calibration.denoiser import FitOptions
+from clockwork.calibration.fit import steps_to_fit
+from clockwork.calibration.least_squares import require_enough_captions
 from clockwork.errors import UserError
 from clockwork.flops.cost import step_flops
 from clockwork.io.units import with_prefix
@@ -71,9 +73,7 @@ def calibration_plan(sampler: Sampler, captions: int, options: FitOptions, world
         UserError: If the schedule has no adaptor steps, the captions are too few, or the rank is not below that of maps
             that are not factored.
     """
-    adaptor_steps = sampler.schedule.adaptor_steps(sampler.num_unet_calls)
-    if not adaptor_steps:
-        raise UserError(f"schedule {sampler.schedule} has no adaptor steps to calibrate: use schedule=clock2")
+    adaptor_steps = steps_to_fit(sampler)
     r_in, r_out, _ = feature_shapes(sampler.teacher, sampler.split.cut)
     with torch.device("meta"):
         inputs = Linear(feature_dims(sampler.teacher, sampler.split.cut), (1,), options.terms).num_inputs + 1
@@ -97,13 +97,8 @@ def calibration_plan(sampler: Sampler, captions: int, options: FitOptions, world
 
 def _check(captions: int, inputs: int, r_out: torch.Size, rank: int | None) -> None:
     """Refuses fewer observations than each map has inputs, and a rank that would factor nothing."""
-    channels, positions = r_out[1], r_out[2] * r_out[3]
-    needed = -(-inputs // positions)
-    if captions < needed:
-        raise UserError(
-            f"{captions} captions are too few: the maps have {inputs} inputs and a caption has {positions} positions, "
-            f"so calibrate with at least {needed}"
-        )
+    channels = r_out[1]
+    require_enough_captions(captions, inputs, r_out[2] * r_out[3])
     if rank is not None and rank >= channels:
         raise UserError(
             f"rank {rank} is not below the {channels} channels of r_out: pass a smaller rank, or null for maps that "

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -68,19 +69,20 @@ class Progress:
     sums: tuple[int, Moments, Moments] | None = None
     seconds: float = 0.0
 
-    def adaptor(self, dims: FeatureDims, terms: tuple[str, ...]) -> Linear:
-        """Builds the adaptor of the steps that are fitted.
+    def adaptor(self, dims: FeatureDims, terms: tuple[str, ...], steps: Sequence[int] | None = None) -> Linear:
+        """Builds the adaptor of steps that are fitted.
 
         Args:
             dims: Dimensions of the features at the cut.
             terms: What the maps read.
+            steps: The steps; by default all that are fitted.
 
         Raises:
             UserError: If no step is fitted.
         """
         if not self.maps:
             raise UserError("no adaptor step was calibrated: use a schedule with adaptor steps, such as clock2")
-        steps = sorted(self.maps)
+        steps = sorted(self.maps if steps is None else steps)
         first = self.maps[steps[0]]
         rank = None if first.up is None else first.up.shape[-1]
         adaptor = Linear(dims, steps, terms, len(first.bias), rank)

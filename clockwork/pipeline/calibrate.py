@@ -13,7 +13,8 @@ from torch import Tensor
 from clockwork.adaptors import Linear
 from clockwork.calibration.denoiser import CalibratingDenoiser, FitOptions
 from clockwork.errors import UserError
-from clockwork.pipeline.enable import check_hooks, enable, replace_hook
+from clockwork.pipeline.adaptor_copy import frozen_copy
+from clockwork.pipeline.enable import check_hooks, replace_hook
 from clockwork.pipeline.hook import ClockHook, get_hook, is_guided
 from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
@@ -75,12 +76,13 @@ def calibrate(
     unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
     check_hooks(pipe)
     split, previous = SplitUNet(unet, cut), get_hook(unet)
-    if clock.period == 1 and not clock.adaptor_at:
+    if clock == Schedule():
         raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
     denoiser = CalibratingDenoiser(split, clock, lambda: float(getattr(pipe, "guidance_scale", 1.0)), options)
     arguments = pipeline_arguments(pipe, prompts, call, seed)
     num_images = len(prompts) * int(call.get("num_images_per_prompt") or 1)
-    hook = CalibrationHook(pipe, denoiser, (pipeline_name(pipe), unet_fingerprint(unet)), num_images)
+    teacher = pipeline_name(pipe), unet_fingerprint(unet)
+    hook = CalibrationHook(pipe, denoiser, teacher, num_images)
     replace_hook(pipe, hook)
     try:
         with torch.no_grad():
@@ -91,7 +93,9 @@ def calibrate(
     adaptor.point = hook.log.ran
     fits = [asdict(fit) for fit in denoiser.progress.fits]
     adaptor.calibration = {"prompts": len(prompts), "seconds": round(perf_counter() - start, 2), "steps": fits}
-    enable(pipe, clock, adaptor, cut=split.cut)
+    # Not by `enable`, which would read all weights once more to check the adaptor against this UNet.
+    clocked = ClockworkDenoiser(split, frozen_copy(adaptor), clock)
+    replace_hook(pipe, ClockHook(pipe, clocked, teacher, adaptor.point))
     return adaptor
 
 

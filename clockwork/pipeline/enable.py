@@ -54,11 +54,11 @@ def enable(
     unet = get_unet(pipe)
     module, trained, config = _load(adaptor)
     split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
-    if module is None and cut is None:
-        split = SplitUNet(unet, split.cut.cheapest_for_identity(split.chain))
     clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
     if module is None:
         _recommend_calibration()
+        if cut is None:
+            split = SplitUNet(unet, split.cut.cheapest_for_identity(split.chain))
     module = Identity() if module is None else frozen_copy(module)
     denoiser = ClockworkDenoiser(split, module, clock)
     teacher = (pipeline_name(pipe), "")
