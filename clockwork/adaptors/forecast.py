@@ -53,16 +53,7 @@ class Taylor(Adaptor, kind="taylor"):
         """Returns the constructor's arguments as plain data."""
         return {**super().config(), "order": self.order}
 
-    def forward(
-        self,
-        r_in: Tensor | None = None,
-        r_out_prev: Tensor | None = None,
-        t_emb: Tensor | None = None,
-        text_emb: Tensor | None = None,
-        *,
-        full_steps: tuple[FullStep, ...],
-        step: int,
-    ) -> Tensor:
+    def forward(self, *_: Tensor | None, full_steps: tuple[FullStep, ...], step: int) -> Tensor:
         """Estimates `r_out`; arguments and result as in `Adaptor.forward`."""
         return _extrapolate(full_steps, step, self.order, lambda i, k: float(k**i))
 
@@ -99,16 +90,7 @@ class Hermite(Adaptor, kind="hermite"):
         """Returns the constructor's arguments as plain data."""
         return {**super().config(), "order": self.order, "sigma": self.sigma}
 
-    def forward(
-        self,
-        r_in: Tensor | None = None,
-        r_out_prev: Tensor | None = None,
-        t_emb: Tensor | None = None,
-        text_emb: Tensor | None = None,
-        *,
-        full_steps: tuple[FullStep, ...],
-        step: int,
-    ) -> Tensor:
+    def forward(self, *_: Tensor | None, full_steps: tuple[FullStep, ...], step: int) -> Tensor:
         """Estimates `r_out`; arguments and result as in `Adaptor.forward`."""
         return _extrapolate(
             full_steps, step, self.order, lambda i, k: self.sigma**i * physicists_hermite(i, self.sigma * k)
