@@ -187,10 +187,21 @@ def _data_url(file: Path) -> str:
     with Image.open(file) as image:
         if max(image.size) <= SIDE:
             return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        content = io.BytesIO()
-        image.save(content, "WEBP", quality=90)
-    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+        return image_url(image)
+
+
+def image_url(image: Any) -> str:
+    """Encodes an image as a data URL: as PNG if it is small, else as WebP of at most `SIDE` pixels.
+
+    Args:
+        image: A PIL image.
+    """
+    from PIL import Image
+
+    content, kind = io.BytesIO(), "png" if max(image.size) <= SIDE else "webp"
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.save(content, kind, quality=90)
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _curves(runs: Sequence[TrainedAdaptor]) -> list[dict[str, Any]]:

@@ -1,14 +1,12 @@
 """The menu of `clockwork.tune` as one HTML file, with the images side by side."""
 
-import base64
-import io
 from pathlib import Path
 
 from torch import Tensor
 
 from clockwork.io.atomic import atomic_write
 from clockwork.pipeline.menu import COLUMNS, Menu
-from clockwork.reports.html import SIDE, page_template
+from clockwork.reports.html import image_url, page_template
 
 
 def write_menu(menu: Menu, file: str | Path) -> Path:
@@ -33,14 +31,7 @@ def write_menu(menu: Menu, file: str | Path) -> Path:
 
 
 def _urls(images: Tensor) -> list[str]:
-    """Encodes 8-bit images as data URLs, of at most `SIDE` pixels."""
+    """Encodes 8-bit images as data URLs."""
     from PIL import Image
 
-    urls = []
-    for pixels in images:
-        image, content = Image.fromarray(pixels.permute(1, 2, 0).numpy()), io.BytesIO()
-        kind = "PNG" if max(image.size) <= SIDE else "WEBP"
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        image.save(content, kind)
-        urls.append(f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}")
-    return urls
+    return [image_url(Image.fromarray(pixels.permute(1, 2, 0).numpy())) for pixels in images]
