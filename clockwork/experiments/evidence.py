@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from clockwork.errors import UserError
 from clockwork.evaluation.rows import read_rows
-from clockwork.experiments.configs import override
+from clockwork.experiments.configs import compose_config, override
+from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.experiments.tables import failed_commands
 from clockwork.reports.evidence import write_evidence
 
@@ -32,18 +33,39 @@ def make_evidence(cfg: DictConfig) -> Path:
     """
     points: list[Point] = OmegaConf.to_container(cfg.points, resolve=True)  # type: ignore[assignment]
     failed = []
-    for fit in cfg.fits:
-        for point in [point for point in points if point["adaptor"] in cfg.made_by]:
+    for seed, fit in runs(cfg):
+        for point in to_make(cfg, points):
             failed += failed_commands(*making(cfg, point, fit))
-    for seed in cfg.seeds:
-        for number, fit in enumerate(cfg.fits):
-            measured = [point for point in points if number == 0 or point["adaptor"] in cfg.made_by]
-            failed += failed_commands("evaluate", measuring(cfg, measured, seed, fit))
+        failed += failed_commands("evaluate", measuring(cfg, points, seed, fit))
     file = write_evidence(read_rows(Path(cfg.rows) / "rows.jsonl"), Path(cfg.output))
     print(f"\n{file.read_text(encoding='utf-8')}\nevidence in {file}")
     if failed:
         raise UserError(f"{len(failed)} of the commands above failed: correct what their messages name, then go on")
     return file
+
+
+def runs(cfg: DictConfig) -> list[tuple[int, int]]:
+    """Pairs seeds of the noise with seeds of the fits; the shorter list is repeated.
+
+    Args:
+        cfg: The config of the command `evidence`.
+    """
+    count = max(len(cfg.seeds), len(cfg.fits))
+    return [(cfg.seeds[i % len(cfg.seeds)], cfg.fits[i % len(cfg.fits)]) for i in range(count)]
+
+
+def to_make(cfg: DictConfig, points: Sequence[Point]) -> list[Point]:
+    """Returns the points whose adaptors have weights, and those of their bases, each before what is made from it.
+
+    Args:
+        cfg: The config of the command `evidence`.
+        points: The operating points to measure.
+    """
+    bases = [{**point, "adaptor": cfg.bases[point["adaptor"]]} for point in points if point["adaptor"] in cfg.bases]
+    with_weights = [point for point in (*points, *bases) if point["adaptor"] in cfg.made_by]
+    order = list(cfg.made_by)
+    unique = {str(sorted(point.items())): point for point in with_weights}
+    return sorted(unique.values(), key=lambda point: order.index(point["adaptor"]))
 
 
 def making(cfg: DictConfig, point: Point, fit: int) -> tuple[str, list[str]]:
@@ -56,7 +78,21 @@ def making(cfg: DictConfig, point: Point, fit: int) -> tuple[str, list[str]]:
     """
     verb, *overrides = cfg.made_by[point["adaptor"]]
     at = [override(key, value) for key, value in point.items() if key != "adaptor"]
+    if base := cfg.bases.get(point["adaptor"]):
+        at.append(override("base", str(adaptor_of(cfg, {**point, "adaptor": base}, fit))))
     return verb, [f"teacher={cfg.teacher_name}", *overrides, *at, f"seed={fit}", f"output={adaptors(cfg, fit)}"]
+
+
+def adaptor_of(cfg: DictConfig, point: Point, fit: int) -> Path:
+    """Returns the folder of an adaptor of a fit, whether or not it was made.
+
+    Args:
+        cfg: The config of the command `evidence`.
+        point: An operating point whose adaptor has weights.
+        fit: Seed of the fit.
+    """
+    composed = compose_config(*making(cfg, point, fit))
+    return adaptor_folder(composed, point["adaptor"], composed.output) / "adaptor"
 
 
 def measuring(cfg: DictConfig, points: Sequence[Point], seed: int, fit: int) -> list[str]:

@@ -8,7 +8,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from clockwork.experiments.configs import FOLDER, compose_config
-from clockwork.experiments.evidence import making, measuring
+from clockwork.experiments.evidence import adaptor_of, making, measuring, runs, to_make
 from clockwork.reports.evidence import at_flops, evidence_sheet, front, gain, summarise, write_evidence
 
 
@@ -75,7 +75,7 @@ def test_its_commands_are_ones_that_the_other_commands_accept() -> None:
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         cfg = compose_config("evidence", [])
         points: Any = OmegaConf.to_container(cfg.points)
-        for point in [point for point in points if point["adaptor"] in cfg.made_by][::4]:
+        for point in to_make(cfg, points)[::4]:
             verb, overrides = making(cfg, point, fit=2)
             composed = compose_config(verb, overrides)
             assert composed.seed == 2 and composed.output.endswith("fit2")
@@ -83,3 +83,20 @@ def test_its_commands_are_ones_that_the_other_commands_accept() -> None:
         composed = compose_config("evaluate", measuring(cfg, points, seed=1, fit=2))
     assert composed.seed == 1 and composed.prompts.count == 2000 and composed.adaptors.endswith("fit2")
     assert OmegaConf.to_container(composed.points) == points
+
+
+def test_rows_take_noise_and_fits_in_pairs() -> None:
+    pairs = OmegaConf.create({"seeds": [0, 1, 2], "fits": [5, 6]})
+    assert runs(pairs) == [(0, 5), (1, 6), (2, 5)]
+
+
+def test_what_an_adaptor_starts_from_is_made_first_at_the_same_point() -> None:
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        cfg = compose_config("evidence", [])
+        corrected = {"adaptor": "resnet_on_linear", "schedule": "clock3", "steps": 6}
+        base, made_of_it = to_make(cfg, [corrected])
+        assert base == {**corrected, "adaptor": "linear"} and made_of_it == corrected
+        folder = adaptor_of(cfg, base, fit=1)
+        assert f"base={folder}" in making(cfg, made_of_it, fit=1)[1]
+        assert folder.parts[-2:] == ("linear-stage1-clock3-dpm++-6-g3", "adaptor")
+        assert len(to_make(cfg, [base, corrected])) == 2

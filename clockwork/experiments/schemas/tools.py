@@ -107,6 +107,7 @@ class Evidence:
     seeds: Annotated[list[Seed], NOT_EMPTY]
     fits: Annotated[list[Seed], NOT_EMPTY]
     made_by: Any
+    bases: Any
     evaluate: list[Text]
     adaptors: Text
     rows: Text
