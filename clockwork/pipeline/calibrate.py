@@ -72,6 +72,34 @@ def calibrate(
         >>> image = pipe("a lighthouse in a storm", num_inference_steps=8, guidance_scale=7.5).images[0]
         >>> clockwork.save_adaptor("lighthouse", adaptor)
     """
+    return calibrate_call(pipe, prompts, schedule, cut, call, options, seed)
+
+
+def calibrate_call(
+    pipe: Any,
+    prompts: Sequence[str] | None,
+    schedule: str | Schedule,
+    cut: str | Cut,
+    call: Mapping[str, Any],
+    options: FitOptions | None,
+    seed: int,
+    teacher: tuple[str, str] | None = None,
+) -> Linear:
+    """Does the work of `calibrate`.
+
+    Args:
+        pipe: A diffusers pipeline; this and the other arguments are those of `calibrate`.
+        prompts: The prompts.
+        schedule: Which steps are full.
+        cut: Where the UNet is split.
+        call: Arguments of the pipeline's own call.
+        options: How the maps are fitted.
+        seed: Seed of the noise.
+        teacher: Name and weights' fingerprint of the UNet, for callers that calibrate several times.
+
+    Returns:
+        The adaptor.
+    """
     prompts = _checked(default_prompts() if prompts is None else prompts)
     unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
     check_hooks(pipe)
@@ -81,7 +109,7 @@ def calibrate(
     denoiser = CalibratingDenoiser(split, clock, lambda: float(getattr(pipe, "guidance_scale", 1.0)), options)
     arguments = pipeline_arguments(pipe, prompts, call, seed)
     num_images = len(prompts) * int(call.get("num_images_per_prompt") or 1)
-    teacher = pipeline_name(pipe), unet_fingerprint(unet)
+    teacher = teacher or (pipeline_name(pipe), unet_fingerprint(unet))
     hook = CalibrationHook(pipe, denoiser, teacher, num_images)
     replace_hook(pipe, hook)
     try:

@@ -14,11 +14,11 @@ from clockwork.calibration.denoiser import FitOptions
 from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
 from clockwork.metrics.latency import measure_latency
-from clockwork.pipeline.calibrate import calibrate, default_prompts, pipeline_arguments
+from clockwork.pipeline.calibrate import calibrate_call, default_prompts, pipeline_arguments
 from clockwork.pipeline.enable import disable, enable, replace_hook
 from clockwork.pipeline.hook import get_hook
 from clockwork.pipeline.menu import QUALITIES, Menu, MenuEntry
-from clockwork.pipeline.parts import get_unet
+from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
 from clockwork.pipeline.summary import summarise
 from clockwork.teachers.autoencoder import decode_latents
 
@@ -76,9 +76,9 @@ def tune(
     try:
         disable(pipe)
         reference = _measure(pipe, measured, call, seed, runs)
-        entries = []
+        teacher, entries = (pipeline_name(pipe), unet_fingerprint(get_unet(pipe))), []
         for cut, schedule in tqdm(pairs, "menu", unit="entry"):
-            adaptor = calibrate(pipe, fitted, schedule, cut, options=options, seed=seed, **call)
+            adaptor = calibrate_call(pipe, fitted, schedule, cut, call, options, seed, teacher)
             entries.append(_entry(pipe, cut, schedule, adaptor, _measure(pipe, measured, call, seed, runs), reference))
         menu = Menu(tuple(sorted(entries, key=lambda entry: -entry.psnr)), tuple(measured), reference.images)
         chosen = _choose(menu, budget, quality)
@@ -148,6 +148,7 @@ def _entry(pipe: Any, cut: str, schedule: str, adaptor: Linear, measured: _Measu
     summary, count = summarise(pipe), len(measured.images)
     difference = measured.latents - reference.latents
     relative = difference.flatten(1).norm(dim=1) / reference.latents.flatten(1).norm(dim=1)
+    # As `clockwork.metrics.similarity.PSNR`, without torchmetrics, which the core does not depend on.
     mean_square = (measured.images.float() - reference.images.float()).square().flatten(1).mean(1)
     psnr = (10 * torch.log10(255**2 / mean_square.clamp(min=255**2 / 1e10))).mean()  # equal images count as 100 dB
     return MenuEntry(

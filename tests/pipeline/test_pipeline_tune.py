@@ -11,6 +11,7 @@ from torch import Tensor
 import clockwork
 from clockwork.errors import UserError
 from clockwork.flops.counter import count_flops
+from clockwork.io.fingerprint import weights_hash
 from clockwork.metrics.similarity import PSNR
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.pipeline.calibrate import pipeline_arguments
@@ -66,6 +67,22 @@ def test_flops_are_those_of_one_image(tuned: tuple[Any, Menu]) -> None:
     del arguments["prompt"]
     counted = count_flops(lambda: pipe(**arguments, prompt_embeds=embeds[0], negative_prompt_embeds=embeds[1]))
     assert menu.entries[0].flops_without == counted
+
+
+def test_the_weights_are_read_once_however_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fingerprint of each adaptor's teacher is that of the UNet."""
+    read: list[str] = []
+
+    def count(unet: Any) -> str:
+        read.append(weights_hash(unet))
+        return read[-1]
+
+    monkeypatch.setattr("clockwork.pipeline.parts.weights_hash", count)
+    pipe, _ = make()
+    options: dict[str, Any] = {"num_measured": 2, "runs": 1, "num_inference_steps": 2}
+    menu = clockwork.tune(pipe, PROMPTS[:10], ["layer1", "stage1"], ["clock2"], **options)
+    hashes = {entry.adaptor.point.teacher_hash for entry in menu.entries if entry.adaptor.point is not None}
+    assert len(read) == 1 and hashes == set(read)
 
 
 def test_a_budget_takes_the_nearest_and_a_quality_the_fastest(tuned: tuple[Any, Menu]) -> None:
