@@ -128,7 +128,7 @@ class EditEvaluation(Harness[Editor]):
             for pair in group:
                 truth = pair.ground_truth()[None] if pair.ground_truth is not None else None
                 image = read_image(_edit_file(folder, pair))[None]
-                yield Batch(image, [pair.target], ground_truth=truth, **shared)
+                yield Batch(image, [pair.target], ground_truth=truth, ids=[pair.id], **shared)
 
     def row(self, point: Editor, shared: dict[str, Any]) -> EditRow:
         return EditRow(

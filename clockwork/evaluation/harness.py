@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from clockwork.evaluation.per_image import collect, write_per_image
 from clockwork.evaluation.rows import Row, append_row, commit, image_folder, read_rows, versions
 from clockwork.flops.counter import Flops
 from clockwork.io import distributed
@@ -74,7 +75,7 @@ class Harness(ABC, Generic[Point]):
             needed: Fields of `Batch` to fill.
 
         Returns:
-            The batches.
+            The batches, with their `ids`.
         """
 
     @abstractmethod
@@ -140,6 +141,8 @@ class Harness(ABC, Generic[Point]):
     def measure(self, point: Point) -> Row:
         """Generates and measures the images of an operating point, whether or not there is a row.
 
+        The figures of each image are written beside the rows (`per_image`).
+
         Args:
             point: The operating point.
 
@@ -147,9 +150,7 @@ class Harness(ABC, Generic[Point]):
             The row, the same on all processes.
         """
         self.generate(point)
-        metrics = measurable(self.metrics, self.inputs(point))
-        needed = {name for metric in metrics for name in metric.info.inputs}
-        figures = measure(metrics, self.batches(point, needed))
+        figures = self._figures(point)
         flops, teacher = self.flops(point), self.teacher(point)
         shared = {
             "digest": self.digest(point),
@@ -166,3 +167,20 @@ class Harness(ABC, Generic[Point]):
             "command": self.command,
         }
         return self.row(point, shared)
+
+    def _figures(self, point: Point) -> dict[str, float]:
+        """Measures the images in one pass, and writes the figures of each image."""
+        metrics = measurable(self.metrics, self.inputs(point))
+        needed = {name for metric in metrics for name in metric.info.inputs}
+        ids: list[str] = []
+
+        def with_ids_noted() -> Iterator[Batch]:
+            for batch in self.batches(point, needed):
+                ids.extend(batch.ids or ())
+                yield batch
+
+        figures = measure(metrics, with_ids_noted())
+        per_image = collect(metrics, ids)
+        if distributed.rank() == 0:
+            write_per_image(self.folder, self.digest(point), per_image)
+        return figures

@@ -88,6 +88,7 @@ class Evaluation(Harness[Sampler]):
                 read_batch(images, prompts),
                 [prompt.text for prompt in prompts],
                 read_batch(teacher_images, prompts) if "teacher_images" in needed else None,
+                ids=[str(prompt.id) for prompt in prompts],
             )
             for size in sizes:  # here, in a thread
                 batch.images_at(size)

@@ -77,6 +77,22 @@ def sum_over_processes(part: Tensor) -> Tensor:
     return total
 
 
+def gather(part: Item) -> list[Item]:
+    """Collects a value of every process. Every process has to call this function.
+
+    Args:
+        part: This process's value, a small one on the CPU.
+
+    Returns:
+        The values in the order of the ranks, the same on every process.
+    """
+    if not dist.is_initialized():
+        return [part]
+    parts: list[Item] = [part] * world_size()
+    dist.all_gather_object(parts, part)
+    return parts
+
+
 def from_main_process(values: Sequence[bool]) -> list[bool]:
     """Sends the main process's values to all processes. Every process has to call this function.
 

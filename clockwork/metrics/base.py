@@ -20,6 +20,7 @@ class Batch:
 
     Attributes:
         images: The generated or edited images.
+        ids: Names of the images, such as the ids of their prompts; those of one evaluation differ from each other.
         captions: The prompts that they should show.
         teacher_images: The full teacher's images of the same prompts, seeds and steps.
         source_images: The images before editing.
@@ -35,6 +36,7 @@ class Batch:
     ground_truth: Tensor | None = None
     reconstructions: Tensor | None = None
     autoencoded: Tensor | None = None
+    ids: Sequence[str] | None = None
     _resized: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def images_at(self, size: int | None) -> Tensor:
@@ -106,28 +108,39 @@ class Metric(ABC):
 
 
 class MeanMetric(Metric):
-    """A metric that is a mean over images."""
+    """A metric that is a mean over images, and keeps the value of each for intervals (`evaluation.per_image`)."""
 
     def __init__(self, name: str, size: int | None = None) -> None:
         super().__init__(name, size)
         self.reset()
 
     @abstractmethod
-    def total(self, batch: Batch) -> float:
-        """Computes the sum of the figure over the images of a batch.
+    def values(self, batch: Batch) -> Tensor:
+        """Computes the figure of each image of a batch.
 
         Args:
             batch: As in `update`.
+
+        Returns:
+            Shape `batch`, on any device.
         """
 
     def reset(self) -> None:
-        self._total_and_count = torch.zeros(2, dtype=torch.float64)
+        self._values: list[Tensor] = []
 
     def update(self, batch: Batch) -> None:
-        self._total_and_count += torch.tensor([self.total(batch), len(batch.images)], dtype=torch.float64)
+        values = self.values(batch)
+        assert values.shape == (len(batch.images),), f"{self.name} has values {tuple(values.shape)}, not one per image"
+        self._values.append(values.detach().cpu().double())
+
+    def per_image(self) -> Tensor:
+        """Returns the figures of this process's images since `reset`, in the order of `update`: float64, `images`."""
+        return torch.cat(self._values) if self._values else torch.zeros(0, dtype=torch.float64)
 
     def compute(self) -> float:
-        total, count = sum_over_processes(self._total_and_count).tolist()
+        values = self.per_image()
+        total_and_count = torch.tensor([float(values.sum()), len(values)], dtype=torch.float64)
+        total, count = sum_over_processes(total_and_count).tolist()
         return float(total / count)
 
 

@@ -33,10 +33,10 @@ class CLIPScore(MeanMetric):
     def identity(self) -> list[str]:
         return [*super().identity, self.clip.identity, str(self.size)]
 
-    def total(self, batch: Batch) -> float:
+    def values(self, batch: Batch) -> Tensor:
         features = self.clip.encode_image(batch.images_at(self.size))
         features = require_finite_features(features, f"CLIP {self.clip.label}")
-        return float((F.normalize(features, dim=-1) * self.clip.encode_text(list(batch.captions or ()))).sum())
+        return (F.normalize(features, dim=-1) * self.clip.encode_text(list(batch.captions or ()))).sum(-1)
 
 
 def open_clip_score(

@@ -24,17 +24,20 @@ class Similarity(MeanMetric):
         super().__init__(name)
         self.device = choose_device(device)
 
-    def total(self, batch: Batch) -> float:
+    def values(self, batch: Batch) -> Tensor:
         images, others = (getattr(batch, name).to(self.device).float() for name in self.info.inputs)
-        return self.sum_over_pairs(images, others)
+        return self.of_pairs(images, others)
 
     @abstractmethod
-    def sum_over_pairs(self, images: Tensor, others: Tensor) -> float:
-        """Computes the sum of the figure over pairs of images, values from 0 to 255.
+    def of_pairs(self, images: Tensor, others: Tensor) -> Tensor:
+        """Computes the figure of each pair of images, values from 0 to 255.
 
         Args:
             images: `batch × 3 × height × width`.
             others: As `images`.
+
+        Returns:
+            Shape `batch`.
         """
 
 
@@ -44,9 +47,9 @@ class PSNR(Similarity):
     def __init__(self, name: str = "psnr", device: str = "cpu") -> None:
         super().__init__(name, device)
 
-    def sum_over_pairs(self, images: Tensor, others: Tensor) -> float:
+    def of_pairs(self, images: Tensor, others: Tensor) -> Tensor:
         ratios = peak_signal_noise_ratio(images, others, data_range=255.0, reduction="none", dim=(1, 2, 3))
-        return float(ratios.clamp(max=100).sum())
+        return ratios.clamp(max=100)
 
 
 class SSIM(Similarity):
@@ -55,9 +58,9 @@ class SSIM(Similarity):
     def __init__(self, name: str = "ssim", device: str = "cpu") -> None:
         super().__init__(name, device)
 
-    def sum_over_pairs(self, images: Tensor, others: Tensor) -> float:
+    def of_pairs(self, images: Tensor, others: Tensor) -> Tensor:
         with exact_convolutions():
-            return float(structural_similarity_index_measure(images, others, data_range=255.0, reduction="sum"))
+            return structural_similarity_index_measure(images, others, data_range=255.0, reduction="none")
 
 
 def psnr_and_ssim(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:

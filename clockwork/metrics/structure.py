@@ -37,10 +37,10 @@ class Structure(MeanMetric):
     def description(self) -> str:
         return f"structure {self.label}"
 
-    def total(self, batch: Batch) -> float:
+    def values(self, batch: Batch) -> Tensor:
         assert batch.source_images is not None
         difference = self._self_similarity(batch.images) - self._self_similarity(batch.source_images)
-        return float(difference.square().mean((1, 2)).sum())
+        return difference.square().mean((1, 2))
 
     def _self_similarity(self, images: Tensor) -> Tensor:
         """Computes the cosines of an image's patches."""

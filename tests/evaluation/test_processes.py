@@ -14,6 +14,7 @@ from helpers.commands import ROOT
 from helpers.processes import ENVIRONMENT, Process, start, start_ranks
 
 from clockwork.data.image_io import write_image
+from clockwork.evaluation.per_image import read_per_image
 from clockwork.evaluation.rows import image_folder, read_rows
 from clockwork.miniature.scenes import render, sample_scene
 
@@ -49,6 +50,10 @@ def test_several_processes_measure_what_one_does(processes: int, prompts: int, t
     assert len(images(tmp_path / "one", one)) == prompts
     assert list(one["metrics"]) == ["fid_miniature", "clip_score_miniature", "psnr", "ssim"]
     assert several["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+    of_images = {name: read_per_image(tmp_path / name, one) for name in commands}
+    assert of_images["several"].ids == of_images["one"].ids and len(of_images["one"].ids) == prompts
+    for metric, values in of_images["one"].metrics.items():
+        assert of_images["several"].metrics[metric] == pytest.approx(values, rel=1e-5)
     assert {k for k in one if one[k] != several[k]} <= {"command", "metrics"}
 
 

@@ -55,7 +55,7 @@ def test_the_menu_says_what_each_entry_costs_and_how_near_it_comes(tuned: tuple[
     assert torch.equal(entry.images, clocked)
     errors = [fit["error"] for fit in (adaptor.calibration or {})["steps"]]
     assert entry.feature_error == pytest.approx(sum(errors) / 4) and f"{entry.feature_error:.3f}" in str(menu)
-    assert entry.psnr == pytest.approx(PSNR().sum_over_pairs(clocked.float(), full.float()) / 4, abs=1e-3)
+    assert entry.psnr == pytest.approx(float(PSNR().of_pairs(clocked.float(), full.float()).mean()), abs=1e-3)
     assert 0 < entry.flops_share("paper") < 1 and 0 < entry.flops_share("full") < 1
 
 
