@@ -84,7 +84,7 @@ EXTRAS = {  # others: eval
 }
 OPTIONAL = {  # what the extras install
     *("hydra", "jinja2", "matplotlib", "omegaconf", "open_clip", "plotly", "pyarrow", "pytorch_lightning", "timm"),
-    *("torchmetrics", "wandb", "yaml"),
+    *("scipy", "torchmetrics", "wandb", "yaml"),
 }
 
 

@@ -37,7 +37,7 @@ def make_evidence(cfg: DictConfig) -> Path:
         for point in to_make(cfg, points):
             failed += failed_commands(*making(cfg, point, fit))
         failed += failed_commands("evaluate", measuring(cfg, points, seed, fit))
-    file = write_evidence(read_rows(Path(cfg.rows) / "rows.jsonl"), Path(cfg.output))
+    file = write_evidence(read_rows(Path(cfg.rows) / "rows.jsonl"), Path(cfg.output), Path(cfg.rows))
     print(f"\n{file.read_text(encoding='utf-8')}\nevidence in {file}")
     if failed:
         raise UserError(f"{len(failed)} of the commands above failed: correct what their messages name, then go on")

@@ -1,6 +1,6 @@
 """Reports: the paper's tables and figures beside what was measured, FLOPs, and an HTML page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from clockwork.errors import UserError
+from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.configs import compose_config
 from clockwork.experiments.paper_tables import KINDS, Table, numbers
 from clockwork.experiments.paper_tables import kind as adaptor_kind
 from clockwork.flops.paper_models import PaperModels
+from clockwork.reports.compare import comparison_sheet, full_teacher_of, operating_point
 from clockwork.reports.html import write_report
 from clockwork.reports.index import edited, measured
 from clockwork.reports.paper import figures as paper_figures
@@ -20,6 +23,7 @@ from clockwork.reports.paper.comparison import Comparison, settings_sheet
 from clockwork.reports.paper.flops_audit import Line, read_flops, summary, write_flops
 from clockwork.reports.paper.flops_lines import flops_lines
 from clockwork.reports.paper.scale import Scale
+from clockwork.reports.spreads import with_spreads
 
 
 def flops(cfg: DictConfig) -> Path:
@@ -97,7 +101,50 @@ def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
         print(f"figure in {stem}.png" if figure_written else "no figure: nothing of it has been measured")
 
 
-WHAT = {"tables": tables, "flops": flops, "html": html}
+def compare(cfg: DictConfig) -> Path:
+    """Tables the differences of operating points of a folder of rows, with their intervals."""
+    rows = read_rows(Path(cfg.rows) / "rows.jsonl")
+    chosen = _matching(cfg, rows, "row")
+    if cfg.to is None:
+        points = with_spreads(rows)
+        pairs = [(row, teacher) for row in chosen if (teacher := full_teacher_of(row, points)) is not None]
+        if not pairs:
+            raise UserError(
+                f"{cfg.rows} has no rows of an adaptor and of the full teacher at the same steps, prompts and seeds: "
+                "measure both, or pass to={…}"
+            )
+    else:
+        others = _matching(cfg, rows, "to")
+        if len(others) > 1:
+            listed = "; ".join(map(operating_point, others))
+            raise UserError(f"to={_shown(cfg.to)} is {len(others)} operating points ({listed}): name further fields")
+        pairs = [(row, others[0]) for row in chosen if row["digest"] != others[0]["digest"]]
+        if not pairs:
+            raise UserError("row and to are the same operating point: name another")
+    stem = Path(cfg.output) / "compare"
+    comparison_sheet(pairs, Path(cfg.rows)).write(stem)
+    print(f"\n{stem.with_suffix('.md').read_text(encoding='utf-8')}")
+    return stem.with_suffix(".md")
+
+
+def _matching(cfg: DictConfig, rows: Sequence[Any], key: str) -> list[Any]:
+    """Returns the operating points of the rows with the fields that a key of the config names."""
+    fields = dict(cfg[key] or {})
+    if unknown := [name for name in fields if not any(name in row for row in rows)]:
+        raise UserError(f"{key} names {unknown[0]}, which is no field of the rows in {cfg.rows}: see rows.jsonl there")
+    matching = [row for row in rows if all(str(row.get(name)) == str(value) for name, value in fields.items())]
+    if not matching:
+        listed = "; ".join(dict.fromkeys(map(operating_point, rows))) or "none"
+        raise UserError(f"no row of {cfg.rows} has {key}={_shown(fields)}: there are {listed}")
+    return with_spreads(matching)
+
+
+def _shown(fields: Any) -> str:
+    """Formats fields as they are passed on the command line."""
+    return "{" + ",".join(f"{name}:{value}" for name, value in fields.items()) + "}"
+
+
+WHAT = {"tables": tables, "flops": flops, "html": html, "compare": compare}
 
 
 def report(cfg: DictConfig) -> None:

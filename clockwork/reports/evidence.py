@@ -1,216 +1,183 @@
-"""Evidence: rows of several noise seeds and fits as means with spreads, against the teacher at fewer steps."""
+"""Evidence: rows of several noise seeds and fits as means with spreads, and what they bear out against the teacher."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
-from clockwork.io.atomic import atomic_write
+import numpy as np
+
+from clockwork.errors import MissingFileError
 from clockwork.metrics.registry import metric_info
+from clockwork.reports.compare import (
+    NO_DIFFERENCE,
+    Samples,
+    full_teacher_of,
+    interval_text,
+    per_prompt,
+    samples,
+    teachers_of,
+)
 from clockwork.reports.formats import Sheet
-from clockwork.reports.plots import BASELINE, COLOURS
-from clockwork.reports.tables import Row, flops_unit, metric_names
-
-POINT = ("teacher", "adaptor", "cut", "schedule", "solver", "guidance", "steps")
-CURVE = ("teacher", "solver", "guidance")  # of the teacher at several numbers of steps
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All rows of one operating point.
-
-    Attributes:
-        row: The first of them, with the means of the metrics in place of its own.
-        count: Number of rows.
-        spreads: Standard deviation of each metric over the rows; 0 for a single one.
-    """
-
-    row: dict[str, Any]
-    count: int
-    spreads: dict[str, float]
-
-    def value(self, metric: str) -> float | None:
-        """Returns the mean of a metric; None if it was not measured."""
-        value: float | None = self.row["metrics"].get(metric)
-        return value
+from clockwork.reports.intervals import Interval
+from clockwork.reports.pareto import Curve, plotted, save_curves
+from clockwork.reports.spreads import with_spreads
+from clockwork.reports.tables import Row, cell, flops_unit
 
 
-def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Groups rows by operating point.
+class Evidence:
+    """The operating points of some rows, and their gains over the teacher.
 
     Args:
         rows: The rows, of any number of seeds and fits.
+        folder: Folder of `rows.jsonl`, with the figures of each image.
 
-    Returns:
-        One summary per operating point; the teacher's first, then by adaptor, cut, schedule and steps.
+    Attributes:
+        points: The rows of `spreads.with_spreads`; the teacher's first.
+        problem: Why some intervals are not by resampling prompts; None if all are that can be.
     """
 
-    def key(row: Row) -> tuple[Any, ...]:
-        return (row["adaptor"] != "none", *(row[name] for name in POINT))
+    def __init__(self, rows: Sequence[Row], folder: Path) -> None:
+        def order(row: Row) -> tuple[bool, str, str, str, str, int]:
+            return (row["adaptor"] != "none", row["teacher"], row["solver"], row["adaptor"], row["cut"], -row["steps"])
 
-    summaries = []
-    for _, members in groupby(sorted(rows, key=key), key=key):
-        same = list(members)
-        metrics = {
-            name: [row["metrics"][name] for row in same if name in row["metrics"]] for name in metric_names(same)
-        }
-        means = {name: mean(values) for name, values in metrics.items()}
-        spreads = {name: stdev(values) if len(values) > 1 else 0.0 for name, values in metrics.items()}
-        summaries.append(Summary({**same[0], "metrics": means}, len(same), spreads))
-    return summaries
+        self.points = sorted(with_spreads(rows), key=order)
+        self.problem: str | None = None
+        self._prompts: dict[int, dict[str, np.ndarray]] = {}
+        for point in self.points:
+            try:
+                self._prompts[id(point)] = per_prompt(point, folder)
+            except MissingFileError as error:
+                self._prompts[id(point)], self.problem = {}, str(error)
 
+    def _samples(self, point: Row, metric: str) -> Samples:
+        return samples(point, metric, self._prompts[id(point)])
 
-def at_flops(teacher: Sequence[Summary], metric: str, tflops: float) -> float | None:
-    """Interpolates a metric of the teacher between its numbers of steps.
+    def gain(self, point: Row, other: Samples, metric: str) -> Interval:
+        """Returns how much better an operating point is than another in a metric; positive is better."""
+        difference = self._samples(point, metric).minus(other)
+        return difference.negated() if metric_info(metric).direction == "lower" else difference
 
-    Args:
-        teacher: Summaries of the teacher without an adaptor.
-        metric: Name of the metric.
-        tflops: FLOPs per image, in TFLOPs.
+    def gain_over_teacher(self, point: Row, metric: str) -> Interval | None:
+        """Returns how much better an operating point is than the full teacher at the same steps.
 
-    Returns:
-        The metric at these FLOPs; None outside those that were measured.
-    """
-    measured = [(s.row["tflops_full"], s.value(metric)) for s in teacher]
-    points = sorted((x, y) for x, y in measured if y is not None)
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x0 <= tflops <= x1:
-            return float(y0 + (y1 - y0) * (tflops - x0) / (x1 - x0))
-    return None
+        Args:
+            point: One of `points`.
+            metric: Name of the metric.
 
+        Returns:
+            The gain; None if one of the two was not measured.
+        """
+        teacher = full_teacher_of(point, self.points)
+        if teacher is None or not all(metric in row["metrics"] for row in (point, teacher)):
+            return None
+        return self.gain(point, self._samples(teacher, metric), metric)
 
-def gain(summary: Summary, summaries: Sequence[Summary], metric: str) -> float | None:
-    """Returns how much better an operating point is than fewer steps of the teacher at equal FLOPs.
+    def gain_over_fewer_steps(self, point: Row, metric: str) -> Interval | None:
+        """Returns how much better an operating point is than the full teacher with fewer steps at equal FLOPs.
 
-    Args:
-        summary: The operating point.
-        summaries: All operating points.
-        metric: Name of the metric.
+        Args:
+            point: One of `points`.
+            metric: Name of the metric.
 
-    Returns:
-        The gain in the metric, positive if better; None if it is not known.
-    """
-    teacher = [s for s in summaries if s.row["adaptor"] == "none" and _curve(s) == _curve(summary)]
-    value, at_equal = summary.value(metric), at_flops(teacher, metric, summary.row["tflops_full"])
-    direction = metric_info(metric).direction
-    if summary.row["adaptor"] == "none" or value is None or at_equal is None or direction is None:
+        Returns:
+            The gain; None outside the FLOPs at which the teacher was measured.
+        """
+        other = self._at_flops(teachers_of(point, self.points), metric, point["tflops_full"])
+        if point["adaptor"] == "none" or metric not in point["metrics"] or other is None:
+            return None
+        return self.gain(point, other, metric)
+
+    def _at_flops(self, teachers: Sequence[Row], metric: str, tflops: float) -> Samples | None:
+        """Interpolates a metric of the teacher between its numbers of steps; None outside them."""
+        measured = [teacher for teacher in teachers if metric in teacher["metrics"]]
+        for lower, upper in pairwise(sorted(measured, key=lambda row: float(row["tflops_full"]))):
+            if lower["tflops_full"] <= tflops <= upper["tflops_full"]:
+                share = (tflops - lower["tflops_full"]) / (upper["tflops_full"] - lower["tflops_full"])
+                return self._samples(lower, metric).towards(self._samples(upper, metric), share)
         return None
-    return value - at_equal if direction == "higher" else at_equal - value
 
 
-def _curve(summary: Summary) -> tuple[Any, ...]:
-    return tuple(summary.row[name] for name in CURVE)
-
-
-def evidence_sheet(rows: Sequence[Row]) -> Sheet:
-    """Tables the operating points: FLOPs, means and spreads, and the gain over fewer steps at equal FLOPs.
+def evidence_sheet(rows: Sequence[Row], folder: Path) -> Sheet:
+    """Tables the operating points: FLOPs, means and spreads, and the gains with their intervals.
 
     Args:
         rows: The rows.
+        folder: Folder of `rows.jsonl`.
     """
-    summaries, (unit, factor) = summarise(rows), flops_unit(rows)
-    metrics = [name for name in metric_names(rows) if metric_info(name).plotted]
-    compared = [name for name in metrics if any(gain(s, summaries, name) is not None for s in summaries)]
-    several = len({s.row["teacher"] for s in summaries}) > 1
+    evidence, (unit, factor) = Evidence(rows, folder), flops_unit(rows)
+    metrics = [name for name in plotted(rows) if metric_info(name).direction is not None]
+    compared = [name for name in metrics if "teacher_images" not in metric_info(name).inputs]
+    several = len({row["teacher"] for row in rows}) > 1
     names = (*(("teacher",) if several else ()), "adaptor", "cut", "schedule", "solver", "steps")
-    columns = [*names, unit, "rows", *(metric_info(m).label for m in metrics)]
-    columns += [f"gain in {metric_info(m).label}" for m in compared]
-    cells = [
-        [
-            *(str(s.row[name]) for name in names),
-            f"{factor * s.row['tflops_full']:.4g}",
-            str(s.count),
-            *(_mean(s, m) for m in metrics),
-            *(_signed(gain(s, summaries, m), m) for m in compared),
+    columns = [*names, unit, "rows", *(metric_info(metric).label for metric in metrics)]
+    columns += [f"gain in {metric_info(m).label} over {what}" for m in compared for what in ("teacher", "fewer steps")]
+    cells = []
+    for point in evidence.points:
+        gains = [
+            _gain(interval, metric)
+            for metric in compared
+            for interval in (evidence.gain_over_teacher(point, metric), evidence.gain_over_fewer_steps(point, metric))
         ]
-        for s in summaries
-    ]
+        described = [*(str(point[name]) for name in names), f"{factor * point['tflops_full']:.4g}"]
+        cells.append([*described, str(point["rows"] or 1), *(cell(point, metric) for metric in metrics), *gains])
+    return Sheet("Evidence", columns, cells, _notes(rows, evidence.problem))
+
+
+def _gain(interval: Interval | None, metric: str) -> str:
+    """Formats a gain and what its interval bears out."""
+    if interval is None:
+        return "–"
+    within = interval.is_known and not interval.excludes_zero
+    return f"{NO_DIFFERENCE}: {interval_text(interval, metric)}" if within else interval_text(interval, metric)
+
+
+def _notes(rows: Sequence[Row], problem: str | None) -> list[str]:
+    """Explains the table."""
     seeds = len({row["seed"] for row in rows})
     note = (
-        f"Means ± standard deviations over noise seeds ({seeds}) and fits, {rows[0]['images']} prompts each. Gain: how "
-        "much better than the teacher at fewer steps, interpolated to equal FLOPs; positive is better."
+        f"Means ± standard deviations over noise seeds ({seeds}) and fits, {rows[0]['images']} prompts each. Gains: "
+        "how much better than the full teacher at the same steps, and than the full teacher at fewer steps, "
+        "interpolated to equal FLOPs; positive is better. 95% intervals in brackets: of means over images by "
+        "resampling the prompts, on which both have the same noise; of FID over the rows (Welch)."
     )
-    return Sheet("Evidence", columns, cells, [note])
+    return (
+        [note] if problem is None else [note, f"Some intervals are over the rows in place of the prompts: {problem}."]
+    )
 
 
-def _mean(summary: Summary, metric: str) -> str:
-    """Formats a mean and its spread."""
-    value, form = summary.value(metric), metric_info(metric).number_format
-    if value is None:
-        return "–"
-    return f"{form.format(value)} ± {form.format(summary.spreads[metric])}" if summary.count > 1 else form.format(value)
-
-
-def _signed(value: float | None, metric: str) -> str:
-    """Formats a difference with its sign."""
-    return "–" if value is None else metric_info(metric).number_format.replace(":", ":+").format(value)
-
-
-def front(points: Sequence[tuple[float, float]], direction: str) -> list[tuple[float, float]]:
-    """Returns the points that no other is better than at the same cost or less, by cost.
-
-    Args:
-        points: Cost and value of each point.
-        direction: Whether `lower` or `higher` values are better.
-    """
-    best: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda point: (point[0], point[1] if direction == "lower" else -point[1])):
-        if not best or (value < best[-1][1] if direction == "lower" else value > best[-1][1]):
-            best.append((cost, value))
-    return best
-
-
-def save_fronts(summaries: Sequence[Summary], file: Path) -> None:
+def save_fronts(rows: Sequence[Row], file: Path) -> bool:
     """Plots the mean of each metric against FLOPs, with its spread: a colour and a front per adaptor.
 
     Args:
-        summaries: Operating points of one teacher and solver.
+        rows: Rows of one teacher and solver.
         file: The image file to write.
+
+    Returns:
+        False if no row has a metric to plot, so that nothing was written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = [s.row for s in summaries]
-    metrics = [name for name in metric_names(rows) if metric_info(name).plotted]
     unit, factor = flops_unit(rows)
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4), squeeze=False, layout="constrained")
-    colours = dict(zip(dict.fromkeys(row["adaptor"] for row in rows), (BASELINE, *COLOURS * len(rows)), strict=False))
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        for adaptor, colour in colours.items():
-            of = [s for s in summaries if s.row["adaptor"] == adaptor and s.value(metric) is not None]
-            points = [(factor * s.row["tflops_full"], s.row["metrics"][metric]) for s in of]
-            if points:
-                spreads, name = [s.spreads[metric] for s in of], "fewer steps" if adaptor == "none" else adaptor
-                axis.errorbar(*zip(*points, strict=True), spreads, fmt="o", ms=4, color=colour, label=name)
-                axis.plot(*zip(*front(points, metric_info(metric).direction or "higher"), strict=True), color=colour)
-        axis.set(xlabel=f"{unit} per image, including attention", ylabel=metric_info(metric).label)
-        if metric_info(metric).direction == "lower":
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}")
-        axis.grid(alpha=0.3)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(colours))
-    with atomic_write(file) as partial:
-        figure.savefig(partial, dpi=130, format=file.suffix[1:])
-    plt.close(figure)
+    points = sorted(with_spreads(rows), key=lambda row: (row["adaptor"] != "none", float(row["tflops_full"])))
+    curves = []
+    for adaptor in dict.fromkeys(row["adaptor"] for row in points):
+        of_adaptor = [(factor * row["tflops_full"], row) for row in points if row["adaptor"] == adaptor]
+        name = "fewer steps" if adaptor == "none" else adaptor
+        curves.append(Curve(name, of_adaptor, adaptor == "none", is_front=True))
+    return save_curves(curves, plotted(rows), f"{unit} per image, including attention", [file])
 
 
-def write_evidence(rows: Sequence[Row], folder: Path) -> Path:
+def write_evidence(rows: Sequence[Row], folder: Path, rows_folder: Path) -> Path:
     """Writes the table (Markdown, CSV, LaTeX), and a plot of each metric's mean against FLOPs.
 
     Args:
         rows: The rows.
-        folder: The folder.
+        folder: The folder to write to.
+        rows_folder: Folder of `rows.jsonl`.
 
     Returns:
         The Markdown file.
     """
-    evidence_sheet(rows).write(folder / "evidence")
-    for solver in {row["solver"] for row in rows}:
-        of_solver = [s for s in summarise(rows) if s.row["solver"] == solver]
+    evidence_sheet(rows, rows_folder).write(folder / "evidence")
+    for solver in dict.fromkeys(row["solver"] for row in rows):
+        of_solver = [row for row in rows if row["solver"] == solver]
         save_fronts(of_solver, folder / f"evidence-{solver.replace('+', 'p')}.png")
     return folder / "evidence.md"

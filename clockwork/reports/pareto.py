@@ -10,6 +10,7 @@ from clockwork.evaluation.rows import row_value
 from clockwork.io.atomic import atomic_write
 from clockwork.metrics.registry import metric_info
 from clockwork.reports.plots import BASELINE, COLOURS, styled
+from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import Row, flops_unit, label, metric_names, present
 
 COSTS = ("tflops_full", "latency_ms")
@@ -23,11 +24,13 @@ class Curve:
         name: The legend's text.
         points: Horizontal position and row of each point.
         is_baseline: Whether the rows are of the teacher without an adaptor.
+        is_front: Whether the line joins only the points that no other of the curve is better than.
     """
 
     name: str
     points: Sequence[tuple[float, Row]]
     is_baseline: bool = False
+    is_front: bool = False
 
     def measured(self, metric: str) -> list[tuple[float, float, Row]]:
         """Returns horizontal position, value and row of the points at which a metric was measured.
@@ -56,13 +59,14 @@ def curves(rows: Sequence[Row], cost: str) -> list[Curve]:
     """Groups rows into curves, those of the teacher without an adaptor first.
 
     Args:
-        rows: The rows.
+        rows: The rows; those of several seeds and fits are one point, the mean.
         cost: Column of the horizontal axis, one of `COSTS`. Rows without a value are left out.
 
     Returns:
         The curves, of which one may be empty so that all costs have the same ones.
     """
     scale = flops_unit(rows)[1] if cost == "tflops_full" else 1.0
+    rows = with_spreads(rows)
     named = sorted(zip(curve_names(rows), rows, strict=True), key=lambda n: (n[1]["adaptor"] != "none", n[0]))
     grouped = []
     for name, members in groupby(named, key=lambda n: n[0]):
@@ -111,6 +115,7 @@ def pareto_figure(rows: Sequence[Row], metric: str, cost: str) -> Any:
                 mode="lines+markers+text",
                 textposition="top right",
                 line={"color": BASELINE, "dash": "dash"} if curve.is_baseline else {"color": colours[curve.name]},
+                error_y={"array": [spread(row, metric) for _, _, row in points], "thickness": 1},
                 cliponaxis=False,
                 hovertemplate="%{text} steps<br>%{x:.4g}, %{y:.4g}",
             )
@@ -176,6 +181,7 @@ def save_curves(
         _draw_panel(axis, all_curves, name, colour_of)
         axis.set(xlabel=x_label, ylabel=metric_info(name).axis)
         axis.grid(alpha=0.3)
+        _scale_axis(axis, all_curves, name)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), fontsize=8)
     for file in files:
@@ -185,16 +191,57 @@ def save_curves(
     return True
 
 
+def front(points: Sequence[tuple[float, float]], direction: str) -> list[tuple[float, float]]:
+    """Returns the points that no other is better than at the same cost or less, by cost.
+
+    Args:
+        points: Cost and value of each point.
+        direction: Whether `lower` or `higher` values are better.
+    """
+    best: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], point[1] if direction == "lower" else -point[1])):
+        if not best or (value < best[-1][1] if direction == "lower" else value > best[-1][1]):
+            best.append((cost, value))
+    return best
+
+
+def spread(row: Row, metric: str) -> float:
+    """Returns the standard deviation of a metric over the rows of a point; 0 for a single row.
+
+    Args:
+        row: The row, or one of `spreads.with_spreads`.
+        metric: Name of the metric.
+    """
+    return float(row.get("spreads", {}).get(metric, 0.0))
+
+
 def _draw_panel(axis: Any, all_curves: Sequence[Curve], metric: str, colour_of: Callable[[str], str]) -> None:
-    """Draws the curves of one metric, each point with its number of steps."""
+    """Draws the curves of one metric, each point with its spread and its number of steps."""
     colours = list(dict.fromkeys(colour_of(curve.name) for curve in all_curves))
     for curve in all_curves:
-        colour = colour_of(curve.name)
         points = curve.measured(metric)
-        style = f"C{colours.index(colour)}{'o-' if colour == curve.name else 's--'}"
-        axis.plot([x for x, _, _ in points], [value for _, value, _ in points], style, label=curve.name)
+        if not points:
+            continue
+        colour, shares_colour = f"C{colours.index(colour_of(curve.name))}", colour_of(curve.name) != curve.name
+        xs, values = [x for x, _, _ in points], [value for _, value, _ in points]
+        marker, dash = ("s", "--") if shares_colour else ("o", "-")
+        axis.plot(xs, values, marker, ls="" if curve.is_front else dash, color=colour, label=curve.name)
+        if curve.is_front:
+            joined = front(list(zip(xs, values, strict=True)), metric_info(metric).direction or "higher")
+            axis.plot(*zip(*joined, strict=True), dash, color=colour, label=f"_{curve.name}, front")
+        if any(spread(row, metric) for _, _, row in points):
+            axis.errorbar(xs, values, [spread(row, metric) for _, _, row in points], fmt="none", ecolor=colour)
         for x, value, row in points:
             axis.annotate(str(row["steps"]), (x, value), xytext=(4, 4), textcoords="offset points", fontsize=7)
+
+
+def _scale_axis(axis: Any, all_curves: Sequence[Curve], metric: str) -> None:
+    """Makes the axis of a distance logarithmic where it spans more than a factor of ten."""
+    values = [value for curve in all_curves for _, value, _ in curve.measured(metric)]
+    if metric_info(metric).direction == "lower" and 0 < 10 * min(values) < max(values):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
 
 
 def _cost_axis(rows: Sequence[Row], cost: str) -> str:

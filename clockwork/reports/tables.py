@@ -12,7 +12,7 @@ Row = Mapping[str, Any]  # an operating point with its measurements, as `evaluat
 # Columns of the table; `metrics` is replaced by the names of all that were measured.
 COLUMNS = (
     *("teacher", "adaptor", "schedule", "solver", "steps"),
-    *("metrics", "tflops_paper", "tflops_full", "latency_ms", "images"),
+    *("metrics", "tflops_paper", "tflops_full", "latency_ms", "images", "rows"),
 )
 
 
@@ -60,17 +60,20 @@ def cell(row: Row, name: str) -> str:
     """Formats one value of a row.
 
     Args:
-        row: The row.
+        row: The row, or one of `spreads.with_spreads`.
         name: A field or the name of a metric.
 
     Returns:
-        The value, or a dash if it was not measured.
+        The value, with its standard deviation over several rows as in `5.82 ± 0.11`; a dash if it was not measured.
     """
     value = row_value(row, name)
     if value is None:
         return "–"
     is_metric = name in row.get("metrics", {}) or find_metric(name) is not None
-    return metric_info(name).number_format.format(value) if is_metric else str(value)
+    if not is_metric:
+        return str(value)
+    form, spread = metric_info(name).number_format, row.get("spreads", {}).get(name)
+    return form.format(value) if spread is None else f"{form.format(value)} ± {form.format(spread)}"
 
 
 def card_labels(row: Row) -> dict[str, str]:

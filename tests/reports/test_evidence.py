@@ -1,15 +1,18 @@
-"""Evidence: means, spreads and gains over fewer steps, by hand; and the commands that make it."""
+"""Evidence: gains over the full teacher and over fewer steps, by hand; and the commands that make it."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from helpers.figures import saved_figures
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from clockwork.experiments.configs import FOLDER, compose_config
 from clockwork.experiments.evidence import adaptor_of, making, measuring, runs, to_make
-from clockwork.reports.evidence import at_flops, evidence_sheet, front, gain, summarise, write_evidence
+from clockwork.reports.evidence import Evidence, evidence_sheet, write_evidence
+from clockwork.reports.intervals import welch
 
 
 def row(adaptor: str, steps: int, fid: float, tflops: float, seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -17,6 +20,7 @@ def row(adaptor: str, steps: int, fid: float, tflops: float, seed: int = 0, **mo
     metrics = {"fid": fid, "clip_score": fid / 10}
     return {
         **point,
+        "digest": f"{adaptor}{steps}-{seed}",
         "adaptor": adaptor,
         "steps": steps,
         "seed": seed,
@@ -27,47 +31,42 @@ def row(adaptor: str, steps: int, fid: float, tflops: float, seed: int = 0, **mo
 
 
 ROWS = [
-    *(row("none", 8, fid, 4e-3, seed) for seed, fid in enumerate((5.0, 7.0))),
-    row("none", 4, 12.0, 2e-3),
-    *(row("linear", 8, fid, 3e-3, seed) for seed, fid in enumerate((4.0, 5.0, 6.0))),
+    *(row("none", 8, fid, 4e-3, seed) for seed, fid in enumerate((5.0, 7.0, 6.0))),
+    *(row("none", 4, fid, 2e-3, seed) for seed, fid in enumerate((12.0, 12.0, 12.0))),
+    *(row("linear", 8, fid, 3e-3, seed, fit=seed, adaptor_hash=str(fid)) for seed, fid in enumerate((4.0, 5.0, 6.0))),
     row("linear", 8, 9.0, 3e-3, solver="ddim"),
 ]
 
 
-def test_seeds_and_fits_of_a_point_are_one_mean_with_its_spread() -> None:
-    teacher_four, teacher_eight, ddim, linear = summarise(ROWS)
-    assert (teacher_eight.count, teacher_eight.value("fid"), teacher_eight.spreads["fid"]) == (
-        2,
-        6.0,
-        pytest.approx(2**0.5),
-    )
-    assert (linear.count, linear.value("fid"), linear.spreads["fid"]) == (3, 5.0, 1.0)
-    assert (teacher_four.row["steps"], ddim.row["solver"], ddim.spreads["fid"]) == (4, "ddim", 0.0)
-
-
-def test_gain_is_over_the_teacher_at_equal_flops_in_the_direction_of_the_metric() -> None:
+def test_the_gain_is_over_the_teacher_at_equal_flops_in_the_direction_of_the_metric(tmp_path: Path) -> None:
     """At 3 GFLOPs, half way between 4 and 8 steps, the teacher has FID (12 + 6) / 2 = 9 and CLIP score 0.9."""
-    summaries = summarise(ROWS)
-    teacher, linear, ddim = summaries[:2], summaries[3], summaries[2]
-    assert at_flops(teacher, "fid", 3e-3) == pytest.approx(9) and at_flops(teacher, "fid", 5e-3) is None
-    assert gain(linear, summaries, "fid") == pytest.approx(4)
-    assert gain(linear, summaries, "clip_score") == pytest.approx(0.5 - 0.9)
-    assert gain(teacher[0], summaries, "fid") is None and gain(ddim, summaries, "fid") is None
-
-
-def test_the_front_holds_what_no_other_point_is_better_than() -> None:
-    points = [(3.0, 5.0), (1.0, 9.0), (2.0, 9.5), (2.0, 7.0), (4.0, 6.0)]
-    assert front(points, "lower") == [(1.0, 9.0), (2.0, 7.0), (3.0, 5.0)]
-    assert front(points, "higher") == [(1.0, 9.0), (2.0, 9.5)]
+    evidence = Evidence(ROWS, tmp_path)
+    teacher, _, ddim, linear = evidence.points
+    fewer = {metric: evidence.gain_over_fewer_steps(linear, metric) for metric in ("fid", "clip_score")}
+    assert fewer["fid"] is not None and fewer["clip_score"] is not None
+    assert fewer["fid"].difference == pytest.approx(4) and fewer["clip_score"].difference == pytest.approx(0.5 - 0.9)
+    by_hand = welch([9.0 - 0.5, 9 + 0.5, 9.0], [4.0, 5.0, 6.0])  # of the teacher, seed by seed
+    assert (fewer["fid"].low, fewer["fid"].high) == pytest.approx((by_hand.low, by_hand.high))
+    full = evidence.gain_over_teacher(linear, "fid")
+    assert full is not None and full.difference == pytest.approx(1) and not full.excludes_zero
+    assert evidence.gain_over_fewer_steps(teacher, "fid") is None and evidence.gain_over_teacher(teacher, "fid") is None
+    assert evidence.gain_over_fewer_steps(ddim, "fid") is None, "there is no teacher with this solver"
 
 
 def test_the_table_and_the_plots(tmp_path: Path) -> None:
-    sheet = evidence_sheet(ROWS)
+    sheet = evidence_sheet(ROWS, tmp_path)
     lines = [dict(zip(sheet.columns, cells, strict=True)) for cells in sheet.cells]
     linear = next(line for line in lines if line["adaptor"] == "linear" and line["solver"] == "dpm++")
-    assert linear["GFLOPs"] == "3" and linear["FID"] == "5.00 ± 1.00" and linear["gain in FID"] == "+4.00"
-    assert write_evidence(ROWS, tmp_path).read_text(encoding="utf-8").startswith("# Evidence")
-    assert {file.name for file in tmp_path.glob("*.png")} == {"evidence-dpmpp.png", "evidence-ddim.png"}
+    assert linear["GFLOPs"] == "3" and linear["FID"] == "5.00 ± 1.00" and linear["rows"] == "3"
+    assert linear["gain in FID over teacher"] == "no difference beyond the spread: +1.00 [-1.27, +3.27]"
+    assert linear["gain in FID over fewer steps"].startswith("+4.00 [+")
+    assert "has no figures of each image" in sheet.notes[1], "intervals of CLIP score are over rows"
+    with saved_figures() as figures:
+        file = write_evidence(ROWS, tmp_path, tmp_path)
+    assert file.read_text(encoding="utf-8").startswith("# Evidence")
+    assert set(figures) == {"evidence-dpmpp.png", "evidence-ddim.png"}
+    panel = figures["evidence-dpmpp.png"]["FID (lower is better)"]
+    assert np.allclose(panel["fewer steps"], [(2, 12), (4, 6)]) and np.allclose(panel["linear"], [(3, 5)])
 
 
 def test_its_commands_are_ones_that_the_other_commands_accept() -> None:
