@@ -104,7 +104,7 @@ def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
 def compare(cfg: DictConfig) -> Path:
     """Tables the differences of operating points of a folder of rows, with their intervals."""
     rows = read_rows(Path(cfg.rows) / "rows.jsonl")
-    chosen = _matching(cfg, rows, "row")
+    chosen = _matching(cfg, rows, "point")
     if cfg.to is None:
         points = with_spreads(rows)
         pairs = [(row, teacher) for row in chosen if (teacher := full_teacher_of(row, points)) is not None]
@@ -120,7 +120,7 @@ def compare(cfg: DictConfig) -> Path:
             raise UserError(f"to={_shown(cfg.to)} is {len(others)} operating points ({listed}): name further fields")
         pairs = [(row, others[0]) for row in chosen if row["digest"] != others[0]["digest"]]
         if not pairs:
-            raise UserError("row and to are the same operating point: name another")
+            raise UserError("point and to are the same operating point: name another")
     stem = Path(cfg.output) / "compare"
     comparison_sheet(pairs, Path(cfg.rows)).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text(encoding='utf-8')}")

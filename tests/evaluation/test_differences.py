@@ -72,7 +72,7 @@ def test_two_seeds_of_one_point_overlap_in_resamples_of_the_prompts(measured: Pa
 
 def test_a_planted_shift_is_printed_with_an_interval_that_holds_it(report: Report) -> None:
     """Against the row that it was made of, whose two seeds are narrowed down to the one that both share."""
-    text = report("row={adaptor:planted}", "to={adaptor:identity,seed:0}")
+    text = report("point={adaptor:planted}", "to={adaptor:identity,seed:0}")
     cells = [cell.strip() for cell in text.splitlines()[4].split("|")]
     estimate, low, high = (float(word.strip("[],")) for word in cells[6].split())
     assert cells[3] == "CLIP score, miniature" and low < 0.004 < high and low > 0 and cells[7] == "better"
@@ -81,7 +81,7 @@ def test_a_planted_shift_is_printed_with_an_interval_that_holds_it(report: Repor
 
 def test_by_default_the_full_teacher_at_the_same_steps_is_compared_with(report: Report) -> None:
     """Its mean over both seeds and the difference, by hand; PSNR is to the teacher, which has none of its own."""
-    text = report("row={adaptor:identity}")
+    text = report("point={adaptor:identity}")
     (line,) = [line for line in text.splitlines() if line.startswith("| identity")]
     cells = [cell.strip() for cell in line.split("|")]
     assert cells[2] == "miniature, 2 dpm++ steps" and " ± " in cells[4]
@@ -91,9 +91,9 @@ def test_by_default_the_full_teacher_at_the_same_steps_is_compared_with(report: 
 
 def test_other_prompts_seeds_and_metrics_are_not_compared(report: Report, measured: Path, tmp_path: Path) -> None:
     refusals = {
-        "noise seeds ([0]; [0, 1])": ["row={adaptor:planted}", "to={adaptor:identity}"],
+        "noise seeds ([0]; [0, 1])": ["point={adaptor:planted}", "to={adaptor:identity}"],
         "to={adaptor:none,steps:3}": ["to={adaptor:none,steps:3}"],
-        "row names stepz": ["row={stepz:3}"],
+        "point names stepz": ["point={stepz:3}"],
         "is 2 operating points": ["to={steps:2,schedule:clock2}"],
     }
     for message, overrides in refusals.items():
@@ -103,8 +103,8 @@ def test_other_prompts_seeds_and_metrics_are_not_compared(report: Report, measur
     for row in (rows[0], {**rows[0], "digest": "other", "adaptor": "other", "prompts": "0123"}):
         append_row(tmp_path / "rows.jsonl", row)
     with pytest.raises(UserError, match="have other prompts"):
-        report("row={adaptor:other}", "to={adaptor:identity}", folder=tmp_path)
+        report("point={adaptor:other}", "to={adaptor:identity}", folder=tmp_path)
     append_row(tmp_path / "rows.jsonl", {**rows[0], "digest": "old", "adaptor": "old"})
     with pytest.raises(UserError, match="has no figures of each image"):
-        report("row={adaptor:old}", "to={adaptor:identity}", folder=tmp_path)
+        report("point={adaptor:old}", "to={adaptor:identity}", folder=tmp_path)
     assert not per_image_file(tmp_path, "old").exists()

@@ -79,7 +79,7 @@ class Score(WithTeacher):
 @dataclass(kw_only=True)
 class Report:
     what: Literal["tables", "flops", "html", "compare"]
-    row: dict[str, Any] | None
+    point: dict[str, Any] | None
     to: dict[str, Any] | None
     rows: Text
     edits: Text
