@@ -3,12 +3,14 @@
 import gc
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
-from helpers.models import SHAPES
+from helpers.shapes import SHAPES
 
-from clockwork.teachers import Teacher, load_teacher
+if TYPE_CHECKING:  # xdist's main process reads this file, too, and runs no test
+    from clockwork.teachers import Teacher
 
 
 def pytest_collection_finish() -> None:
@@ -18,8 +20,10 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Teacher:
+def teacher() -> "Teacher":
     """`miniature_sd`, but in files that have their own."""
+    from clockwork.teachers import load_teacher
+
     return load_teacher("miniature_sd", guidance=3.0, device="cpu")
 
 

@@ -67,7 +67,8 @@ def generate_and_score(real: RealSize) -> None:
     real.teacher.decode(record.latents)
 
 
-@pytest.mark.parametrize("name", ["sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd21", "sdxl"))])
+@pytest.mark.slow  # all layers
+@pytest.mark.parametrize("name", BARS)
 def test_training_and_evaluation_fit(name: str) -> None:
     with initialize_config_dir(CONFIGS, version_base="1.3"), alone(name) as real:
         training, evaluation = peak_gib(real, generate_and_train), peak_gib(real, generate_and_score)

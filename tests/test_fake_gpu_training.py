@@ -37,7 +37,7 @@ from clockwork.training.objectives.guided_output import GuidedOutput
 from clockwork.training.objectives.progressive import ProgressiveDistillation
 
 
-@pytest.fixture(params=["sd15", "sdxl"])
+@pytest.fixture(params=["sd15", pytest.param("sdxl", marks=pytest.mark.slow)])
 def real(request: pytest.FixtureRequest) -> Iterator[RealSize]:
     with switched_on(few_layers(request.param)) as built:
         yield built
@@ -127,7 +127,9 @@ OBJECTIVES: dict[str, tuple[type[UNetDistillation], float]] = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name", ["progressive", *(pytest.param(name, marks=pytest.mark.slow) for name in ("recover", "guidance"))]
+)
 def test_a_step_of_an_objective_that_makes_a_teacher(name: str) -> None:
     objective, guidance = OBJECTIVES[name]
     with switched_on(few_layers("sd15")) as sd15:

@@ -35,7 +35,7 @@ def images(folder: Path, row: dict[str, Any]) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in image_folder(folder, row).iterdir()}
 
 
-@pytest.mark.parametrize(("processes", "prompts"), [(2, 5), (3, 2)])
+@pytest.mark.parametrize(("processes", "prompts"), [pytest.param(2, 5, marks=pytest.mark.slow), (3, 2)])
 def test_several_processes_measure_what_one_does(processes: int, prompts: int, tmp_path: Path) -> None:
     """The same images and the same figures, the reference's sums made in shares included; with three processes and two
     prompts one process has no image."""

@@ -22,7 +22,7 @@ from clockwork.experiments.configs import teacher_overrides
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.teachers import load_teacher
 
-FEW = ["steps=4", "count=8", "held_out_every=4", "batch_size=8", "device=cpu"]
+FEW = ["steps=4", "prompts.count=100", "count=8", "held_out_every=4", "batch_size=8", "device=cpu"]
 QUICK_ROWS = ["steps=4", "prompts.count=2", "metrics=none", "metrics.latency=false"]
 
 
@@ -44,7 +44,7 @@ def test_the_command_saves_what_the_library_fits(adaptors: Path) -> None:
     folder = folder_of(adaptors)
     adaptor, point = load_adaptor(folder)
     sampler = small_sampler(teacher=load_teacher("miniature", guidance=3.0, device="cpu"))
-    drawn = random.Random("0/calibration").sample(scene_prompts("train", 50_000), 8)
+    drawn = random.Random("0/calibration").sample(scene_prompts("train", 100), 8)
     expected = calibrate_sampler(sampler, drawn, options=FitOptions(held_out_every=4))
     assert isinstance(adaptor, Linear) and point == expected.adaptor.point and adaptor.steps == (2, 4)
     assert all(
@@ -111,11 +111,11 @@ MISTAKES = {
     "no full step": ("calibrate", ["schedule=always"], "schedule=always has no full step"),
     "a schedule for more steps": ("calibrate", ["schedule=[2,4]", "steps=3"], "longer than the 3 steps"),
     "a teacher of one full step": ("calibrate", ["teacher=instaflow", "prompts=miniature"], "schedule=full has no"),
-    "too few captions": ("calibrate", ["count=2"], "2 captions are too few"),
+    "too few captions": ("calibrate", ["count=2", "prompts.count=100"], "2 captions are too few"),
     "fewer captions than asked for": ("calibrate", ["prompts.count=5"], "pass count=5"),
     "no file": ("calibrate", ["prompts=captions", "prompts.path=nowhere.txt"], "no caption file"),
     "which captions": ("calibrate", ["teacher=sd15"], "pass prompts.path=<a file of captions>"),
-    "rank": ("calibrate", ["adaptor.rank=48"], "rank 48 is not below the 48 channels"),
+    "rank": ("calibrate", ["adaptor.rank=48", "prompts.count=200"], "rank 48 is not below the 48 channels"),
     "an adaptor to train": ("calibrate", ["adaptor=resnet"], "use adaptor=linear"),
     "an adaptor to calibrate": ("train", ["adaptor=linear", "steps=6"], "python scripts/calibrate.py adaptor=linear"),
     "not calibrated yet": (

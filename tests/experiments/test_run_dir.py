@@ -1,6 +1,7 @@
 """The folder of a run: what may go on in it and what may not, and that a finished training is left alone."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,14 @@ def begin(folder: Path, teacher: Teacher, **about: Any) -> DictConfig:
     return cfg
 
 
+@pytest.fixture(scope="module")
+def begun(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a training of two epochs; tests that write into it copy it."""
+    folder = tmp_path_factory.mktemp("begun")
+    begin(folder, teacher)
+    return folder
+
+
 SAME = {
     "another logger": ["logger=csv"],
     "another device": ["device=auto"],
@@ -46,8 +55,8 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_does_not_change_the_result_goes_on(name: str, teacher: Teacher, tmp_path: Path) -> None:
-    begin(tmp_path, teacher)
+def test_what_does_not_change_the_result_goes_on(name: str, teacher: Teacher, begun: Path, tmp_path: Path) -> None:
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     claim(tmp_path, config(tmp_path, "epochs=2", *SAME[name]), teacher, PROMPTS)
 
 
@@ -72,14 +81,13 @@ OTHER = {
 
 @pytest.mark.parametrize("name", OTHER)
 def test_what_changes_the_result_is_refused_by_its_key_and_both_values(
-    name: str, teacher: Teacher, tmp_path: Path
+    name: str, teacher: Teacher, begun: Path
 ) -> None:
-    begin(tmp_path, teacher)
-    before = (tmp_path / "config.json").read_text()
+    before = (begun / "config.json").read_text()
     overrides, said = OTHER[name]
     with pytest.raises(ValueError, match=rf"was begun with .*{said}.*output=<another folder>"):
-        claim(tmp_path, config(tmp_path, "epochs=2", *overrides), teacher, PROMPTS)
-    assert (tmp_path / "config.json").read_text() == before
+        claim(begun, config(begun, "epochs=2", *overrides), teacher, PROMPTS)
+    assert (begun / "config.json").read_text() == before
 
 
 def test_prompts_and_teacher_are_compared_by_content(teacher: Teacher, tmp_path: Path) -> None:

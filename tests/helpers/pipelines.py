@@ -24,7 +24,7 @@ from diffusers import (
     T2IAdapter,
     UNet2DConditionModel,
 )
-from helpers.models import SHAPES
+from helpers.shapes import SHAPES
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 

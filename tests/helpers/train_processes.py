@@ -1,8 +1,12 @@
-"""What `test_training_processes.py` starts in two processes: each objective's training, and a batch's gradient."""
+"""What `test_training_processes.py` starts in two processes: objectives' trainings, and a batch's gradient.
+
+Arguments: a folder, and the objectives' names. The gradient belongs to the adaptor's.
+"""
 
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +38,12 @@ OBJECTIVES = {
 }
 
 
-def train(folder: Path, rank: int) -> None:
+def train(folder: Path, rank: int, names: Sequence[str]) -> None:
     """Writes the optimiser's steps of this process in each objective's last training."""
     steps = {}
-    for name, options in OBJECTIVES.items():
+    for name in names:
         seed_everything(0, verbose=False)
-        cfg = config(folder / name, *FEW, "trainer.devices=2", "+trainer.strategy=ddp", *options)
+        cfg = config(folder / name, *FEW, "trainer.devices=2", "+trainer.strategy=ddp", *OBJECTIVES[name])
         _, trainer = (train_adaptor if name == "adaptor" else train_teacher)(cfg)
         assert trainer is not None
         steps[name] = trainer.global_step
@@ -73,5 +77,6 @@ def first_gradient(folder: Path, processes: int) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     output, number = Path(sys.argv[1]), int(os.environ["RANK"])
-    train(output, number)
-    torch.save(first_gradient(output / "gradient", 2), output / f"gradient{number}.pt")
+    train(output, number, sys.argv[2:])
+    if "adaptor" in sys.argv:
+        torch.save(first_gradient(output / "gradient", 2), output / f"gradient{number}.pt")

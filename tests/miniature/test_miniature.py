@@ -1,7 +1,5 @@
 """The shipped miniature: scenes by seed, a folder that diffusers loads, metrics that see what captions say."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from helpers.processes import start
 
 from clockwork.metrics.fid import FID
 from clockwork.metrics.similarity import psnr_and_ssim
@@ -96,11 +95,8 @@ def test_a_tokenizer_made_twice_is_the_same(tmp_path: Path) -> None:
 def test_a_tokenizer_made_in_another_process_is_the_same(tmp_path: Path) -> None:
     """Hash tables have another order in every process; merges of equal frequency must not follow it."""
     train_tokenizer(tmp_path / "one", [WORDS, WORDS], 77)
-    code = (
-        "import sys, pathlib; from clockwork.teachers import random_weights as r; "
-        "r.train_tokenizer(pathlib.Path(sys.argv[1]), [r.WORDS, r.WORDS], 77)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "two")], check=True)
+    status, _, errors = start("tests/helpers/make_tokenizer.py", tmp_path / "two").wait()
+    assert status == 0, errors
     for file in ("vocab.json", "merges.txt"):
         assert (tmp_path / "one" / file).read_text() == (tmp_path / "two" / file).read_text()
 
@@ -112,8 +108,8 @@ def test_the_whole_recipe_from_nothing(tmp_path: Path) -> None:
     recipe = Recipe(tmp_path)
     recipe.autoencoder(few, trainer)
     recipe.clip(few, trainer)
-    for name, start in (("draft", None), ("miniature", "draft"), ("miniature_sd", "miniature")):
-        recipe.teacher(name, {**few, "offset": 1}, 4, trainer, start)
+    for name, origin in (("draft", None), ("miniature", "draft"), ("miniature_sd", "miniature")):
+        recipe.teacher(name, {**few, "offset": 1}, 4, trainer, origin)
     begun, ended = (
         UNet2DConditionModel.from_pretrained(tmp_path / n, subfolder="unet") for n in ("draft", "miniature")
     )

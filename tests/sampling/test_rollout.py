@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from helpers.models import SHAPES
+from helpers.shapes import SHAPES
 from torch import Tensor
 
 from clockwork.adaptors import FeatureDims, Identity

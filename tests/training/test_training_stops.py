@@ -46,7 +46,9 @@ def command(output: Path, *options: str) -> list[str]:
     return ["scripts/train.py", *FEW, *QUIET, *options, f"output={output}"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_stopped_run_says_what_is_kept(number: signal.Signals, status: int, tmp_path: Path) -> None:
     process = start(*command(tmp_path, "epochs=100", "repeats_per_epoch=50", "val_prompts=0"))
     while not list(tmp_path.rglob("last.ckpt")):
