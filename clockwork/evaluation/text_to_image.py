@@ -39,6 +39,7 @@ class Evaluation(Harness[Sampler]):
         prompts: One image is generated per prompt.
         seed: Seed of the noise, together with the prompt's id.
         batch_size: Largest number of images that are generated at once (see `images_at_once`).
+        fit: Seed of the fits of adaptors with weights, which rows record; None if it is not known.
         latency: Whether to measure the latency on this device, too.
 
     Raises:
@@ -48,6 +49,7 @@ class Evaluation(Harness[Sampler]):
     prompts: Sequence[Prompt]
     seed: int = 0
     batch_size: int = 50
+    fit: int | None = None
     latency: bool = True
 
     def __post_init__(self) -> None:
@@ -117,7 +119,12 @@ class Evaluation(Harness[Sampler]):
             seed=self.seed,
             teacher_digest=self.digest(teacher),
             teacher_images_digest=self.images_digest(teacher),
+            fit=self._fit(point),
         )
+
+    def _fit(self, point: Sampler) -> int | None:
+        """Returns the seed of a point's fit; None for adaptors without weights."""
+        return self.fit if point.adaptor is not None and point.adaptor.has_weights else None
 
     def flops(self, point: Sampler) -> Flops:
         return image_flops(point)
@@ -134,6 +141,9 @@ class Evaluation(Harness[Sampler]):
         super().evaluate(point)
         if distributed.rank() == 0:
             self._save_prompts()
+            row, fit = self.find_row(point), self._fit(point)
+            if row is not None and fit is not None and row.get("fit") != fit:  # measured without `fits`
+                append_row(self.rows, {**row, "fit": fit})
         if self.latency:
             self._measure_latency(point)
 

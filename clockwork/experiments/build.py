@@ -164,7 +164,8 @@ def training_overrides(cfg: DictConfig, name: str, adaptors: str) -> list[str]:
     point = {key: cfg[key] for key in ("cut", "schedule", "solver", "steps")}
     guidance = {} if cfg.guidance == cfg.teacher.guidance else {"guidance": cfg.guidance}
     output = {} if adaptors == "outputs/adaptors" else {"output": adaptors}
-    values = {"adaptor": name, "teacher": cfg.teacher_name, **of_teacher, **point, **guidance, **output}
+    seed = {} if cfg.get("fit") is None else {"seed": cfg.fit}
+    values = {"adaptor": name, "teacher": cfg.teacher_name, **of_teacher, **point, **guidance, **seed, **output}
     return [configs.override(key, value) for key, value in values.items()]
 
 

@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +11,29 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import add_row
+from clockwork.data.prompts import Prompt
 from clockwork.evaluation.rows import read_rows
 from clockwork.evaluation.text_to_image import Evaluation
 from clockwork.experiments.build import adaptor_source, build_sampler, make_metrics, require_values
 from clockwork.experiments.paper_tables import Table
 from clockwork.experiments.run_dir import report_truncation
+from clockwork.experiments.runs import at_fit, paired
 from clockwork.io import distributed
 from clockwork.reports.adaptors import find_trained_adaptors
 from clockwork.reports.figures import images_side_by_side
 from clockwork.reports.html import write_report
 from clockwork.reports.loggers import log_rows
 from clockwork.reports.pareto import save_pareto
+from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import card_labels, table
+from clockwork.sampling.sampler import Sampler
 
 
 def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     """Measures the config's operating points, or those of a table, as far as their rows are missing.
 
     Returns:
-        The rows, in the points' order.
+        The rows, in the points' order, run by run where there are several seeds or fits.
     """
     with distributed.process_group():
         table_of_points = Table.from_config(cfg)
@@ -39,48 +45,50 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
 
 def measure(cfg: DictConfig) -> list[str]:
     """Measures one teacher's points as far as their rows are missing; the rows' digests, in the points' order."""
-    main_process = distributed.rank() == 0
     differences: Any = OmegaConf.to_container(cfg.points) if cfg.points is not None else [{}]
+    runs = paired(cfg.seeds or [cfg.seed], cfg.fits)
     # All that is cheap to look at comes before the teacher is loaded, and so do mistakes in it.
     require_values(cfg, "metrics", "prompts")
     prompts = instantiate(cfg.prompts)
-    for difference in differences:
-        adaptor_source(cfg, difference)
+    for fit in dict.fromkeys(fit for _, fit in runs):
+        for difference in differences:
+            adaptor_source(at_fit(cfg, fit), difference)
     teacher = instantiate(cfg.teacher)
-    # Every point is made before the first is run, so that a mistake in the last shows at once.
-    samplers = [build_sampler(cfg, teacher, difference) for difference in differences]
     report_truncation(teacher, prompts)
     evaluation = Evaluation(
         prompts=prompts,
         metrics=make_metrics(cfg.metrics),
         folder=Path(cfg.output),
-        seed=cfg.seed,
         batch_size=cfg.batch_size,
         latency=cfg.metrics.latency,
         command=shlex.join(["python", *sys.argv]),
     )
-    for number, sampler in enumerate(samplers, 1):
-        if main_process:
+    # Every point of a fit is made before the first is run, so that a mistake in the last shows at once.
+    of_fits = {fit: [build_sampler(at_fit(cfg, fit), teacher, d) for d in differences] for _, fit in runs}
+    of_runs = [(replace(evaluation, seed=seed, fit=fit), point) for seed, fit in runs for point in of_fits[fit]]
+    for number, (of_run, sampler) in enumerate(of_runs, 1):
+        if distributed.rank() == 0:
             name = f"{sampler.point.teacher} {sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
-            print(f"[{number}/{len(samplers)}] {name}")
-        evaluation.evaluate(sampler)
-    if main_process:
-        _report(cfg, evaluation, samplers)
-    return [evaluation.digest(sampler) for sampler in samplers]
+            print(f"[{number}/{len(of_runs)}] {name}{f', seed {of_run.seed}' if len(runs) > 1 else ''}")
+        of_run.evaluate(sampler)
+    digests = [of_run.digest(sampler) for of_run, sampler in of_runs]
+    if distributed.rank() == 0:
+        _report(cfg, digests, [sampler for _, sampler in of_runs], prompts)
+    return digests
 
 
-def _report(cfg: DictConfig, evaluation: Any, samplers: list[Any]) -> None:
+def _report(cfg: DictConfig, digests: Sequence[str], samplers: Sequence[Sampler], prompts: Sequence[Prompt]) -> None:
     """The table on the terminal, the report in the folder, the rows to the logger and with their adaptors."""
-    measured = {row["digest"]: row for row in read_rows(evaluation.rows)}
-    rows = [measured[digest] for digest in dict.fromkeys(map(evaluation.digest, samplers))]
     output, adaptors = Path(cfg.output), Path(cfg.adaptors)
-    for sampler in samplers:
+    measured = {row["digest"]: row for row in read_rows(output / "rows.jsonl")}
+    rows = [measured[digest] for digest in dict.fromkeys(digests)]
+    for digest, sampler in zip(digests, samplers, strict=True):
         if sampler.folder is not None:
-            row = measured[evaluation.digest(sampler)]
-            add_row(sampler.folder, row, card_labels(row))
-    print(table(rows))
-    if len(rows) > 1:
+            add_row(sampler.folder, measured[digest], card_labels(measured[digest]))
+    points = with_spreads(rows)
+    print(table(points))
+    if len(points) > 1:
         save_pareto(rows, output / "pareto.png")
-        images_side_by_side(rows, evaluation.prompts, output)
+        images_side_by_side(points, prompts, output)
         print(f"report in {write_report(output, adaptors)}")
     log_rows(cfg.logger, rows, output, find_trained_adaptors(adaptors, rows))

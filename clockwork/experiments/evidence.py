@@ -13,6 +13,7 @@ from clockwork.errors import UserError
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.configs import compose_config, override
 from clockwork.experiments.run_dir import adaptor_folder
+from clockwork.experiments.runs import fit_folder, paired
 from clockwork.experiments.tables import failed_commands
 from clockwork.reports.evidence import write_evidence
 
@@ -33,7 +34,8 @@ def make_evidence(cfg: DictConfig) -> Path:
     """
     points: list[Point] = OmegaConf.to_container(cfg.points, resolve=True)  # type: ignore[assignment]
     failed = []
-    for seed, fit in runs(cfg):
+    for seed, fit in paired(cfg.seeds, cfg.fits):
+        assert fit is not None
         for point in to_make(cfg, points):
             failed += failed_commands(*making(cfg, point, fit))
         failed += failed_commands("evaluate", measuring(cfg, points, seed, fit))
@@ -42,16 +44,6 @@ def make_evidence(cfg: DictConfig) -> Path:
     if failed:
         raise UserError(f"{len(failed)} of the commands above failed: correct what their messages name, then go on")
     return file
-
-
-def runs(cfg: DictConfig) -> list[tuple[int, int]]:
-    """Pairs seeds of the noise with seeds of the fits; the shorter list is repeated.
-
-    Args:
-        cfg: The config of the command `evidence`.
-    """
-    count = max(len(cfg.seeds), len(cfg.fits))
-    return [(cfg.seeds[i % len(cfg.seeds)], cfg.fits[i % len(cfg.fits)]) for i in range(count)]
 
 
 def to_make(cfg: DictConfig, points: Sequence[Point]) -> list[Point]:
@@ -80,7 +72,8 @@ def making(cfg: DictConfig, point: Point, fit: int) -> tuple[str, list[str]]:
     at = [override(key, value) for key, value in point.items() if key != "adaptor"]
     if base := cfg.bases.get(point["adaptor"]):
         at.append(override("base", str(adaptor_of(cfg, {**point, "adaptor": base}, fit))))
-    return verb, [f"teacher={cfg.teacher_name}", *overrides, *at, f"seed={fit}", f"output={adaptors(cfg, fit)}"]
+    into = [f"seed={fit}", f"output={fit_folder(cfg.adaptors, fit)}"]
+    return verb, [f"teacher={cfg.teacher_name}", *overrides, *at, *into]
 
 
 def adaptor_of(cfg: DictConfig, point: Point, fit: int) -> Path:
@@ -105,13 +98,9 @@ def measuring(cfg: DictConfig, points: Sequence[Point], seed: int, fit: int) -> 
         fit: Seed of the fits.
     """
     listed = ",".join("{" + ",".join(_pairs(point)) + "}" for point in points)
-    where = [f"adaptors={adaptors(cfg, fit)}", f"output={cfg.rows}", f"points=[{listed}]"]
-    return [f"teacher={cfg.teacher_name}", f"seed={seed}", f"prompts.count={cfg.count}", *cfg.evaluate, *where]
-
-
-def adaptors(cfg: DictConfig, fit: int) -> str:
-    """Returns the folder of the adaptors of a fit."""
-    return f"{cfg.adaptors}/fit{fit}"
+    where = [f"adaptors={cfg.adaptors}", f"output={cfg.rows}", f"points=[{listed}]"]
+    run = [f"seeds=[{seed}]", f"fits=[{fit}]", f"prompts.count={cfg.count}"]
+    return [f"teacher={cfg.teacher_name}", *run, *cfg.evaluate, *where]
 
 
 def _pairs(point: Point) -> Iterator[str]:

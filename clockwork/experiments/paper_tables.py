@@ -134,6 +134,8 @@ class Table:
         for teacher, points in self.by_teacher():
             try:
                 cfg = self.config(teacher)
+                if cfg.fits is not None:
+                    raise UserError(f"fits={list(cfg.fits)} is not for tables and figures: pass points, or a sweep")
                 ready = [point for point in points if not self.untrained(point, cfg)]
                 untrained = [point for point in points if point not in ready]
                 problems += [configs.shell("train", self.training(point, cfg)) for point in untrained]
@@ -142,7 +144,8 @@ class Table:
             except MissingFileError as error:
                 problems.append(sentence(error))
                 continue
-            digests |= {point["row"]: digest for point, digest in zip(ready, digests_of_points, strict=True)}
+            first_run = digests_of_points[: len(ready)]  # with several seeds; the index finds the others
+            digests |= {point["row"]: digest for point, digest in zip(ready, first_run, strict=True)}
             write_index(Path(cfg.output), self.name, self.scale["name"], digests)
         if problems:
             raise MissingFileError(f"{self.name} is incomplete: {'; '.join(dict.fromkeys(problems))}")

@@ -16,9 +16,10 @@ from clockwork.reports.adaptors import TrainedAdaptor, find_trained_adaptors
 from clockwork.reports.formats import Sheet
 from clockwork.reports.paper.comparison import NONE, UNMEASURED
 from clockwork.reports.pareto import curve_names, pareto_figures
+from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import Row, cell, present
 
-SHARED = ("prompts", "images", "seed", "metrics_label")  # rows can be compared if they agree in these columns
+SHARED = ("prompts", "images", "seeds", "metrics_label")  # rows can be compared if they agree in these columns
 SIDE = 256  # maximum width and height of an image in the report, in pixels
 
 
@@ -90,7 +91,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
     """
     from plotly.offline import get_plotlyjs
 
-    rows = read_rows(folder / "rows.jsonl")
+    rows = with_spreads(read_rows(folder / "rows.jsonl"))
     if not rows:
         raise MissingFileError(f"no rows in {folder / 'rows.jsonl'}: run `python scripts/evaluate.py output={folder}`")
     runs = [] if adaptors is None else find_trained_adaptors(adaptors, rows)
@@ -138,9 +139,9 @@ def _sort_key(text: str) -> str | float:
 
 def _comparable(rows: Sequence[Row]) -> list[list[Row]]:
     """Groups rows that share prompts, seed and metrics."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row.get(name) for name in SHARED), []).append(row)
+        groups.setdefault(str([row.get(name) for name in SHARED]), []).append(row)
     return list(groups.values())
 
 
@@ -149,14 +150,20 @@ def _group(rows: Sequence[Row], folder: Path, count: int) -> Group:
     columns, prompts = present(rows), _prompts(rows, folder)[:count]
     names = [f"{name}, {row['steps']} steps" for name, row in zip(curve_names(rows), rows, strict=True)]
     lines = [
-        Line(flat_row(row), name, [(cell(row, c), row_value(row, c)) for c in columns], _pairs(row, folder, prompts))
+        Line(_settings(row), name, [(cell(row, c), row_value(row, c)) for c in columns], _pairs(row, folder, prompts))
         for name, row in zip(names, rows, strict=True)
     ]
     figures = [_figure(figure) for figure in pareto_figures(rows).values()]
-    first = rows[0]
-    title = f"{first['images']} prompts ({first['prompts']}), seed {first['seed']}; {first['metrics_label']}"
+    first, seeds = rows[0], rows[0]["seeds"]
+    noise = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    title = f"{first['images']} prompts ({first['prompts']}), {noise}; {first['metrics_label']}"
     baseline = any(row["adaptor"] == "none" for row in rows)
     return Group(title, columns, lines, [text for _, text in prompts], figures, baseline)
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """Returns the fields and metrics of a row, of the first where it stands for several."""
+    return {name: value for name, value in flat_row(row).items() if name not in ("members", "rows")}
 
 
 def _prompts(rows: Sequence[Row], folder: Path) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from clockwork.evaluation.rows import read_rows
 from clockwork.io.atomic import atomic_write
+from clockwork.reports.spreads import members, with_spreads
 
 
 def _file(folder: Path, name: str, scale: str) -> Path:
@@ -36,12 +37,14 @@ def measured(folder: Path, name: str, scale: str) -> dict[str, dict[str, Any]]:
         scale: `miniature` or `paper`.
 
     Returns:
-        The rows by the names of the table's lines. Lines that were not measured are absent.
+        The rows by the names of the table's lines, with spreads over noise seeds where there are several. Lines that
+        were not measured are absent.
     """
     file = _file(folder, name, scale)
     if not file.is_file():
         return {}
-    rows = {row["digest"]: row for row in read_rows(folder / "rows.jsonl")}
+    points = with_spreads(read_rows(folder / "rows.jsonl"))
+    rows = {member["digest"]: dict(point) for point in points for member in members(point)}
     index = json.loads(file.read_text(encoding="utf-8"))
     return {name: rows[digest] for name, digest in index.items() if digest in rows}
 

@@ -169,8 +169,10 @@ WRONG = {
     "tables tables=[one]": "a whole number",
     "tables train=epochs": "a list",
     "tables figures=null": "a list",
-    "evidence seeds=[]": "not empty",
-    "evidence fits=[-1]": "from 0 to",
+    "evidence seeds=[]": "seeds that differ",
+    "evidence seeds=[0,0]": "seeds that differ",
+    "evidence fits=[-1]": "seeds that differ",
+    "evaluate seeds=0": "a number of seeds such as 3",
     "evidence count=0": "at least 1",
     "evidence points=[]": "not empty",
     # schedules and cuts

@@ -10,7 +10,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from clockwork.experiments.configs import FOLDER, compose_config
-from clockwork.experiments.evidence import adaptor_of, making, measuring, runs, to_make
+from clockwork.experiments.evidence import adaptor_of, making, measuring, to_make
+from clockwork.experiments.runs import at_fit
 from clockwork.reports.evidence import Evidence, evidence_sheet, write_evidence
 from clockwork.reports.intervals import welch
 
@@ -74,19 +75,16 @@ def test_its_commands_are_ones_that_the_other_commands_accept() -> None:
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         cfg = compose_config("evidence", [])
         points: Any = OmegaConf.to_container(cfg.points)
+        adaptor_folder = f"{cfg.adaptors}/fit2"
         for point in to_make(cfg, points)[::4]:
             verb, overrides = making(cfg, point, fit=2)
             composed = compose_config(verb, overrides)
-            assert composed.seed == 2 and composed.output.endswith("fit2")
+            assert composed.seed == 2 and composed.output == adaptor_folder
             assert all(str(composed[key]) == str(value) for key, value in point.items() if key != "adaptor")
         composed = compose_config("evaluate", measuring(cfg, points, seed=1, fit=2))
-    assert composed.seed == 1 and composed.prompts.count == 2000 and composed.adaptors.endswith("fit2")
+    assert (composed.seeds, composed.fits) == ([1], [2]) and composed.prompts.count == 2000
+    assert at_fit(composed, 2).adaptors == adaptor_folder
     assert OmegaConf.to_container(composed.points) == points
-
-
-def test_rows_take_noise_and_fits_in_pairs() -> None:
-    pairs = OmegaConf.create({"seeds": [0, 1, 2], "fits": [5, 6]})
-    assert runs(pairs) == [(0, 5), (1, 6), (2, 5)]
 
 
 def test_what_an_adaptor_starts_from_is_made_first_at_the_same_point() -> None:

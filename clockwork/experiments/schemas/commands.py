@@ -41,6 +41,7 @@ from clockwork.experiments.schemas.types import (
     Positive,
     ScheduleText,
     Seed,
+    Seeds,
     Share,
     Solver,
     StepRange,
@@ -147,6 +148,8 @@ class Evaluate(OperatingPoint):
     logger: Logger
     scale: Scale
     batch_size: Count
+    seeds: Seeds | None
+    fits: Seeds | None
     output: Text
     points: Annotated[list[Difference], NOT_EMPTY] | None
     table: Table = ABSENT

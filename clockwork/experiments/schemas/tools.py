@@ -21,6 +21,7 @@ from clockwork.experiments.schemas.types import (
     Precision,
     ScheduleText,
     Seed,
+    Seeds,
     Share,
     Solver,
     Steps,
@@ -106,8 +107,8 @@ class Tables:
 class Evidence:
     teacher_name: Text
     count: Count
-    seeds: Annotated[list[Seed], NOT_EMPTY]
-    fits: Annotated[list[Seed], NOT_EMPTY]
+    seeds: Seeds
+    fits: Seeds
     made_by: Any
     bases: Any
     evaluate: list[Text]

@@ -47,11 +47,21 @@ def _device(value: str) -> str:
     return value
 
 
+def _seeds(value: Any) -> list[int]:
+    """Of 3, for 0, 1 and 2, or of a list."""
+    seeds = list(range(value)) if type(value) is int else value
+    is_list = isinstance(seeds, list) and 0 < len(seeds) == len(set(seeds))
+    if not is_list or any(type(seed) is not int or not 0 <= seed < 2**32 for seed in seeds):
+        raise ValueError
+    return seeds
+
+
 Text = Annotated[str, NOT_EMPTY]
 Count = Annotated[int, Bounds(least=1)]
 CountOrNone = Annotated[int, Bounds(least=0)]
 Steps = Annotated[int, Bounds(least=1, most=1000)]
 Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
+Seeds = Annotated[Any, Rule(_seeds, "a number of seeds such as 3, or a list such as [0,1,2] of seeds that differ")]
 Guidance = Annotated[float, Bounds(least=0)]
 Share = Annotated[float, Bounds(least=0, most=1)]
 Positive = Annotated[float, Bounds(above=0)]
