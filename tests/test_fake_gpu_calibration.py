@@ -14,20 +14,28 @@ from helpers.real_size import CAPTIONS, RealSize, alone, few_layers, switched_on
 
 from clockwork.adaptors import Identity
 from clockwork.calibration import denoiser as calibrating
-from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import Calibrated, calibrate_sampler
 from clockwork.calibration.least_squares import NormalEquations, StepFit, error_weights
+from clockwork.calibration.options import FitOptions
 from clockwork.calibration.statistics import Moments
 from clockwork.data.prompts import Prompt
 
 
-def solve(step: int, fitted: Moments, held_out: Moments, guidance: float, weight: float, *_: Any) -> Any:
+def solve(
+    step: int,
+    fitted: Moments,
+    held_out: Moments,
+    guidance: float,
+    weight: float,
+    _: Any,
+    kind: type[NormalEquations],
+) -> Any:
     """What `fit_step` does with one ridge, without its figures."""
     for sums in (fitted, held_out):
         width = fitted.num_halves * (fitted.num_inputs + 640)
         assert (sums.products.device, sums.products.dtype, len(sums.products)) == (GPU, torch.float64, width)
-    equations = NormalEquations.of(fitted + held_out, error_weights(2, guidance, weight))
-    maps = equations.solve(1e-3).unflatten(0, (2, -1))
+    equations = kind.of(fitted + held_out, error_weights(2, guidance, weight))
+    maps = equations.of_halves(equations.solve(1e-3))
     return maps, equations, StepFit(step, 1e-3, False, 0.5, 1.0, fitted.count + held_out.count)
 
 

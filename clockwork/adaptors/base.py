@@ -120,6 +120,11 @@ class Adaptor(nn.Module):
         return cls(FeatureDims(**config["dims"]), **arguments)
 
     @property
+    def reads_both_halves(self) -> bool:
+        """Whether the estimate of an example depends on the other half of guidance, which has to be in its batch."""
+        return False
+
+    @property
     def dtype(self) -> torch.dtype | None:
         """Precision of the weights; None if the adaptor has none."""
         first = next(self.parameters(), None)

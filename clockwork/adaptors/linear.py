@@ -31,6 +31,8 @@ class Linear(Adaptor, kind="linear"):
             `r_out_trend` and `r_in_trend`, the change of each between the last two full steps.
         num_halves: 2 for a map per half of guidance, 1 for roll-outs without guidance.
         rank: Number of channels between the two factors of each map; None for maps that are not factored.
+        joint: Whether the map of each half reads the terms of both. Then examples of both halves have to be in one
+            batch, the unconditional ones first; examples without the other half are taken for both.
 
     Attributes:
         calibration: Figures of the calibration that fitted the maps, if they are known.
@@ -48,14 +50,15 @@ class Linear(Adaptor, kind="linear"):
         terms: Sequence[str] = TERMS,
         num_halves: int = 2,
         rank: int | None = None,
+        joint: bool = False,
     ) -> None:
         if not steps or not terms or set(terms) - set(TERMS):
             raise UserError(f"a linear adaptor needs adaptor steps, and terms of {', '.join(TERMS)}: pass some of each")
         super().__init__(dims, ("r_in", "r_out_prev", *HISTORY_INPUTS))
         self.steps, self.terms = tuple(sorted(steps)), tuple(term for term in TERMS if term in terms)
-        self.num_halves, self.rank = num_halves, rank
+        self.num_halves, self.rank, self.joint = num_halves, rank, joint and num_halves == 2
         maps, width = (len(self.steps), num_halves), dims.r_out if rank is None else rank
-        self.weight = nn.Parameter(torch.zeros(*maps, width, self.num_inputs))
+        self.weight = nn.Parameter(torch.zeros(*maps, width, self.num_inputs * (2 if self.joint else 1)))
         self.bias = nn.Parameter(torch.zeros(*maps, dims.r_out))
         self.up = None if rank is None else nn.Parameter(torch.zeros(*maps, dims.r_out, rank))
 
@@ -66,13 +69,19 @@ class Linear(Adaptor, kind="linear"):
             "terms": list(self.terms),
             "num_halves": self.num_halves,
             "rank": self.rank,
+            "joint": self.joint,
         }
         return {**super().config(), **arguments}
 
     @property
     def num_inputs(self) -> int:
-        """Number of channels of all terms together."""
+        """Number of channels of all terms together, of one half."""
         return sum(self.term_channels(term) for term in self.terms)
+
+    @property
+    def reads_both_halves(self) -> bool:
+        """Whether the estimate of an example depends on the other half of guidance."""
+        return self.joint
 
     def term_channels(self, term: str) -> int:
         """Returns the number of channels of a term."""
@@ -95,7 +104,7 @@ class Linear(Adaptor, kind="linear"):
             raise UserError("a linear adaptor changes r_out of the previous step: start with a full step")
         values = term_values(self.terms, r_in, r_out_prev, r_in_prev, full_steps)
         nearest = min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - step))
-        weight, bias = self._of_examples(self.weight[nearest], conditional), self.bias[nearest]
+        weight, bias = self._maps(self.weight[nearest], conditional), self.bias[nearest]
         size, start = r_out_prev.shape[-2:], 0
         # Maps at each position and nearest interpolation commute: terms of low resolution are interpolated once mapped.
         mapped: dict[torch.Size, Tensor] = {}
@@ -104,14 +113,36 @@ class Linear(Adaptor, kind="linear"):
             value = values[term]
             if value is not None:
                 value = value if value.shape[-2] <= size[0] else F.interpolate(value, size=tuple(size))
-                product = _at_each_position(weight[..., start:stop], value)
+                product = _at_each_position(self._columns(weight, start, stop), self._inputs(value, conditional))
                 shape = product.shape[-2:]
                 mapped[shape] = mapped[shape] + product if shape in mapped else product
             start = stop
         change = sum(x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size)) for x in mapped.values())
-        if self.up is not None and isinstance(change, Tensor):
-            change = _at_each_position(self._of_examples(self.up[nearest], conditional), change)
+        if isinstance(change, Tensor):  # else no term is known
+            if self.joint and conditional is not None:
+                change = torch.cat(change.chunk(2, 1))
+            if self.up is not None:
+                change = _at_each_position(self._of_examples(self.up[nearest], conditional), change)
         return r_out_prev + change + self._of_examples(bias, conditional)[..., None, None]
+
+    def _maps(self, of_halves: Tensor, conditional: Tensor | None) -> Tensor:
+        """Returns the matrix of all examples, or one each. If joint, its outputs are those of both halves."""
+        if not self.joint:
+            return self._of_examples(of_halves, conditional)
+        return of_halves[-1] if conditional is None else of_halves.flatten(0, 1)
+
+    def _inputs(self, term: Tensor, conditional: Tensor | None) -> Tensor:
+        """Returns what the maps read of a term; if joint, both halves side by side."""
+        if not self.joint:
+            return term
+        return torch.cat([term, term] if conditional is None else term.chunk(2), 1)
+
+    def _columns(self, weight: Tensor, start: int, stop: int) -> Tensor:
+        """Returns the part of the maps that reads one term; if joint, that of both halves."""
+        columns = weight[..., start:stop]
+        if not self.joint:
+            return columns
+        return torch.cat([columns, weight[..., self.num_inputs + start : self.num_inputs + stop]], -1)
 
     def _of_examples(self, of_halves: Tensor, conditional: Tensor | None) -> Tensor:
         """Returns what belongs to each example's half; without the batch's axis if all examples are conditional."""

@@ -51,6 +51,11 @@ class Residual(Adaptor, kind="residual"):
         parts = {part: getattr(self, part) for part in PARTS}
         return {**super().config(), **{n: {"kind": part.kind, "adaptor": part.config()} for n, part in parts.items()}}
 
+    @property
+    def reads_both_halves(self) -> bool:
+        """Whether one of both adaptors reads the other half of guidance."""
+        return self.base.reads_both_halves or self.correction.reads_both_halves
+
     def forward(
         self,
         r_in: Tensor | None,

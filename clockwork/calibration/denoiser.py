@@ -6,15 +6,15 @@ on what they will read.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from clockwork.adaptors import FeatureDims, FullStep, History, Linear
 from clockwork.adaptors.base import resize_to
-from clockwork.adaptors.linear import TERMS, term_values
-from clockwork.calibration.least_squares import RIDGES, fit_step, require_enough_captions
+from clockwork.adaptors.linear import term_values
+from clockwork.calibration.least_squares import fit_step, require_enough_captions
+from clockwork.calibration.options import FitOptions
 from clockwork.calibration.progress import Progress, StepMaps
 from clockwork.calibration.statistics import Moments
 from clockwork.errors import UserError
@@ -24,49 +24,6 @@ from clockwork.sampling.feature_shapes import dims_of_features
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
 from clockwork.unet.split import SplitUNet
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How maps are fitted.
-
-    Attributes:
-        terms: What the maps read; see `Linear`.
-        rank: Rank of the maps; None for maps that are not factored.
-        guided_weight: Weight of the error that guidance makes of both halves', beside that of each half.
-        ridges: Strengths of the ridge to choose from.
-        held_out_every: Every how many captions one is held out to choose the ridge; of fewer captions, the last is.
-            None to hold out none.
-        batch: Captions per UNet call.
-
-    Raises:
-        UserError: If a number is out of range.
-    """
-
-    terms: tuple[str, ...] = TERMS
-    rank: int | None = None
-    guided_weight: float = 1.0
-    ridges: tuple[float, ...] = RIDGES
-    held_out_every: int | None = 8
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        if self.rank is not None and self.rank < 1:
-            raise UserError(f"rank {self.rank} is not possible: use 1 or more, or None for maps that are not factored")
-        if (self.held_out_every is not None and self.held_out_every < 2) or self.batch < 1:
-            raise UserError(
-                f"held_out_every={self.held_out_every} and batch={self.batch} are not possible: use at least 2 and 1"
-            )
-        if not self.ridges or min(self.ridges) <= 0:
-            raise UserError(f"ridges {list(self.ridges)} are not possible: pass at least one, all above zero")
-
-    def hold_out_period(self, captions: int) -> int | None:
-        """Returns every how many of some captions one is held out; None if none is.
-
-        Args:
-            captions: Number of captions.
-        """
-        return None if self.held_out_every is None or captions < 2 else min(self.held_out_every, captions)
 
 
 class CalibratingDenoiser:
@@ -135,7 +92,7 @@ class CalibratingDenoiser:
     ) -> None:
         """Fits the maps of a step. What was summed before an interruption is kept."""
         num_halves = 1 if condition.conditional is None else 2
-        num_captions = self._count_captions(len(sample) // num_halves, history)
+        num_captions = self._count_captions(len(sample) // num_halves, num_halves, history)
         progress, options = self.progress, self.options
         device = "cpu" if sample.device.type == "mps" else sample.device  # which has no float64
         if progress.step != step or progress.sums is None:
@@ -163,19 +120,20 @@ class CalibratingDenoiser:
                 f"features of step {step} are not finite in {str(self.split.dtype).removeprefix('torch.')}: "
                 "pass precision=float32 or bfloat16, or check the weights"
             )
-        maps, equations, fit = fit_step(step, fitted, held_out, self.guidance(), options.guided_weight, options.ridges)
+        how = self.guidance(), options.guided_weight, options.ridges, options.equations(num_halves)
+        maps, equations, fit = fit_step(step, fitted, held_out, *how)
         progress.maps[step] = StepMaps.of(maps, equations, options.rank)
         progress.fits.append(fit)
         progress.sums = None
         self.save()
 
-    def _count_captions(self, captions: int, history: History) -> int:
+    def _count_captions(self, captions: int, num_halves: int, history: History) -> int:
         """Returns the number of captions of all processes; refuses fewer observations than each map has inputs."""
         assert history.r_out_prev is not None
         positions = history.r_out_prev.shape[-2] * history.r_out_prev.shape[-1]
         # Shares of the captions may differ by one, and all processes have to come to the same answer.
         total = int(sum_over_processes(torch.tensor(captions)))
-        require_enough_captions(total, self.adaptor.num_inputs + 1, positions)
+        require_enough_captions(total, self.options.num_unknowns(self.adaptor.num_inputs, num_halves), positions)
         return total
 
     def _features(

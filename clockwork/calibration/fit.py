@@ -10,8 +10,9 @@ import torch
 from tqdm import tqdm
 
 from clockwork.adaptors import Linear
-from clockwork.calibration.denoiser import CalibratingDenoiser, FitOptions
+from clockwork.calibration.denoiser import CalibratingDenoiser
 from clockwork.calibration.least_squares import StepFit
+from clockwork.calibration.options import FitOptions
 from clockwork.calibration.progress import Progress
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError

@@ -8,6 +8,7 @@ error that guidance of scale `g` makes of both. In matrix form it is `Σᵢⱼ K
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -54,14 +55,21 @@ class NormalEquations:
         a: `num_halves inputs × num_halves inputs`.
         b: `num_halves inputs × outputs`.
         constant: The error of maps that are zero, which is that of the identity adaptor; a scalar.
+        weights: The matrix `K`, `num_halves × num_halves`.
     """
 
     a: Tensor
     b: Tensor
     constant: Tensor
+    weights: Tensor
+
+    @property
+    def num_halves(self) -> int:
+        """Halves of guidance, 1 or 2."""
+        return len(self.weights)
 
     @classmethod
-    def of(cls, moments: Moments, weights: Tensor) -> "NormalEquations":
+    def of(cls, moments: Moments, weights: Tensor) -> Self:
         """Returns the equations of some observations.
 
         Args:
@@ -72,7 +80,7 @@ class NormalEquations:
         k = weights.to(xx)
         a = (k[:, :, None, None] * xx).transpose(1, 2).flatten(2).flatten(0, 1)
         b = (k[:, :, None, None] * xy).sum(1).flatten(0, 1)
-        return cls(a, b, (k * yy).sum())
+        return cls(a, b, (k * yy).sum(), k)
 
     def error(self, maps: Tensor) -> float:
         """Returns the weighted squared error of maps, `num_halves inputs × outputs`, over all observations."""
@@ -110,17 +118,30 @@ class NormalEquations:
 
         With the ridge's matrix `M = A + ridge diag A`, which `M W = B` solves, maps `V` have the error
         `tr((V − W)ᵀ M (V − W))` above that of `W`. So the best of a rank project `W` onto the first eigenvectors of
-        `Wᵀ M W = Wᵀ B`.
+        `Wᵀ M W = Wᵀ B`. The halves share the second factor.
 
         Args:
-            maps: The maps of full rank from `solve`, `num_halves inputs × outputs`.
+            maps: The maps of full rank by half, from `of_halves`.
             rank: Rank of the product.
 
         Returns:
-            `num_halves inputs × rank` and `rank × outputs`.
+            `num_halves × inputs × rank` and `rank × outputs`.
         """
-        directions = torch.linalg.eigh(maps.T @ self.b)[1][:, -rank:]  # eigenvalues ascend
+        gain = maps.flatten(0, 1).T @ self.targets().flatten(0, 1)
+        directions = torch.linalg.eigh(gain)[1][:, -rank:]  # eigenvalues ascend
         return maps @ directions, directions.T
+
+    def targets(self) -> Tensor:
+        """Returns `B` by half, `num_halves × inputs × outputs`."""
+        return self.of_halves(self.b)
+
+    def of_halves(self, maps: Tensor) -> Tensor:
+        """Returns maps from `solve` by half, `num_halves × inputs × outputs`.
+
+        Args:
+            maps: The maps.
+        """
+        return maps.unflatten(0, (-1, len(maps) // self.num_halves))
 
     def _scale(self) -> Tensor:
         """Returns the root of A's diagonal, with 1 in place of 0 for an input that is always zero."""
@@ -157,6 +178,7 @@ def fit_step(
     guidance: float,
     guided_weight: float = 1.0,
     ridges: Sequence[float] = RIDGES,
+    kind: type[NormalEquations] = NormalEquations,
 ) -> tuple[Tensor, NormalEquations, StepFit]:
     """Fits the maps of one step: the ridge by the error on held-out captions, then the maps on all captions.
 
@@ -167,29 +189,30 @@ def fit_step(
         guidance: Scale of guidance.
         guided_weight: Weight of the guided error.
         ridges: Strengths to choose from. If no captions are held out, the only one, or else `DEFAULT_RIDGE`.
+        kind: The equations to solve: `JointEquations` for maps that read both halves.
 
     Returns:
         The maps, `num_halves × inputs × outputs`, the equations that they solve, and the figures of the fit.
     """
     weights = error_weights(fitted.num_halves, guidance, guided_weight)
-    tried = NormalEquations.of(fitted, weights)
+    tried = kind.of(fitted, weights)
     c = guidance_vector(fitted.num_halves, guidance)
     judged = held_out if held_out.count else fitted
-    guided = NormalEquations.of(judged, torch.outer(c, c))
+    guided = kind.of(judged, torch.outer(c, c))
     if not held_out.count and len(ridges) > 1:
         ridges = (DEFAULT_RIDGE,)
     solutions = {strength: tried.solve(strength) for strength in ridges}
-    chooser = NormalEquations.of(judged, weights)
+    chooser = kind.of(judged, weights)
     ridge = min(solutions, key=lambda strength: chooser.error(solutions[strength]))
     size = max(float((torch.outer(c, c).to(judged.r_out) * judged.r_out).sum()), 1e-300)
     error, identity_error = (
         (max(e, 0.0) / size) ** 0.5 for e in (guided.error(solutions[ridge]), float(guided.constant))
     )
-    equations = NormalEquations.of(fitted + held_out, weights) if held_out.count else tried
+    equations = kind.of(fitted + held_out, weights) if held_out.count else tried
     maps = equations.solve(ridge) if held_out.count else solutions[ridge]
     singular = equations.is_singular()
     fit = StepFit(step, ridge, singular, error, identity_error, fitted.count + held_out.count)
-    return maps.unflatten(0, (fitted.num_halves, -1)), equations, fit
+    return equations.of_halves(maps), equations, fit
 
 
 def require_enough_captions(captions: int, num_inputs: int, positions: int) -> None:

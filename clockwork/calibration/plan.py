@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from clockwork.adaptors import Linear
-from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import steps_to_fit
 from clockwork.calibration.least_squares import require_enough_captions
+from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.flops.cost import step_flops
 from clockwork.io.units import with_prefix
@@ -76,10 +76,10 @@ def calibration_plan(sampler: Sampler, captions: int, options: FitOptions, world
     adaptor_steps = steps_to_fit(sampler)
     r_in, r_out, _ = feature_shapes(sampler.teacher, sampler.split.cut)
     with torch.device("meta"):
-        inputs = Linear(feature_dims(sampler.teacher, sampler.split.cut), (1,), options.terms).num_inputs + 1
-    _check(captions, inputs, r_out, options.rank)
+        inputs = Linear(feature_dims(sampler.teacher, sampler.split.cut), (1,), options.terms).num_inputs
     num_halves = sampler.teacher.unet_calls_per_step(sampler.guidance)
-    width = num_halves * (inputs + r_out[1])
+    _check(captions, options.num_unknowns(inputs, num_halves), r_out, options.rank)
+    width = num_halves * (inputs + 1 + r_out[1])
     kept = NUM_KEPT_FEATURES * (r_in.numel() + r_out.numel()) * sampler.split.dtype.itemsize
     period = options.hold_out_period(captions)
     unet_passes = captions * num_halves * max(adaptor_steps)

@@ -24,7 +24,8 @@ class StepMaps:
     """The maps of one step.
 
     Attributes:
-        weight: Inputs to outputs, or to the channels between the factors, `num_halves × channels × inputs`.
+        weight: Inputs to outputs, or to the channels between the factors, `num_halves × channels × inputs`; of joint
+            maps the inputs of both halves.
         bias: `num_halves × outputs`.
         up: The second factor, `num_halves × outputs × rank`; None for maps that are not factored.
     """
@@ -38,14 +39,13 @@ class StepMaps:
         """Splits solutions into weights and biases, and factors them.
 
         Args:
-            maps: The solutions, `num_halves × inputs and the constant × outputs`.
+            maps: The solutions by half, `num_halves × inputs and the constant × outputs`.
             equations: The equations that they solve.
             rank: Rank of the factored maps; None for maps that are not factored.
         """
         if rank is None or rank >= maps.shape[-1]:
             return cls(maps[:, :-1].mT.float().cpu(), maps[:, -1].float().cpu())
-        down, up = equations.reduce_rank(maps.flatten(0, 1), rank)
-        down = down.unflatten(0, maps.shape[:2])
+        down, up = equations.reduce_rank(maps, rank)
         repeated = up.T.expand(len(maps), -1, -1)
         return cls(down[:, :-1].mT.float().cpu(), (down[:, -1] @ up).float().cpu(), repeated.float().cpu())
 
@@ -85,7 +85,8 @@ class Progress:
         steps = sorted(self.maps if steps is None else steps)
         first = self.maps[steps[0]]
         rank = None if first.up is None else first.up.shape[-1]
-        adaptor = Linear(dims, steps, terms, len(first.bias), rank)
+        joint = first.weight.shape[-1] > Linear(dims, steps, terms).num_inputs
+        adaptor = Linear(dims, steps, terms, len(first.bias), rank, joint)
         parts = ("weight", "bias") if rank is None else ("weight", "bias", "up")
         adaptor.load_state_dict({part: torch.stack([getattr(self.maps[s], part) for s in steps]) for part in parts})
         return adaptor.eval().requires_grad_(False)

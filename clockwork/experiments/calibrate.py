@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clockwork.adaptors import Identity, read_config, save_adaptor
-from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import Calibrated, calibrate_sampler
+from clockwork.calibration.options import FitOptions
 from clockwork.calibration.plan import calibration_plan
 from clockwork.calibration.progress import remove_progress
 from clockwork.data.prompts import Prompt
@@ -94,7 +94,7 @@ def fit_options(cfg: DictConfig) -> FitOptions:
         cfg: The composed config of the command.
     """
     values = {"guided_weight": cfg.guided_weight, "held_out_every": cfg.held_out_every, "batch": cfg.batch_size}
-    return FitOptions(tuple(cfg.adaptor.terms), cfg.adaptor.rank, **values)
+    return FitOptions(tuple(cfg.adaptor.terms), cfg.adaptor.rank, cfg.joint, **values)
 
 
 def check_adaptor_and_schedule(cfg: DictConfig) -> None:
@@ -132,7 +132,18 @@ def calibration_prompts(cfg: DictConfig) -> Sequence[Prompt]:
         raise UserError(
             f"count={cfg.count} is more than the {len(prompts)} captions: pass count={len(prompts)}, or more captions"
         )
-    return random.Random(f"{cfg.seed}/calibration").sample(prompts, cfg.count)
+    return draw(prompts, cfg.count, cfg.seed)
+
+
+def draw(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
+    """Draws captions to calibrate on.
+
+    Args:
+        prompts: The source.
+        count: Number of captions.
+        seed: Other captions for another seed.
+    """
+    return random.Random(f"{seed}/calibration").sample(prompts, count)
 
 
 def _save(cfg: DictConfig, sampler: Sampler, calibrated: Calibrated, figures: Mapping[str, Any], result: Path) -> None:

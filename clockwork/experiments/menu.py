@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clockwork.adaptors import save_adaptor
-from clockwork.calibration.denoiser import FitOptions
+from clockwork.calibration.options import FitOptions
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.io import distributed

@@ -75,8 +75,9 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     base_hash = None if base is None else adaptor_hash(base)
     name, adaptor = make_adaptor(cfg, teacher, base)
     sampler = make_sampler(cfg, teacher, adaptor.to(teacher.device), name)
-    # Only losses after guidance need both halves in one batch: the paper's takes examples each for itself.
-    data = make_data(cfg, _source(cfg, sampler), items, held_out, grouped=cfg.guided + cfg.output_loss > 0)
+    # Losses after guidance and joint maps need both halves in one batch: the paper's takes examples each for itself.
+    grouped = cfg.guided + cfg.output_loss > 0 or adaptor.reads_both_halves
+    data = make_data(cfg, _source(cfg, sampler), items, held_out, grouped)
     output = adaptor_folder(cfg, name, cfg.output)
     result = output / "adaptor"
     if claim(output, cfg, teacher, items, result, base=base_hash) >= cfg.epochs:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from clockwork.adaptors import Linear
-from clockwork.calibration.denoiser import CalibratingDenoiser, FitOptions
+from clockwork.calibration.denoiser import CalibratingDenoiser
+from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.enable import check_hooks, replace_hook

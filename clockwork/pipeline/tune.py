@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clockwork.adaptors import Linear
-from clockwork.calibration.denoiser import FitOptions
+from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
 from clockwork.metrics.latency import measure_latency

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from clockwork.adaptors.linear import term_values
 from clockwork.calibration import denoiser as calibrating
-from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import calibrate_sampler
+from clockwork.calibration.options import FitOptions
 from clockwork.calibration.statistics import Moments
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
@@ -33,17 +33,25 @@ def r_outs(sampler: Sampler) -> dict[int, Tensor]:
     return {record.step: record.denoised.r_out for record in sampler.rollout(list(CAPTIONS), noise)}
 
 
-def test_a_low_res_path_that_is_linear_in_the_features_is_recovered(teacher: Teacher) -> None:
-    """`M' r_in' − M r_in` is `(M' − M) r_in' + M (r_in' − r_in)`: the maps are known, each half has its own."""
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_low_res_path_that_is_linear_in_the_features_is_recovered(teacher: Teacher, joint: bool) -> None:
+    """`M' r_in' − M r_in` is `(M' − M) r_in' + M (r_in' − r_in)`: the maps are known, each half has its own.
+
+    Joint maps find that the other half has nothing to add.
+    """
     negative = teacher.empty(False).prompt_embeds
     sampler = small_sampler(teacher=teacher, split=LinearInFeatures, negative=negative)
-    result = calibrate_sampler(sampler, PROMPTS, options=replace(EXACT, terms=("r_in", "r_in_change")))
+    result = calibrate_sampler(sampler, PROMPTS, options=replace(EXACT, terms=("r_in", "r_in_change"), joint=joint))
     matrices = sampler.split.matrices
     assert len(matrices) == 4 and result.adaptor.steps == (2, 4)
     for i, step in enumerate((2, 4)):
         now, before = matrices[step - 1], matrices[step - 2]
         assert (now - before).abs().max() > 0.01, "the steps differ"
-        torch.testing.assert_close(result.adaptor.weight[i], torch.cat([now - before, before], 2), rtol=0, atol=2e-4)
+        expected = torch.cat([now - before, before], 2)
+        if joint:
+            none = torch.zeros_like(expected[0])
+            expected = torch.stack([torch.cat([expected[0], none], 1), torch.cat([none, expected[1]], 1)])
+        torch.testing.assert_close(result.adaptor.weight[i], expected, rtol=0, atol=2e-4)
         assert result.adaptor.bias[i].abs().max() < 2e-4
     assert all(fit.error < 1e-5 < 1e-2 < fit.identity_error and not fit.singular for fit in result.fits)
 
@@ -65,7 +73,7 @@ def test_the_roll_out_is_then_the_teachers(teacher: Teacher, schedule: str) -> N
 def test_a_low_res_path_that_moves_on_a_straight_line_is_extrapolated(teacher: Teacher) -> None:
     """Once two full steps are known: by the ratio of the steps' lengths, and with nothing else."""
     sampler = small_sampler(teacher=teacher, split=LinearInTime, steps=6)
-    options = replace(EXACT, terms=("r_out_prev", "r_out_trend"))
+    options = replace(EXACT, terms=("r_out_prev", "r_out_trend"), joint=False)
     result = calibrate_sampler(sampler, PROMPTS, options=options)
     clocks = sampler.split.clocks
     for i, step in enumerate((2, 4, 6)):
@@ -146,11 +154,12 @@ def test_some_of_few_captions_choose_the_ridge_too(captions: int, held_out: list
     assert FitOptions(held_out_every=None).hold_out_period(captions) is None
 
 
-def test_four_captions_are_better_than_none() -> None:
+@pytest.mark.parametrize(("captions", "joint"), [(4, False), (6, True)])
+def test_a_few_captions_are_better_than_none(captions: int, joint: bool) -> None:
     """On captions that the maps were not fitted on, with hardly more observations than inputs."""
     teacher = load_teacher("miniature", device="cpu")
     sampler = small_sampler(teacher=teacher)
-    result = calibrate_sampler(sampler, scene_prompts("train", 4))
+    result = calibrate_sampler(sampler, scene_prompts("train", captions), options=FitOptions(joint=joint))
     prompts = scene_prompts("test", 8)
     captions, noise = [prompt.text for prompt in prompts], teacher.noise([prompt.id for prompt in prompts])
     exact = replace(sampler, schedule=Schedule(), adaptor=None).latents(captions, noise)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from helpers.calibration import small_sampler
 
-from clockwork.calibration.denoiser import CalibratingDenoiser, FitOptions
+from clockwork.calibration.denoiser import CalibratingDenoiser
 from clockwork.calibration.fit import calibrate_sampler
+from clockwork.calibration.options import FitOptions
 from clockwork.calibration.plan import calibration_plan
 from clockwork.calibration.statistics import Moments
 from clockwork.errors import UserError
@@ -45,8 +46,9 @@ def test_a_plan_is_what_the_calibration_takes(teacher: Teacher, monkeypatch: pyt
 
 def test_what_cannot_be_calibrated_is_refused(teacher: Teacher) -> None:
     sampler = small_sampler(teacher=teacher, steps=2)
-    with pytest.raises(UserError, match=r"2 captions are too few: .* with at least 3"):
-        calibration_plan(sampler, 2, FitOptions())
+    for options, needed in ((FitOptions(), 3), (FitOptions(joint=True), 6)):
+        with pytest.raises(UserError, match=rf"2 captions are too few: .* with at least {needed}"):
+            calibration_plan(sampler, 2, options)
     assert calibration_plan(sampler, 2, FitOptions(terms=("r_in",))).fitted_steps == 1
     assert sampler.adaptor is not None
     channels = sampler.adaptor.dims.r_out

@@ -25,11 +25,11 @@ def parts_of(name: str, cut: str) -> tuple[PartFlops, FeatureDims]:
     return parts, dims_of_features(parts.r_in, parts.r_out, parts.t_emb, 0)
 
 
-def relative_cost(name: str, cut: str, rank: int | None = None) -> float:
+def relative_cost(name: str, cut: str, rank: int | None = None, joint: bool = False) -> float:
     """FLOPs of an adaptor pass, in those of the identity adaptor."""
     parts, dims = parts_of(name, cut)
     with torch.device("meta"):
-        linear, identity = Linear(dims, (2, 4, 6, 8), rank=rank), Identity(dims)
+        linear, identity = Linear(dims, (2, 4, 6, 8), rank=rank, joint=joint), Identity(dims)
     return parts.adaptor_pass(linear).full / parts.adaptor_pass(identity).full
 
 
@@ -60,11 +60,15 @@ def test_sizes_at_stage_1() -> None:
     assert round(sums.products.nbytes / 1e6) == 266
 
 
+@pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("convention", ["macs", "paper", "full"])
-def test_every_convention_counts_the_maps(convention: str) -> None:
-    """By hand at stage 1 of SD v1.5: 2,240 inputs, 640 outputs and 32 × 32 positions, two operations each."""
+def test_every_convention_counts_the_maps(convention: str, joint: bool) -> None:
+    """By hand at stage 1 of SD v1.5: 2,240 inputs, 640 outputs and 32 × 32 positions, two operations each.
+
+    Joint maps have the inputs of both halves.
+    """
     parts, dims = parts_of("sd15", "stage1")
     with torch.device("meta"):
-        passes = parts.adaptor_pass(Linear(dims, (2,))), parts.adaptor_pass(Identity(dims))
+        passes = parts.adaptor_pass(Linear(dims, (2,), joint=joint)), parts.adaptor_pass(Identity(dims))
     difference = getattr(passes[0], convention) - getattr(passes[1], convention)
-    assert difference == 2240 * 640 * 32**2 * (1 if convention == "macs" else 2)
+    assert difference == 2240 * 640 * 32**2 * (1 if convention == "macs" else 2) * (2 if joint else 1)

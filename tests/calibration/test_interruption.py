@@ -11,8 +11,8 @@ from helpers.calibration import PROMPTS, small_sampler
 from helpers.models import small_teacher
 
 from clockwork.adaptors import ResNet
-from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import Calibrated, calibrate_sampler
+from clockwork.calibration.options import FitOptions
 from clockwork.calibration.progress import Progress, StepMaps
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError

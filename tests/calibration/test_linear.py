@@ -14,9 +14,9 @@ from clockwork.operating_point import OperatingPoint
 POINT = OperatingPoint("teacher", "0", "3,4", "clock2", "dpm++", 4, 3.0, 64)
 
 
-def random_adaptor(rank: int | None = None, upscale: int = 1) -> Linear:
+def random_adaptor(rank: int | None = None, upscale: int = 1, joint: bool = False) -> Linear:
     torch.manual_seed(0)
-    adaptor = Linear(FeatureDims(3, 5, 7, 0, upscale), (2, 4), TERMS, rank=rank).double()
+    adaptor = Linear(FeatureDims(3, 5, 7, 0, upscale), (2, 4), TERMS, rank=rank, joint=joint).double()
     for weight in adaptor.parameters():
         torch.nn.init.normal_(weight)
     return adaptor.requires_grad_(False)
@@ -24,9 +24,13 @@ def random_adaptor(rank: int | None = None, upscale: int = 1) -> Linear:
 
 @pytest.mark.parametrize("rank", [None, 2])
 @pytest.mark.parametrize("upscale", [1, 2])
-def test_linear_is_a_matrix_per_step_and_half(rank: int | None, upscale: int) -> None:
-    """Against the concatenated terms, interpolated first, and a convolution of each example by its own weights."""
-    adaptor = random_adaptor(rank, upscale)
+@pytest.mark.parametrize("joint", [False, True])
+def test_linear_is_a_matrix_per_step_and_half(rank: int | None, upscale: int, joint: bool) -> None:
+    """Against the concatenated terms, interpolated first, and a convolution of each example by its own weights.
+
+    If joint, each reads the terms of both halves of its caption, the unconditional ones first.
+    """
+    adaptor = random_adaptor(rank, upscale, joint)
     size = 4 * upscale
     r_in, r_in_prev, *r_ins = (torch.randn(4, 3, 4, 4, dtype=torch.double) for _ in range(4))
     r_out_prev, *r_outs = (torch.randn(4, 5, size, size, dtype=torch.double) for _ in range(3))
@@ -37,6 +41,8 @@ def test_linear_is_a_matrix_per_step_and_half(rank: int | None, upscale: int) ->
 
     terms = [r_out_prev, r_in, r_in - r_in_prev, r_outs[0] - r_outs[1], r_ins[0] - r_ins[1]]
     x = torch.cat([F.interpolate(term, size=(size, size)) for term in terms], 1)
+    if joint:
+        x = torch.cat([x[:2], x[2:]], 1).repeat(2, 1, 1, 1)
     for i, half in enumerate(conditional.long()):
         weight = adaptor.weight[1, half] if adaptor.up is None else adaptor.up[1, half] @ adaptor.weight[1, half]
         expected = r_out_prev[i] + F.conv2d(x[i], weight[..., None, None], adaptor.bias[1, half])
@@ -50,7 +56,18 @@ def test_linear_is_a_matrix_per_step_and_half(rank: int | None, upscale: int) ->
             "full_steps": tuple(FullStep(f.step, f.r_in[2:], f.r_out[2:]) for f in full_steps),
         },
     )
-    assert torch.allclose(all_conditional, r_out[2:]), "without guidance all examples are conditional"
+    if not joint:
+        assert torch.allclose(all_conditional, r_out[2:]), "without guidance all examples are conditional"
+        return
+    doubled = {
+        "r_in_prev": r_in_prev[2:].repeat(2, 1, 1, 1),
+        "full_steps": tuple(
+            FullStep(f.step, f.r_in[2:].repeat(2, 1, 1, 1), f.r_out[2:].repeat(2, 1, 1, 1)) for f in full_steps
+        ),
+    }
+    now = r_in[2:].repeat(2, 1, 1, 1), r_out_prev[2:].repeat(2, 1, 1, 1)
+    r_out = adaptor(*now, step=4, conditional=conditional, **doubled)
+    assert torch.allclose(all_conditional, r_out[2:]), "an example without the other half is taken for both"
 
 
 def test_a_step_without_a_map_takes_the_nearest_and_a_missing_past_counts_as_zero() -> None:
@@ -64,13 +81,13 @@ def test_a_step_without_a_map_takes_the_nearest_and_a_missing_past_counts_as_zer
     assert not torch.equal(without, adaptor(r_in, r_out_prev, step=4))
 
 
-@pytest.mark.parametrize("rank", [None, 2])
-def test_a_linear_adaptor_is_an_ordinary_folder(tmp_path: Path, rank: int | None) -> None:
-    adaptor = random_adaptor(rank).float()
+@pytest.mark.parametrize(("rank", "joint"), [(None, False), (2, False), (None, True), (2, True)])
+def test_a_linear_adaptor_is_an_ordinary_folder(tmp_path: Path, rank: int | None, joint: bool) -> None:
+    adaptor = random_adaptor(rank, joint=joint).float()
     save_adaptor(tmp_path, adaptor, POINT, calibration={"seconds": 1.0})
     loaded, point = load_adaptor(tmp_path)
     assert isinstance(loaded, Linear) and point == POINT == loaded.point
-    assert (loaded.steps, loaded.terms, loaded.rank) == ((2, 4), TERMS, rank)
+    assert (loaded.steps, loaded.terms, loaded.rank, loaded.joint) == ((2, 4), TERMS, rank, joint)
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in adaptor.state_dict().items())
     save_adaptor(tmp_path / "again", loaded)
     with pytest.raises(UserError, match="operating point is unknown"):

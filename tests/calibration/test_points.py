@@ -10,8 +10,8 @@ from helpers.calibration import CAPTIONS, PROMPTS, small_sampler
 from torch import Tensor
 
 from clockwork.adaptors import History
-from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import Calibrated, calibrate_sampler
+from clockwork.calibration.options import FitOptions
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.schedule import Schedule
@@ -50,22 +50,25 @@ def measured_errors(result: Calibrated) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "cut", "solver", "guidance", "rank"),
+    ("shape", "cut", "solver", "guidance", "rank", "joint"),
     [
-        ("sd15", "stage1_upsampled", "dpm++", 3.0, None),  # r_in at half the resolution of r_out
-        ("sd15", "2,4", "dpm++", 3.0, None),  # r_in at twice the resolution of r_out
-        ("sd15", "layer1", "ddim", 7.5, 2),
-        ("sdxl", "stage1", "pndm", 3.0, None),  # one more UNet call than steps
-        ("guided", "stage1", "dpm++", 3.0, 4),  # conditioned on the guidance scale: one pass per step
-        ("bk_sdm_tiny", "stage1", "ddim", 1.0, None),  # without guidance
+        ("sd15", "stage1_upsampled", "dpm++", 3.0, None, True),  # r_in at half the resolution of r_out
+        ("sd15", "2,4", "dpm++", 3.0, None, False),  # r_in at twice the resolution of r_out
+        ("sd15", "layer1", "ddim", 7.5, 2, True),
+        ("sdxl", "stage1", "pndm", 3.0, None, False),  # one more UNet call than steps
+        ("guided", "stage1", "dpm++", 3.0, 4, True),  # conditioned on the guidance scale: one pass per step
+        ("bk_sdm_tiny", "stage1", "ddim", 1.0, None, False),  # without guidance
     ],
 )
-def test_errors_are_those_of_the_roll_out(shape: str, cut: str, solver: str, guidance: float, rank: int | None) -> None:
+def test_errors_are_those_of_the_roll_out(
+    shape: str, cut: str, solver: str, guidance: float, rank: int | None, joint: bool
+) -> None:
     sampler = small_sampler(shape, cut, solver=solver, guidance=guidance)
-    options = FitOptions(held_out_every=None, rank=rank, batch=3)
+    options = FitOptions(held_out_every=None, rank=rank, joint=joint, batch=3)
     result = calibrate_sampler(sampler, PROMPTS[:4], options=options)
     guided = guidance != 1 and shape != "guided"
     assert result.adaptor.num_halves == (2 if guided else 1) and result.adaptor.rank == rank
+    assert result.adaptor.joint == (joint and guided), "there are two halves to read"
     assert result.adaptor.steps == tuple(sampler.schedule.adaptor_steps(5 if solver == "pndm" else 4))
     errors = measured_errors(result)
     for fit, error in zip(result.fits, errors, strict=True):

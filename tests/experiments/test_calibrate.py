@@ -14,8 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from clockwork.adaptors import Linear, load_adaptor, read_config
-from clockwork.calibration.denoiser import FitOptions
 from clockwork.calibration.fit import calibrate_sampler
+from clockwork.calibration.options import FitOptions
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.calibrate import calibrate
 from clockwork.experiments.configs import teacher_overrides

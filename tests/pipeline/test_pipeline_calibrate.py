@@ -11,7 +11,7 @@ from torch import Tensor
 
 import clockwork
 from clockwork.adaptors import Identity, Linear
-from clockwork.calibration.denoiser import FitOptions
+from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.pipeline.calibrate import CAPTIONS, pipeline_arguments

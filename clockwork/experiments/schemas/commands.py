@@ -129,6 +129,7 @@ class Calibrate(OperatingPoint):
     logger: Logger
     count: Count
     negatives: Annotated[list[str], NOT_EMPTY]
+    joint: bool
     guided_weight: NotNegative
     held_out_every: Annotated[int, Bounds(least=2)]
     batch_size: Count

@@ -1,0 +1,67 @@
+"""How a calibration fits its maps."""
+
+from dataclasses import dataclass
+
+from clockwork.adaptors.linear import TERMS
+from clockwork.calibration.joint import JointEquations
+from clockwork.calibration.least_squares import RIDGES, NormalEquations
+from clockwork.errors import UserError
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How maps are fitted.
+
+    Attributes:
+        terms: What the maps read; see `Linear`.
+        rank: Rank of the maps; None for maps that are not factored.
+        joint: Whether the map of each half of guidance reads the terms of both.
+        guided_weight: Weight of the error that guidance makes of both halves', beside that of each half. Joint maps
+            depend on it only through the choice of the ridge, and with a rank.
+        ridges: Strengths of the ridge to choose from.
+        held_out_every: Every how many captions one is held out to choose the ridge; of fewer captions, the last is.
+            None to hold out none.
+        batch: Captions per UNet call.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+
+    terms: tuple[str, ...] = TERMS
+    rank: int | None = None
+    joint: bool = False
+    guided_weight: float = 1.0
+    ridges: tuple[float, ...] = RIDGES
+    held_out_every: int | None = 8
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise UserError(f"rank {self.rank} is not possible: use 1 or more, or None for maps that are not factored")
+        if (self.held_out_every is not None and self.held_out_every < 2) or self.batch < 1:
+            raise UserError(
+                f"held_out_every={self.held_out_every} and batch={self.batch} are not possible: use at least 2 and 1"
+            )
+        if not self.ridges or min(self.ridges) <= 0:
+            raise UserError(f"ridges {list(self.ridges)} are not possible: pass at least one, all above zero")
+
+    def equations(self, num_halves: int) -> type[NormalEquations]:
+        """Returns the kind of equations to solve for a number of halves of guidance."""
+        return JointEquations if self.joint and num_halves == 2 else NormalEquations
+
+    def num_unknowns(self, num_inputs: int, num_halves: int) -> int:
+        """Returns the number of inputs of a map, the constant included.
+
+        Args:
+            num_inputs: Number of channels of all terms together, of one half.
+            num_halves: Halves of guidance, 1 or 2.
+        """
+        return num_inputs * (num_halves if self.joint else 1) + 1
+
+    def hold_out_period(self, captions: int) -> int | None:
+        """Returns every how many of some captions one is held out; None if none is.
+
+        Args:
+            captions: Number of captions.
+        """
+        return None if self.held_out_every is None or captions < 2 else min(self.held_out_every, captions)
