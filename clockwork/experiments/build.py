@@ -48,7 +48,7 @@ def make_metrics(cfg: DictConfig) -> list[Metric]:
             group are passed to the metrics that have an argument of that name.
 
     Returns:
-        The metrics whose condition holds.
+        The metrics whose condition is neither false nor null.
     """
     metrics = []
     for overrides in cfg.list:

@@ -83,8 +83,8 @@ EXTRAS = {  # others: eval
     "gpu_check": "all",
 }
 OPTIONAL = {  # what the extras install
-    *("hydra", "jinja2", "matplotlib", "omegaconf", "open_clip", "plotly", "pyarrow", "pytorch_lightning", "timm"),
-    *("scipy", "torchmetrics", "wandb", "yaml"),
+    *("hydra", "jinja2", "lpips", "matplotlib", "omegaconf", "open_clip", "plotly", "pyarrow", "pytorch_lightning"),
+    *("scipy", "timm", "torchmetrics", "wandb", "yaml"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,19 @@ def weights_hash(module: nn.Module, *, about: str = "") -> str:
     for name, weight in sorted(module.state_dict().items()):
         sha.update(name.encode() + weight.to("cpu", torch.float16).contiguous().numpy().tobytes())
     return sha.hexdigest()[:12]
+
+
+def file_hash(file: Path) -> str:
+    """Computes the fingerprint of a file's contents.
+
+    Args:
+        file: The file, of any size.
+
+    Returns:
+        The first twelve hexadecimal digits of its SHA-256.
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
 
 
 def digest(content: Any) -> str:

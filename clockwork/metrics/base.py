@@ -1,9 +1,8 @@
 """What metrics have in common: the batches that they read, and one pass over the images that feeds all of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +11,8 @@ from clockwork.data.image_io import squared
 from clockwork.errors import UserError
 from clockwork.io.distributed import sum_over_processes
 from clockwork.metrics.registry import MetricInfo, find_metric
+
+FeatureModel = Callable[[Tensor], Tensor]  # features `batch × width` of 8-bit images; hashable
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Batch:
     autoencoded: Tensor | None = None
     ids: Sequence[str] | None = None
     _resized: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _features: dict[tuple[FeatureModel, int | None], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def images_at(self, size: int | None) -> Tensor:
         """Returns the images at a size, which is computed once.
@@ -54,6 +56,21 @@ class Batch:
             self._resized[size] = torch.stack([squared(image, size) for image in self.images])
         return self._resized[size]
 
+    def features(self, model: FeatureModel, size: int | None = None) -> Tensor:
+        """Returns what a network sees in the images, which is computed once for all metrics that look through it.
+
+        Args:
+            model: The network. Models that are equal share their features.
+            size: Width and height in pixels to which images are resized first; None for their own.
+
+        Returns:
+            Features `batch × width`, on the CPU.
+        """
+        key = (model, size)
+        if key not in self._features:
+            self._features[key] = model(self.images_at(size)).cpu()
+        return self._features[key]
+
 
 class Metric(ABC):
     """A figure of the images of all processes, computed from running sums.
@@ -66,7 +83,7 @@ class Metric(ABC):
         UserError: No metric of that name is registered.
     """
 
-    min_images: ClassVar[int] = 1  # of which it can be computed
+    min_images: int = 1  # of which it can be computed
 
     def __init__(self, name: str, size: int | None = None) -> None:
         info = find_metric(name)
@@ -160,6 +177,22 @@ def measure(metrics: Sequence[Metric], batches: Iterable[Batch]) -> dict[str, fl
         for metric in metrics:
             metric.update(batch)
     return {metric.name: metric.compute() for metric in metrics}
+
+
+def require_images(metrics: Iterable[Metric], count: int, remedy: str) -> None:
+    """Raises an error if there are fewer images than a metric needs.
+
+    Args:
+        metrics: The metrics.
+        count: Number of images.
+        remedy: What to do about it, the end of the message.
+
+    Raises:
+        UserError: There are too few.
+    """
+    for metric in metrics:
+        if count < metric.min_images:
+            raise UserError(f"{metric.name} needs at least {metric.min_images} images, not {count}: {remedy}")
 
 
 def measurable(metrics: Iterable[Metric], inputs: set[str]) -> list[Metric]:

@@ -1,6 +1,7 @@
 """CLIP score: the mean cosine of images and their captions (not × 100, as in the paper)."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +11,24 @@ from clockwork.io.device import choose_device
 from clockwork.metrics.base import Batch, MeanMetric
 from clockwork.metrics.numerics import require_finite_features
 from clockwork.teachers.text_embedder import OpenCLIP
+
+
+@dataclass(frozen=True)
+class CLIPImages:
+    """The image encoder of a CLIP model as a feature model. Those of equal models are equal."""
+
+    clip: OpenCLIP
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embeds images.
+
+        Args:
+            images: 8-bit images, `batch × 3 × height × width`.
+
+        Returns:
+            Embeddings in float32, not normalised, `batch × width`.
+        """
+        return require_finite_features(self.clip.encode_image(images), f"CLIP {self.clip.label}")
 
 
 class CLIPScore(MeanMetric):
@@ -34,9 +53,9 @@ class CLIPScore(MeanMetric):
         return [*super().identity, self.clip.identity, str(self.size)]
 
     def values(self, batch: Batch) -> Tensor:
-        features = self.clip.encode_image(batch.images_at(self.size))
-        features = require_finite_features(features, f"CLIP {self.clip.label}")
-        return (F.normalize(features, dim=-1) * self.clip.encode_text(list(batch.captions or ()))).sum(-1)
+        features = batch.features(CLIPImages(self.clip), self.size)
+        captions = self.clip.encode_text(list(batch.captions or ())).cpu()
+        return (F.normalize(features, dim=-1) * captions).sum(-1)
 
 
 def open_clip_score(

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -13,39 +13,29 @@ from tqdm import tqdm
 from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
-from clockwork.io.atomic import atomic_write
 from clockwork.io.distributed import from_main_process, rank, share, sum_over_processes
-from clockwork.io.fingerprint import digest
 from clockwork.io.threads import map_in_threads
 from clockwork.metrics.base import Batch, Metric, measure
-from clockwork.metrics.inception import WIDTH, Inception, resized
-from clockwork.metrics.numerics import require_finite_features
+from clockwork.metrics.inception import Inception, resized
+from clockwork.metrics.reference import Reference
 
 _SUMS = ("features_sum", "features_cov_sum", "features_num_samples")
 
 
-class _Features(nn.Module):
-    """A feature model in the shape torchmetrics wants. Sums are in float64 on the CPU: not every device has it."""
+class _Width(nn.Identity):
+    """Passes features through, in the shape of a feature model that torchmetrics wants."""
 
-    def __init__(self, features: Callable[[Tensor], Tensor], width: int, label: str) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.features, self.num_features, self.label = features, width, label
-
-    def forward(self, images: Tensor) -> Tensor:
-        return require_finite_features(self.features(images).cpu().double(), self.label)
+        self.num_features = width
 
 
 class FID(Metric):
     """FID against a reference set, over the images of all processes.
 
     Args:
-        features: Computes features `batch × width` of 8-bit images `batch × 3 × height × width`.
-        width: Width of the features.
-        label: How rows describe the features and the reference.
-        reference: Returns this process's share (`distributed.share`) of the reference's images, in 8-bit batches.
-        cache: File that keeps the sums over the reference, with the label; None to compute them every time.
+        reference: What the images are compared with. Its cache keeps the sums over its features, too.
         name: Its name in rows.
-        size: Width and height in pixels to which images are resized first; None for their own.
 
     Raises:
         UserError: The reference has no more images than features, or the cache holds another reference's sums.
@@ -53,34 +43,19 @@ class FID(Metric):
 
     min_images = 2
 
-    def __init__(
-        self,
-        features: Callable[[Tensor], Tensor],
-        width: int,
-        label: str,
-        reference: Callable[[], Iterable[Tensor]],
-        cache: Path | None = None,
-        name: str = "fid",
-        size: int | None = None,
-    ) -> None:
-        super().__init__(name, size)
-        self.label, self.width = label, width
-        network = _Features(features, width, label)
-        self._metric = FrechetInceptionDistance(network, reset_real_features=False, sync_on_compute=False)
-        self._metric.set_dtype(torch.float64)
-        (cached,) = from_main_process([cache is not None and cache.is_file()])
-        if cached and cache is not None:
-            self._restore(cache)
-        else:
-            for batch in reference():
-                self._metric.update(batch, real=True)
-            self._reduce("real")
-            if cache is not None and rank() == 0:
-                self._keep(cache)
-        if (count := int(self._metric.real_features_num_samples)) <= width:
+    def __init__(self, reference: Reference, name: str = "fid") -> None:
+        super().__init__(name, reference.size)
+        self.reference = reference
+        sums = self._reference_sums()
+        width = len(sums["features_sum"])
+        if (count := int(sums["features_num_samples"])) <= width:
             raise UserError(
                 f"the reference has {count} images for {width} features: FID needs more images than features"
             )
+        self._metric = FrechetInceptionDistance(_Width(width), reset_real_features=False, sync_on_compute=False)
+        self._metric.set_dtype(torch.float64)
+        for key, value in sums.items():
+            setattr(self._metric, f"real_{key}", value)
 
     def __call__(self, images: Iterable[Tensor]) -> float:
         """Computes the FID of images. All processes must call it.
@@ -95,7 +70,7 @@ class FID(Metric):
 
     @property
     def description(self) -> str:
-        return f"FID {self.label}"
+        return f"{self.info.label.split(',')[0]} {self.reference.label}"
 
     @property
     def identity(self) -> list[str]:
@@ -106,7 +81,7 @@ class FID(Metric):
         self._metric.reset()
 
     def update(self, batch: Batch) -> None:
-        self._metric.update(batch.images_at(self.size), real=False)
+        self._metric.update(self.reference.features_of(batch).double(), real=False)
 
     def compute(self) -> float:
         """Computes the distance of all processes' images, which are then forgotten. All processes must call it.
@@ -114,29 +89,25 @@ class FID(Metric):
         Raises:
             UserError: There are fewer than two images.
         """
-        self._reduce("fake")
+        for key in _SUMS:  # every process's sums are replaced by those of all, so that no image counts twice
+            setattr(self._metric, f"fake_{key}", sum_over_processes(getattr(self._metric, f"fake_{key}")))
         if int(self._metric.fake_features_num_samples) < 2:
             raise UserError("FID needs at least two images: raise prompts.count, or pass metrics=none")
         distance = float(self._metric.compute()) if rank() == 0 else 0.0  # seconds, on every core
         self.reset()
         return float(sum_over_processes(torch.tensor(distance, dtype=torch.float64)))
 
-    def _reduce(self, kind: str) -> None:
-        """Replaces every process's sums by those of all, so that no image counts twice."""
-        for name in _SUMS:
-            setattr(self._metric, f"{kind}_{name}", sum_over_processes(getattr(self._metric, f"{kind}_{name}")))
-
-    def _keep(self, cache: Path) -> None:
-        sums = {name: getattr(self._metric, f"real_{name}").numpy() for name in _SUMS}
-        with atomic_write(cache) as partial, partial.open("wb") as stream:
-            np.savez(stream, label=np.array(self.label), **sums)
-
-    def _restore(self, cache: Path) -> None:
-        with np.load(cache, allow_pickle=False) as kept:
-            if str(kept["label"]) != self.label:
-                raise UserError(f"{cache} holds features of {kept['label']}, not of {self.label}: remove it")
-            for name in _SUMS:
-                setattr(self._metric, f"real_{name}", torch.from_numpy(kept[name]))
+    def _reference_sums(self) -> dict[str, Tensor]:
+        """Reads the sums over the reference's features, or computes and keeps them."""
+        file = self.reference.cache_file("fid")
+        (cached,) = from_main_process([file is not None and file.is_file()])
+        if cached and file is not None:
+            return {key: torch.from_numpy(value) for key, value in self.reference.read_cache(file).items()}
+        features = self.reference.features.double()
+        sums = dict(zip(_SUMS, (features.sum(0), features.mT @ features, torch.tensor(len(features))), strict=True))
+        if file is not None and rank() == 0:
+            self.reference.write_cache(file, **{key: value.numpy() for key, value in sums.items()})
+        return sums
 
 
 def inception_fid(
@@ -150,8 +121,8 @@ def inception_fid(
 ) -> FID:
     """Creates the FID of clean-fid's Inception to a folder of real images.
 
-    The sums over the reference are kept under `cache` by what they depend on: hashes of the files and the network,
-    resizing and count.
+    What is computed from the reference is kept under `cache` by what it depends on: hashes of the files and the
+    network, resizing and count.
 
     Args:
         reference: Folder of the reference images.
@@ -160,34 +131,70 @@ def inception_fid(
         name: Its name in rows.
         size: Width and height in pixels to which images and reference are resized first (Table 2: 256); None for
             their own.
-        cache: Folder of the sums over the reference.
+        cache: Folder of what is computed from the reference.
         device: Where it computes: `auto`, or a torch device.
 
     Returns:
         The metric.
     """
+    return FID(inception_reference(reference, inception, sha256, size, cache, device), name)
+
+
+@lru_cache(maxsize=1)
+def inception_reference(
+    reference: str, inception: str, sha256: str, size: int | None, cache: str, device: str
+) -> Reference:
+    """Creates the reference of the metrics that look through clean-fid's Inception, which share one.
+
+    Args:
+        reference: Folder of the reference images.
+        inception: File of the Inception network, downloaded if it is missing.
+        sha256: Hash of that file.
+        size: Width and height in pixels to which images and reference are resized first; None for their own.
+        cache: Folder of what is computed from the reference.
+        device: Where the network computes: `auto`, or a torch device.
+
+    Returns:
+        The reference.
+    """
     files = image_files(Path(reference))
     network = Inception(inception, sha256, device)
     # Files of earlier versions under `cache` are found by this text, "pictures" included.
-    label = f"{network.label}{f' at {size}' if size else ''}, {len(files)} pictures {_files_hash(files)}"
-
-    cached_sums = Path(cache) / f"fid-{digest(label)}.npz"
-    return FID(network, WIDTH, label, lambda: _read_share(files, size), cached_sums, name, size)
+    label = f"{network.label}{f' at {size}' if size else ''}, {len(files)} pictures {files_hash(files)}"
+    return Reference(network, label, lambda: read_share(files, size, resized), size, Path(cache))
 
 
-def _read_share(files: Sequence[Path], size: int | None) -> Iterator[Tensor]:
-    """Reads this process's share of the reference in batches, at Inception's input size, in [0, 255]."""
+def read_share(
+    files: Sequence[Path], size: int | None, fit: Callable[[Tensor], Tensor] = lambda images: images
+) -> Iterator[Tensor]:
+    """Reads this process's share of images, with a progress bar.
+
+    Args:
+        files: The image files.
+        size: Width and height in pixels to which each is resized first; None for its own.
+        fit: Gives images `1 × 3 × height × width` the size that they have in a batch.
+
+    Yields:
+        Batches, `batch × 3 × height × width` in [0, 255].
+    """
 
     def read(batch: Sequence[Path]) -> Tensor:
         images = [read_image(file) for file in batch]
-        return torch.cat([resized((squared(image, size) if size else image)[None]) for image in images])
+        return torch.cat([fit((squared(image, size) if size else image)[None]) for image in images])
 
     batches = list(chunks(share(files), 32))
     yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=rank() > 0)
 
 
-def _files_hash(files: Sequence[Path]) -> str:
-    """Hashes names and contents of files; twelve hexadecimal digits."""
+def files_hash(files: Sequence[Path]) -> str:
+    """Computes the fingerprint of files.
+
+    Args:
+        files: The files.
+
+    Returns:
+        Twelve hexadecimal digits, which depend on names and contents.
+    """
     sha = hashlib.sha256()
     contents = map_in_threads(lambda file: hashlib.sha256(file.read_bytes()).digest(), files)
     for file, content in zip(files, contents, strict=True):

@@ -80,9 +80,19 @@ def metric_info(name: str) -> MetricInfo:
 _TO_TEACHER = ("images", "teacher_images")
 for _entry in (
     MetricInfo("fid", "FID", "lower", "{:.2f}"),
+    MetricInfo("kid", "KID", "lower", "{:.5f}"),
+    MetricInfo("cmmd", "CMMD", "lower"),
+    MetricInfo("fd_dinov2", "FD-DINOv2", "lower", "{:.2f}"),
+    MetricInfo("precision", "precision", "higher", plotted=False),
+    MetricInfo("recall", "recall", "higher", plotted=False),
+    MetricInfo("density", "density", "higher", plotted=False),
+    MetricInfo("coverage", "coverage", "higher", plotted=False),
+    MetricInfo("image_reward", "ImageReward", "higher", inputs=("images", "captions")),
+    MetricInfo("hpsv2", "HPSv2", "higher", inputs=("images", "captions")),
     MetricInfo("clip_score", "CLIP score", "higher", inputs=("images", "captions")),
     MetricInfo("psnr", "PSNR to the full teacher, dB", "higher", "{:.2f}", _TO_TEACHER),
     MetricInfo("ssim", "SSIM to the full teacher", "higher", inputs=_TO_TEACHER, plotted=False),
+    MetricInfo("lpips", "LPIPS to the full teacher", "lower", inputs=_TO_TEACHER, plotted=False),
     # Editing; `images` are the edited ones.
     MetricInfo("dino_distance", "structure distance, DINO", "lower", inputs=("images", "source_images")),
     MetricInfo("psnr_right", "PSNR to the ground truth, dB", "higher", "{:.2f}", ("images", "ground_truth")),

@@ -76,6 +76,11 @@ class OpenCLIP:
         return _width(self.name)
 
     @property
+    def image_size(self) -> int:
+        """Side of the images that it reads, in pixels."""
+        return self._load()[1]
+
+    @property
     def module(self) -> torch.nn.Module:
         """The open_clip model itself."""
         model: torch.nn.Module = self._load()[0]

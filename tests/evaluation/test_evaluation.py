@@ -21,6 +21,7 @@ from clockwork.flops.cost import image_flops, step_flops
 from clockwork.metrics import latency
 from clockwork.metrics.base import Metric
 from clockwork.metrics.fid import FID
+from clockwork.metrics.reference import Reference
 from clockwork.metrics.registry import metric_info
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.figures import images_side_by_side
@@ -202,7 +203,7 @@ def test_rows_of_earlier_versions_are_read(identity: Sampler, tmp_path: Path) ->
 
 
 def test_too_few_prompts_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    fid = FID(lambda images: images.float().mean((2, 3)), 3, "means", lambda: [torch.rand(9, 3, 2, 2)])
+    fid = FID(Reference(lambda images: images.float().mean((2, 3)), "means", lambda: [torch.rand(9, 3, 2, 2)]))
     metrics: list[list[Metric]] = [[], [fid]]
     for count, chosen in enumerate(metrics):
         with pytest.raises(UserError, match=r"raise prompts\.count"):

@@ -242,7 +242,7 @@ CHOICES = {
     "train objective=distil": ("objective=distil", "guidance, progressive, recover"),
     "train optimizer=sgd": ("optimizer=sgd", "adam, adamw"),
     "train teacher=sd16": ("sd16", "choose among bk_sdm_base"),
-    "evaluate metrics=fid": ("metrics=fid", "coco, miniature, none"),
+    "evaluate metrics=fid": ("metrics=fid", "coco, coco_all, miniature, miniature_all, none"),
     "evaluate +table=9": ("table=9", "1, 2, 3"),
     "edit +benchmark=coco": ("benchmark=coco", "scenes"),
     "train ~steps": ("steps is not set", "pass steps="),

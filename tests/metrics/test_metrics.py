@@ -17,6 +17,7 @@ from torch import Tensor
 from clockwork.data.image_io import image_files, read_image, squared, write_image
 from clockwork.metrics.fid import FID, inception_fid
 from clockwork.metrics.inception import Inception, resized
+from clockwork.metrics.reference import Reference
 from clockwork.metrics.registry import find_metric, metric_info
 from clockwork.metrics.similarity import PSNR
 from clockwork.miniature import scenes
@@ -62,7 +63,7 @@ def test_fid_is_clean_fids_on_the_real_network() -> None:
     """The first features only: the distance of 2,048 would need more than 2,048 pictures."""
     network, width = Inception(copy_of_inception(), COPY_SHA256, "cpu"), 12
     sets = {"reference": painted(24, "train"), "ours": 255 - painted(24)}
-    fid = FID(lambda x: network(x)[:, :width], width, "test", lambda: sets["reference"].split(12))
+    fid = FID(Reference(lambda x: network(x)[:, :width], "test", lambda: sets["reference"].split(12)))
     theirs = {}
     for name, images in sets.items():  # clean-fid's way: PIL, (x − 128) / 128, the network's layers
         pixels = torch.from_numpy(np.stack([by_clean_fid(i) for i in images])).permute(0, 3, 1, 2)

@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from helpers.processes import start
 
 from clockwork.metrics.fid import FID
+from clockwork.metrics.reference import Reference
 from clockwork.metrics.similarity import psnr_and_ssim
 from clockwork.miniature import WEIGHTS, models, scenes
 from clockwork.miniature.teacher import small_clip
@@ -70,13 +71,13 @@ def test_fid_is_the_frechet_distance() -> None:
     def features(x: torch.Tensor) -> torch.Tensor:
         return x.float().mean((2, 3))
 
-    ours = FID(features, 3, "means", lambda: real.split(20))(fake.split(7))
+    ours = FID(Reference(features, "means", lambda: real.split(20)))(fake.split(7))
     a, b = features(real).double().numpy(), features(fake).double().numpy()
     root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
     theirs = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
     assert ours == pytest.approx(theirs, rel=1e-4)
     with pytest.raises(ValueError, match="more images than features"):
-        FID(features, 3, "means", lambda: [real[:3]])
+        FID(Reference(features, "means", lambda: [real[:3]]))
 
 
 def test_psnr_is_its_formula() -> None:

@@ -116,7 +116,7 @@ class MetricEntry(Open):
 
     _target_: Text
     name: Text
-    when: bool = ABSENT
+    when: bool | Text | None = ABSENT
 
 
 MetricEntries = Annotated[list[MetricEntry], NOT_EMPTY]
@@ -154,7 +154,19 @@ class PaperMetrics:
     list: MetricEntries
 
 
-Metrics = MiniatureMetrics | PaperMetrics | AnyMetrics
+@dataclass(kw_only=True)
+class MoreMetrics(PaperMetrics):
+    """The paper's, and those of networks that may be left out."""
+
+    lpips_weights: Text | None
+    cmmd_clip: Text | None
+    cmmd_clip_tag: Text | None
+    dinov2: Text | None
+    image_reward: Text | None
+    hpsv2_weights: Text | None
+
+
+Metrics = MiniatureMetrics | PaperMetrics | MoreMetrics | AnyMetrics
 
 
 @dataclass(kw_only=True)
