@@ -246,6 +246,5 @@ CHOICES = {
     "evaluate +table=9": ("table=9", "1, 2, 3"),
     "edit +benchmark=coco": ("benchmark=coco", "scenes"),
     "train ~steps": ("steps is not set", "pass steps="),
-    "train ~lr_scheduler": ("lr_scheduler is not set", "pass lr_scheduler="),
     "train +steps=3": ("+steps", "without +"),
 }
