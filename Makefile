@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install constraints demo eval evidence flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
+.PHONY: install constraints demo eval evidence calibration-tables flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: run make PYTHON=<python>")'
@@ -41,6 +41,10 @@ eval: install
 # it goes on where it stopped.
 evidence: install
 	@$(RUN) scripts/evidence.py
+
+# The tables of docs/calibration.md: what captions, terms, ranks and joint maps give, and where calibration fails.
+calibration-tables: install
+	@$(RUN) -m clockwork.miniature.calibration_tables
 
 # Every FLOPs and parameter figure of the paper beside ours, from the architectures alone: outputs/reports/flops.csv.
 flops: install

@@ -110,7 +110,7 @@ class Tables:
     def psnr(self, sampler: Sampler, negative: str = "") -> str:
         """Compares the images of the test captions with the teacher's."""
         images, others = (self._images(each, negative).float() for each in (sampler, full_teacher(sampler)))
-        return f"{PSNR().sum_over_pairs(images, others) / len(images):.2f}"
+        return f"{PSNR().of_pairs(images, others).mean():.2f}"
 
     def _images(self, sampler: Sampler, negative: str) -> Tensor:
         """Generates the images of the test captions."""

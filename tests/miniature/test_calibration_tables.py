@@ -1,0 +1,33 @@
+"""The tables of docs/calibration.md, on few captions: shapes."""
+
+import pytest
+
+from clockwork.miniature.calibration_tables import OTHER, SCALES, Tables
+from clockwork.teachers import load_teacher
+
+pytestmark = pytest.mark.slow
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    return Tables(load_teacher("miniature", guidance=3.0, device="cpu"), captions=2, counts=(4, 16))
+
+
+def test_maps_are_nearer_than_the_identity_at_their_own_scale(tables: Tables) -> None:
+    rows = cells(tables.scales())
+    assert [row[0] for row in rows] == [f"{scale:g}" for scale in SCALES]
+    _, identity, *fitted = map(float, rows[1])
+    assert len(fitted) == 2 and min(fitted) > identity
+
+
+def test_each_table_has_a_figure_per_fit(tables: Tables) -> None:
+    options, negatives = cells(tables.options()), cells(tables.negatives())
+    assert [row[0] for row in options] == ["`stage1`", "`layer1`"] and {len(row) for row in options} == {10}
+    assert [row[0] for row in negatives] == ["the empty prompt", f"`{OTHER}`"] and {len(row) for row in negatives} == {
+        6
+    }
+    assert negatives[0][2] != negatives[0][3], "another negative prompt gives other maps"
