@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clockwork.adaptors.history import History
+from clockwork.adaptors.history import FullStep, History
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 
@@ -100,12 +100,23 @@ class Adaptor(nn.Module):
             **history: By name, those of `HISTORY_INPUTS` that the adaptor declares:
                 `r_in_prev`, `r_in` of the previous step, or None;
                 `full_steps`, the last `num_full_steps` full steps as `FullStep`, the latest first, perhaps fewer;
-                `step`, the index of this step, from 1;
+                `step`, the index of this step, from 1; a tensor of one in a compiled graph;
                 `conditional`, True for each example of guidance's conditional half, `batch`; None if all are.
 
         Returns:
             The estimate of `r_out`, `batch × channels × height × width`.
         """
+
+    def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
+        """Adds full steps that change no estimate, so that a compiled graph has the same inputs on every step.
+
+        Args:
+            full_steps: The last full steps, the latest first, perhaps fewer than `num_full_steps`.
+
+        Returns:
+            As many as the adaptor reads; by default the same, for each number of which there is a graph.
+        """
+        return full_steps
 
     def config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain data, for `config.json`."""
@@ -170,7 +181,7 @@ def run_adaptor(
     t_emb: Tensor,
     text_emb: Tensor | None,
     conditional: Tensor | None,
-    step: int,
+    step: int | Tensor,
     history: History,
 ) -> Tensor:
     """Calls an adaptor with the inputs that it declares, all in its precision.

@@ -8,7 +8,7 @@ not read.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import factorial
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from clockwork.adaptors.history import FullStep
 from clockwork.errors import UserError
 
 ORDERS = (1, 2)
+Scalar = TypeVar("Scalar", float, Tensor)
 
 
 @final
@@ -53,9 +54,9 @@ class Taylor(Adaptor, kind="taylor"):
         """Returns the constructor's arguments as plain data."""
         return {**super().config(), "order": self.order}
 
-    def forward(self, *_: Tensor | None, full_steps: tuple[FullStep, ...], step: int) -> Tensor:
+    def forward(self, *_: Tensor | None, full_steps: tuple[FullStep, ...], step: int | Tensor) -> Tensor:
         """Estimates `r_out`; arguments and result as in `Adaptor.forward`."""
-        return _extrapolate(full_steps, step, self.order, lambda i, k: float(k**i))
+        return _extrapolate(full_steps, step, self.order, lambda i, k: k**i)
 
 
 @final
@@ -90,21 +91,21 @@ class Hermite(Adaptor, kind="hermite"):
         """Returns the constructor's arguments as plain data."""
         return {**super().config(), "order": self.order, "sigma": self.sigma}
 
-    def forward(self, *_: Tensor | None, full_steps: tuple[FullStep, ...], step: int) -> Tensor:
+    def forward(self, *_: Tensor | None, full_steps: tuple[FullStep, ...], step: int | Tensor) -> Tensor:
         """Estimates `r_out`; arguments and result as in `Adaptor.forward`."""
         return _extrapolate(
             full_steps, step, self.order, lambda i, k: self.sigma**i * physicists_hermite(i, self.sigma * k)
         )
 
 
-def physicists_hermite(n: int, x: float) -> float:
+def physicists_hermite(n: int, x: Scalar) -> Scalar:
     """Evaluates a physicists' Hermite polynomial by its recurrence.
 
     Args:
         n: Degree of the polynomial, from 0.
         x: Where it is evaluated.
     """
-    previous, current = 0.0, 1.0
+    previous, current = 0 * x, 0 * x + 1
     for i in range(n):
         previous, current = current, 2 * x * current - 2 * i * previous
     return current
@@ -133,7 +134,9 @@ def backward_differences(full_steps: Sequence[FullStep], order: int) -> list[Ten
     return differences
 
 
-def _extrapolate(full_steps: Sequence[FullStep], step: int, order: int, basis: Callable[[int, int], float]) -> Tensor:
+def _extrapolate(
+    full_steps: Sequence[FullStep], step: int | Tensor, order: int, basis: Callable[[int, Any], Any]
+) -> Tensor:
     """Sums Δⁱ basis(i, k) / i!, where k is the distance to the latest full step."""
     if not full_steps:
         raise UserError("this adaptor extrapolates from full steps, but none came before: start with a full step")

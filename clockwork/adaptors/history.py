@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,13 +15,13 @@ class FullStep:
     """The features at the cut on a full step.
 
     Attributes:
-        step: The step, from 1.
+        step: The step, from 1; a tensor of one in a compiled graph.
         r_in: Features that left the kept down layers, `batch × channels × height × width`; None if the adaptor does not
             read `r_in`.
         r_out: Features that entered the kept up layers, `batch × channels × height × width`.
     """
 
-    step: int
+    step: Any
     r_in: Tensor | None
     r_out: Tensor
 

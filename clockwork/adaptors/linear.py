@@ -5,6 +5,7 @@ this step and of the past. It starts as the identity adaptor: with all maps zero
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -96,15 +97,14 @@ class Linear(Adaptor, kind="linear"):
         *,
         r_in_prev: Tensor | None = None,
         full_steps: tuple[FullStep, ...] = (),
-        step: int = 1,
+        step: int | Tensor = 1,
         conditional: Tensor | None = None,
     ) -> Tensor:
         """Estimates `r_out`; arguments and result as in `Adaptor.forward`."""
         if r_out_prev is None:
             raise UserError("a linear adaptor changes r_out of the previous step: start with a full step")
         values = term_values(self.terms, r_in, r_out_prev, r_in_prev, full_steps)
-        nearest = min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - step))
-        weight, bias = self._maps(self.weight[nearest], conditional), self.bias[nearest]
+        weight = self._maps(self._of_step(self.weight, step), conditional)
         size, start = r_out_prev.shape[-2:], 0
         # Maps at each position and nearest interpolation commute: terms of low resolution are interpolated once mapped.
         mapped: dict[torch.Size, Tensor] = {}
@@ -122,8 +122,26 @@ class Linear(Adaptor, kind="linear"):
             if self.joint and conditional is not None:
                 change = torch.cat(change.chunk(2, 1))
             if self.up is not None:
-                change = _at_each_position(self._of_examples(self.up[nearest], conditional), change)
-        return r_out_prev + change + self._of_examples(bias, conditional)[..., None, None]
+                change = _at_each_position(self._of_examples(self._of_step(self.up, step), conditional), change)
+        bias = self._of_examples(self._of_step(self.bias, step), conditional)
+        return r_out_prev + change + bias[..., None, None]
+
+    def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
+        """Repeats the only full step: a trend from a step to itself is zero, as if there were none."""
+        if len(full_steps) != 1:
+            return full_steps
+        (only,) = full_steps
+        # Copies: a graph whose inputs are the same tensor would not serve others.
+        return (only, FullStep(only.step, None if only.r_in is None else only.r_in.clone(), only.r_out.clone()))
+
+    def _of_step(self, of_steps: Tensor, step: int | Tensor) -> Tensor:
+        """Returns what belongs to the nearest step that has a map, the earlier one of two."""
+        if isinstance(step, int):
+            return of_steps[min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - step))]
+        # A number would make a graph of its own for every step. The sum of two neighbours is twice where they meet.
+        borders = [a + b for a, b in pairwise(self.steps)]
+        index = (2 * step > torch.tensor(borders, device=step.device)).sum() if borders else torch.zeros_like(step)
+        return of_steps.index_select(0, index.reshape(1))[0]
 
     def _maps(self, of_halves: Tensor, conditional: Tensor | None) -> Tensor:
         """Returns the matrix of all examples, or one each. If joint, its outputs are those of both halves."""

@@ -19,7 +19,7 @@ from clockwork.calibration.progress import Progress, StepMaps
 from clockwork.calibration.statistics import Moments
 from clockwork.errors import UserError
 from clockwork.io.distributed import rank, sum_over_processes, world_size
-from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, embed
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, arguments
 from clockwork.sampling.feature_shapes import dims_of_features
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
@@ -140,7 +140,7 @@ class CalibratingDenoiser:
         self, sample: Tensor, t: Tensor, condition: Condition, history: History
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the inputs of the maps, their target, and `r_out`, `batch × … × height × width` each, in float32."""
-        embedded = embed(self.split, sample, t, condition)
+        embedded = self.split.embed(**arguments(self.split, sample, t, condition))
         high = self.split.high_in(embedded)
         r_out = self.split.low(high, embedded)
         # The adaptor runs in float32, so differences are not rounded to the UNet's half precision.

@@ -1,8 +1,7 @@
 """`enable` and `disable`: Clockwork on a diffusers pipeline."""
 
 import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
+from clockwork.pipeline.compiling import WholeUNet, step_functions
 from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.parts import get_unet, pipeline_name, text_encoder, unet_fingerprint
 from clockwork.pipeline.prompt_lookup import PromptHook
@@ -31,6 +31,7 @@ def enable(
     adaptor: str | Path | Adaptor | None = None,
     cut: str | Cut | None = None,
     force: bool = False,
+    compile: bool | Mapping[str, Any] | None = None,
 ) -> None:
     """Runs the pipeline's full UNet only on the schedule's full steps, and the adaptor on the others.
 
@@ -46,6 +47,9 @@ def enable(
         cut: Where the UNet is split; by default as a trained adaptor was trained for, else `stage1`. For the identity
             adaptor the default is the cheapest cut with the same images as `stage1` (`Cut.cheapest_for_identity`).
         force: Whether to accept an adaptor that was trained for another teacher.
+        compile: True, or a dict with arguments of `torch.compile`, compiles full steps and adaptor steps,
+            each to one graph, when they first run. By default they are compiled if the UNet was compiled as a whole
+            before, with its options; False leaves them uncompiled then, too.
 
     Raises:
         UserError: If the UNet cannot be split, the cut does not fit it, the adaptor was trained for another teacher, or
@@ -60,7 +64,7 @@ def enable(
         if cut is None:
             split = SplitUNet(unet, split.cut.cheapest_for_identity(split.chain))
     module = Identity() if module is None else frozen_copy(module)
-    denoiser = ClockworkDenoiser(split, module, clock)
+    denoiser = ClockworkDenoiser(split, module, clock, step_functions(whole_unet(pipe), compile))
     teacher = (pipeline_name(pipe), "")
     if trained is not None:
         teacher = _name_and_hash(teacher[0], unet, trained)
@@ -102,6 +106,8 @@ def disable(pipe: Any) -> None:
     unet, encoder = get_unet(pipe), text_encoder(pipe)[0]
     hook = get_hook(unet)
     detach(unet)
+    if hook is not None and hook.whole_unet is not None:
+        hook.whole_unet.put_back()
     if hook is not None and hook.prompts is not None and encoder is not None:
         detach(encoder, hook.prompts.name)
 
@@ -134,10 +140,22 @@ def replace_hook(pipe: Any, hook: ClockHook | None) -> None:
     disable(pipe)
     if hook is None:
         return
+    hook.whole_unet = WholeUNet(hook.pipe)
+    hook.whole_unet.set_aside()
     attach(get_unet(hook.pipe), hook)
     encoder = text_encoder(hook.pipe)[0]
     if hook.prompts is not None and encoder is not None:
         attach(encoder, hook.prompts, hook.prompts.name)
+
+
+def whole_unet(pipe: Any) -> WholeUNet:
+    """Returns the form in which the pipeline's UNet was compiled as a whole, also while Clockwork is enabled.
+
+    Args:
+        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+    """
+    hook = get_hook(get_unet(pipe))
+    return WholeUNet(pipe) if hook is None or hook.whole_unet is None else hook.whole_unet
 
 
 def enabled_hook(pipe: Any) -> ClockHook:
@@ -181,7 +199,7 @@ def _prompt_hook(pipe: Any, config: dict[str, Any]) -> PromptHook:
 
 
 def check_hooks(pipe: Any) -> None:
-    """Refuses other diffusers hooks on the UNet and its blocks, and warns if the whole UNet is compiled.
+    """Refuses other diffusers hooks on the UNet and its blocks.
 
     Args:
         pipe: A diffusers pipeline with a `UNet2DConditionModel`.
@@ -190,16 +208,9 @@ def check_hooks(pipe: Any) -> None:
         UserError: If the UNet or one of its blocks has another hook.
     """
     unet = get_unet(pipe)
-    is_compiled = unet is not pipe.unet or unet._compiled_call_impl is not None
     refuse_hooks_on_blocks(unet)
     if names := other_hooks(unet):
         raise UserError(
             f"the UNet already has the diffusers hook {', '.join(names)}, which must run outside Clockwork's: "
             "remove it, enable Clockwork, then add it again"
-        )
-    if is_compiled:
-        warnings.warn(
-            "the whole UNet is compiled, but Clockwork runs it in parts and uncompiled: compile its blocks instead, "
-            "with pipe.unet.compile_repeated_blocks()",
-            stacklevel=3,
         )

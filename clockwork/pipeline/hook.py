@@ -5,7 +5,7 @@ import inspect
 import threading
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -18,6 +18,7 @@ from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import HOOK_NAME, refuse_hooks_on_blocks
+from clockwork.pipeline.compiling import WholeUNet
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import (
@@ -28,7 +29,7 @@ from clockwork.pipeline.step_tracking import (
     UNetCall,
     find_position,
 )
-from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, FullDenoiser
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.sampling.guidance import is_conditional
 from clockwork.sampling.solvers import solver_name
 from clockwork.teachers import Condition
@@ -64,6 +65,9 @@ class ClockHook(ModelHook):
         teacher: Name and weights' fingerprint of the UNet.
         trained: The operating point that the adaptor was trained for; None for an adaptor without one.
         prompts: Looks up the text of adaptors that read it; None for others.
+
+    Attributes:
+        whole_unet: What is set aside while the hook is attached; None before.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class ClockHook(ModelHook):
     ) -> None:
         super().__init__()
         self.pipe, self.teacher, self.trained, self.prompts = pipe, teacher, trained, prompts
-        self._original = denoiser
+        self._original, self.whole_unet = denoiser, cast(WholeUNet | None, None)
         # The last copy with its device and dtype. One attribute: other threads see both or neither.
         self._last_copy: tuple[Any, ClockworkDenoiser] = (None, denoiser)
         self._thread, self._last_log, self._issued_warnings = _ThreadState(), StepLog(), set[str]()
@@ -103,7 +107,7 @@ class ClockHook(ModelHook):
         # its hook. Therefore the called module is passed on, and its own hook is looked up.
         return (module, *args), kwargs
 
-    @torch.compiler.disable(reason="Clockwork: use pipe.unet.compile_repeated_blocks(), not a graph of the whole UNet")
+    @torch.compiler.disable(reason="Clockwork: compile the UNet before clockwork.enable, or pass compile=True to it")
     def new_forward(self, _: nn.Module, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Replaces `UNet2DConditionModel.forward`, with its arguments and its return value."""
         hook = get_hook(module)
@@ -187,7 +191,7 @@ class ClockHook(ModelHook):
         condition = Condition(
             prompt_embeds, None if full or text is None else text.text_emb, arguments, self._conditional(sample)
         )
-        step_denoiser = denoiser if reason is None else FullDenoiser(denoiser.split, denoiser.adaptor)
+        step_denoiser = denoiser if reason is None else denoiser.full
         denoised = step_denoiser(sample, t, condition, location.step, location.history)
         self._check_channels(denoised)
         log.add(full, None if scheduled_full else reason, call)

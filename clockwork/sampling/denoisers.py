@@ -1,16 +1,16 @@
 """The denoisers: one runs the full UNet on every step, the other follows a schedule (paper, Section 4.2)."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from clockwork.adaptors import NO_HISTORY, Adaptor, History, run_adaptor
+from clockwork.adaptors import NO_HISTORY, Adaptor, History
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
+from clockwork.sampling.steps import EAGER, AdaptorInputs, StepFunctions
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
-from clockwork.unet.inputs import EmbeddedInputs
 from clockwork.unet.split import SplitUNet
 
 __getattr__ = renamed(__name__)
@@ -63,19 +63,17 @@ class FullDenoiser:
     Attributes:
         split: The UNet with its cut.
         adaptor: The adaptor of later steps, for which history is kept; without one none is.
+        functions: What runs the UNet.
     """
 
     split: SplitUNet
     adaptor: Adaptor | None = None
+    functions: StepFunctions = EAGER
 
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
-        embedded = embed(self.split, sample, t, condition)
-        high = self.split.high_in(embedded)
-        r_out = self.split.low(high, embedded)
-        after = history.after(self.adaptor, step, high.r_in, r_out, full=True)
-        output = self.split.high_out(r_out, high, embedded)
-        return Denoised(output, high.r_in, r_out, embedded.t_emb, full=True, history=after)
+        features = self.functions.full(self.split, arguments(self.split, sample, t, condition))
+        return Denoised(*features, True, history.after(self.adaptor, step, features.r_in, features.r_out, full=True))
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,7 @@ class ClockworkDenoiser:
         split: The UNet with its cut.
         adaptor: The adaptor, for the features at this cut.
         schedule: Which steps are full.
+        functions: What runs the UNet.
 
     Raises:
         UserError: If the adaptor reads `r_out` of earlier steps, and the schedule's first step is not full.
@@ -97,6 +96,12 @@ class ClockworkDenoiser:
     split: SplitUNet
     adaptor: Adaptor
     schedule: Schedule
+    functions: StepFunctions = EAGER
+
+    @property
+    def full(self) -> FullDenoiser:
+        """The denoiser of the full steps."""
+        return FullDenoiser(self.split, self.adaptor, self.functions)
 
     def __post_init__(self) -> None:
         if {"r_out_prev", "full_steps"} & set(self.adaptor.inputs) and not self.schedule.is_full(1):
@@ -107,41 +112,15 @@ class ClockworkDenoiser:
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
         if self.schedule.is_full(step):
-            return FullDenoiser(self.split, self.adaptor)(sample, t, condition, step, history)
-        embedded = embed(self.split, sample, t, condition)
-        high = self.split.high_in(embedded)
-        t_emb = embedded.t_emb.expand(len(sample), -1)
-        r_out = estimate(self.adaptor, high.r_in, t_emb, condition, step, history)
-        after = history.after(self.adaptor, step, high.r_in, r_out, full=False)
-        output = self.split.high_out(r_out, high, embedded)
-        return Denoised(output, high.r_in, r_out, embedded.t_emb, full=False, history=after)
+            return self.full(sample, t, condition, step, history)
+        inputs = AdaptorInputs(condition.text_emb, condition.conditional, step, history)
+        call = arguments(self.split, sample, t, condition)
+        features = self.functions.adaptor(self.split, self.adaptor, call, inputs)
+        return Denoised(*features, False, history.after(self.adaptor, step, features.r_in, features.r_out, full=False))
 
 
-def estimate(
-    adaptor: Adaptor, r_in: Tensor, t_emb: Tensor, condition: Condition, step: int, history: History
-) -> Tensor:
-    """Runs an adaptor in its own precision.
-
-    Args:
-        adaptor: The adaptor. Its precision may differ from the UNet's, for example in training.
-        r_in: Features that leave the kept down layers, `batch × channels × height × width`.
-        t_emb: The UNet's time embedding, `batch × width`.
-        condition: Conditions of the batch, whose text embedding the adaptor may read.
-        step: The step, from 1.
-        history: The features of earlier steps.
-
-    Returns:
-        The estimate of `r_out`, in the precision of `r_in`.
-    """
-    dtype = adaptor.dtype or r_in.dtype
-    text_emb = None if condition.text_emb is None else condition.text_emb.to(dtype)
-    past = history.map(lambda x: x.to(dtype))
-    r_out = run_adaptor(adaptor, r_in.to(dtype), t_emb.to(dtype), text_emb, condition.conditional, step, past)
-    return r_out.to(r_in.dtype)
-
-
-def embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> EmbeddedInputs:
-    """Embeds the inputs of a UNet call, cast to the UNet's precision.
+def arguments(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
+    """Names the arguments of a UNet call, cast to the UNet's precision.
 
     Args:
         split: The UNet.
@@ -150,9 +129,9 @@ def embed(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> 
         condition: The prompts' conditions.
 
     Returns:
-        The inputs of the chain's layers.
+        All arguments of `unet.forward` by name.
     """
     dtype = split.dtype
     if sample.dtype != dtype:
         sample, condition = sample.to(dtype), condition.to(dtype)
-    return split.embed(sample, t, condition.prompt_embeds, **condition.unet_kwargs)
+    return split.arguments(sample, t, condition.prompt_embeds, **condition.unet_kwargs)

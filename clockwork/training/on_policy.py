@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, History
-from clockwork.sampling.denoisers import Denoised, FullDenoiser, embed, estimate
+from clockwork.sampling.denoisers import Denoised, FullDenoiser, arguments
+from clockwork.sampling.steps import AdaptorInputs, estimate
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
 from clockwork.unet.split import SplitUNet
@@ -49,11 +50,11 @@ class TrainingDenoiser:
             denoised = FullDenoiser(self.split)(sample, t, condition, step, history)
             target = denoised.r_out
         else:
-            embedded = embed(self.split, sample, t, condition)
+            embedded = self.split.embed(**arguments(self.split, sample, t, condition))
             high = self.split.high_in(embedded)
             target = self.split.low(high, embedded)
-            t_emb = embedded.t_emb.expand(len(sample), -1)
-            r_out = estimate(self.adaptor, high.r_in, t_emb, condition, step, history)
+            inputs = AdaptorInputs(condition.text_emb, condition.conditional, step, history)
+            r_out = estimate(self.adaptor, high.r_in, embedded.t_emb, inputs)
             output = self.split.high_out(r_out, high, embedded)
             denoised = Denoised(output, high.r_in, r_out, embedded.t_emb, full)
         after = history.after(self.adaptor, step, denoised.r_in, denoised.r_out, full)

@@ -85,9 +85,21 @@ class SplitUNet:
         Returns:
             The inputs of the chain's layers.
         """
+        return embed_inputs(self.unet, self.arguments(*args, **kwargs))
+
+    def arguments(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Names the arguments of a UNet call.
+
+        Args:
+            *args: Positional arguments of `unet.forward`.
+            **kwargs: Keyword arguments of `unet.forward`.
+
+        Returns:
+            All arguments by name, with their defaults, but without `return_dict`.
+        """
         call = self._signature.bind(self.unet, *args, **kwargs)
         call.apply_defaults()
-        return embed_inputs(self.unet, call.arguments)
+        return {name: value for name, value in call.arguments.items() if name not in ("self", "return_dict")}
 
     def high_in(self, embedded: EmbeddedInputs) -> HighResFeatures:
         """Runs `conv_in` and the kept down layers.
@@ -98,7 +110,7 @@ class SplitUNet:
         Returns:
             `r_in`, and the skip connections of these layers.
         """
-        with self._scaled_lora(embedded):
+        with self.scaled_lora(embedded.lora_scale):
             sample = self.unet.conv_in(embedded.sample)
             return self._down(sample, (sample,), self.chain.down[: self.cut.down], embedded)
 
@@ -112,7 +124,7 @@ class SplitUNet:
         Returns:
             `r_out`, the input of the first kept up layer, `batch × channels × height × width`.
         """
-        with self._scaled_lora(embedded):
+        with self.scaled_lora(embedded.lora_scale):
             low = self._down(high.r_in, high.skips, self.chain.down[self.cut.down :], embedded)
             sample = self._middle(low.r_in, embedded)
             return self._up(sample, low.skips, self.chain.up[: len(self.chain.up) - self.cut.up], embedded)
@@ -128,7 +140,7 @@ class SplitUNet:
         Returns:
             The UNet's output, `batch × channels × height × width`.
         """
-        with self._scaled_lora(embedded):
+        with self.scaled_lora(embedded.lora_scale):
             layers = self.chain.up[len(self.chain.up) - self.cut.up :]
             sample = self._up(r_out, high.skips[: self.cut.num_kept_skips(self.chain)], layers, embedded)
             if self.unet.conv_norm_out:
@@ -183,16 +195,20 @@ class SplitUNet:
         return sample
 
     @contextmanager
-    def _scaled_lora(self, embedded: EmbeddedInputs) -> Iterator[None]:
-        """Applies LoRA's scale within the context, as `UNet2DConditionModel.forward` does during a call."""
-        if not USE_PEFT_BACKEND or embedded.lora_scale == 1.0:
+    def scaled_lora(self, scale: float) -> Iterator[None]:
+        """Applies LoRA's scale within the context, as `UNet2DConditionModel.forward` does during a call.
+
+        Args:
+            scale: The scale of all LoRA layers.
+        """
+        if not USE_PEFT_BACKEND or scale == 1.0:
             yield
             return
-        scale_lora_layers(self.unet, embedded.lora_scale)
+        scale_lora_layers(self.unet, scale)
         try:
             yield
         finally:
-            unscale_lora_layers(self.unet, embedded.lora_scale)
+            unscale_lora_layers(self.unet, scale)
 
 
 def _resnet(layer: Layer, sample: Tensor, embedded: EmbeddedInputs) -> Tensor:

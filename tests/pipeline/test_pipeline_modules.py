@@ -172,19 +172,13 @@ def test_compiled_blocks(backend: Any, plain: Tensor, clocked: Tensor) -> None:
 
 
 @pytest.mark.parametrize("how", ["torch.compile", "unet.compile"])
-@pytest.mark.parametrize("first", ["Clockwork", "compiling"])
-def test_compiled_as_a_whole(how: str, first: str, backend: Any, clocked: Tensor) -> None:
-    """Right, but not compiled: `enable` says so."""
-    pipe, _ = make()
-    if first == "Clockwork":
-        clockwork.enable(pipe)
+def test_compiled_as_a_whole_while_enabled(how: str, backend: Any, clocked: Tensor) -> None:
+    """Correct, but not compiled."""
+    pipe, _ = fresh()
     if how == "torch.compile":
         pipe.unet = torch.compile(pipe.unet, backend=backend[0])
     else:
         pipe.unet.compile(backend=backend[0])
-    if first == "compiling":
-        with pytest.warns(UserWarning, match="compile its blocks instead"):
-            clockwork.enable(pipe)
     assert torch.equal(generate(pipe), clocked)
     assert steps(pipe) == "FaFa" and not reasons(pipe)
     assert torch.equal(generate(pipe), clocked)
@@ -193,7 +187,7 @@ def test_compiled_as_a_whole(how: str, first: str, backend: Any, clocked: Tensor
 def test_one_graph_of_the_whole_unet_is_refused(backend: Any) -> None:
     pipe, _ = fresh()
     pipe.unet = torch.compile(pipe.unet, backend=backend[0], fullgraph=True)
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="compile_repeated_blocks"):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="compile the UNet before"):
         generate(pipe)
 
 
@@ -206,8 +200,7 @@ def test_enabling_on_a_compiled_unet_that_was_called(backend: Any, plain: Tensor
         text = torch.zeros(1, 4, 16)
         with torch.no_grad():
             before = pipe.unet(torch.ones(1, 4, 16, 16), 3, text, return_dict=False)[0]
-            with pytest.warns(UserWarning):
-                clockwork.enable(pipe)
+            clockwork.enable(pipe)
             after = pipe.unet(torch.ones(1, 4, 16, 16), 3, text, return_dict=False)[0]
     assert torch.equal(before, after)
     assert reasons(pipe) == [UNKNOWN_POSITION]
