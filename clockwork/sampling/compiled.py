@@ -81,7 +81,7 @@ def _compiled(function: Any, options: Mapping[str, Any] | Compiler) -> Callable[
 
 @contextmanager
 def _graph_call(split: SplitUNet, call: Call) -> Iterator[Call]:
-    """Yields the arguments of a graph: the timestep is a tensor, and LoRA's scale, which changes modules, is applied."""
+    """Yields a graph's arguments: the timestep is a tensor, and LoRA's scale, which changes modules, is applied."""
     extra = call["cross_attention_kwargs"] or {}
     rest = {name: value for name, value in extra.items() if name != "scale"}
     timestep = torch.as_tensor(call["timestep"], device=call["sample"].device)
