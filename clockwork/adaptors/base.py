@@ -108,13 +108,10 @@ class Adaptor(nn.Module):
         """
 
     def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
-        """Adds full steps that change no estimate, so that a compiled graph has the same inputs on every step.
+        """Adds full steps that change no estimate, if that is possible: each number of them has a graph when compiled.
 
         Args:
             full_steps: The last full steps, the latest first, perhaps fewer than `num_full_steps`.
-
-        Returns:
-            As many as the adaptor reads; by default the same, for each number of which there is a graph.
         """
         return full_steps
 

@@ -22,7 +22,7 @@ class WholeUNet:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe, self.unet = pipe, get_unet(pipe)
-        self._module, self._call = pipe.unet, self.unet._compiled_call_impl
+        self._module, self._compiled = pipe.unet, self.unet._compiled_call_impl
 
     @property
     def compiler(self) -> Compiler | None:
@@ -31,7 +31,7 @@ class WholeUNet:
             compiler: Compiler = self._module.dynamo_ctx
             return compiler
         # `Module.compile` keeps only the function that it compiled, which refers to its compiler.
-        contents = [cell.cell_contents for cell in getattr(self._call, "__closure__", None) or ()]
+        contents = [cell.cell_contents for cell in getattr(self._compiled, "__closure__", None) or ()]
         return next((content for content in contents if hasattr(content, "compiler_config")), None)
 
     def set_aside(self) -> None:
@@ -44,14 +44,14 @@ class WholeUNet:
         """Gives the pipeline its compiled UNet again, unless something else has taken its place."""
         if self.pipe.unet is self.unet:
             self.pipe.unet = self._module
-        self.unet._compiled_call_impl = self.unet._compiled_call_impl or self._call
+        self.unet._compiled_call_impl = self.unet._compiled_call_impl or self._compiled
 
 
-def step_functions(whole: WholeUNet, compile: bool | Mapping[str, Any] | None = None) -> StepFunctions:
+def step_functions(whole_unet: WholeUNet, compile: bool | Mapping[str, Any] | None = None) -> StepFunctions:
     """Returns the functions that run a UNet's steps.
 
     Args:
-        whole: The form in which the UNet was compiled as a whole, if it was.
+        whole_unet: The form in which the UNet was compiled as a whole, if it was.
         compile: Whether steps are compiled, or the arguments of `torch.compile`. None compiles them if the UNet was
             compiled as a whole, with the options of that.
 
@@ -59,7 +59,7 @@ def step_functions(whole: WholeUNet, compile: bool | Mapping[str, Any] | None = 
         UserError: If `compile` is something else.
     """
     if compile is None:
-        return EAGER if whole.compiler is None else CompiledSteps(whole.compiler).functions
+        return EAGER if whole_unet.compiler is None else CompiledSteps(whole_unet.compiler).functions
     if isinstance(compile, bool):
         return CompiledSteps().functions if compile else EAGER
     if not isinstance(compile, Mapping):

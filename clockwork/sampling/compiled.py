@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor, FullStep, History
 from clockwork.errors import UserError
-from clockwork.sampling.steps import AdaptorInputs, Call, Features, StepFunctions, adaptor_step, full_step
+from clockwork.sampling.steps import AdaptorInputs, Features, StepFunctions, UNetArguments, adaptor_step, full_step
 from clockwork.unet.split import SplitUNet
 
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -42,12 +42,12 @@ class CompiledSteps:
         """Returns one of the same options, which compiles again: graphs belong to a UNet."""
         return CompiledSteps(self.options)
 
-    def full(self, split: SplitUNet, call: Call) -> Features:
+    def full(self, split: SplitUNet, call: UNetArguments) -> Features:
         """Runs a full step; arguments and result are those of `full_step`."""
         with _graph_call(split, call) as call:
             return self._run(self._full, split, call)
 
-    def adaptor(self, split: SplitUNet, adaptor: Adaptor, call: Call, inputs: AdaptorInputs) -> Features:
+    def adaptor(self, split: SplitUNet, adaptor: Adaptor, call: UNetArguments, inputs: AdaptorInputs) -> Features:
         """Runs an adaptor step; arguments and result are those of `adaptor_step`."""
         device = call["sample"].device
         history = replace(inputs.history, full_steps=adaptor.padded(inputs.history.full_steps))
@@ -80,7 +80,7 @@ def _compiled(function: Any, options: Mapping[str, Any] | Compiler) -> Callable[
 
 
 @contextmanager
-def _graph_call(split: SplitUNet, call: Call) -> Iterator[Call]:
+def _graph_call(split: SplitUNet, call: UNetArguments) -> Iterator[UNetArguments]:
     """Yields a graph's arguments: the timestep is a tensor, and LoRA's scale, which changes modules, is applied."""
     extra = call["cross_attention_kwargs"] or {}
     rest = {name: value for name, value in extra.items() if name != "scale"}

@@ -10,7 +10,7 @@ from clockwork.adaptors import Adaptor, History, run_adaptor
 from clockwork.unet.inputs import embed_inputs
 from clockwork.unet.split import SplitUNet
 
-Call = Mapping[str, Any]  # all arguments of `unet.forward` by name (`SplitUNet.arguments`)
+UNetArguments = Mapping[str, Any]  # all arguments of `unet.forward` by name (`SplitUNet.arguments`)
 
 
 class Features(NamedTuple):
@@ -45,7 +45,7 @@ class AdaptorInputs(NamedTuple):
     history: History
 
 
-def full_step(split: SplitUNet, call: Call) -> Features:
+def full_step(split: SplitUNet, call: UNetArguments) -> Features:
     """Runs the full UNet.
 
     Args:
@@ -61,7 +61,7 @@ def full_step(split: SplitUNet, call: Call) -> Features:
     return Features(split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb)
 
 
-def adaptor_step(split: SplitUNet, adaptor: Adaptor, call: Call, inputs: AdaptorInputs) -> Features:
+def adaptor_step(split: SplitUNet, adaptor: Adaptor, call: UNetArguments, inputs: AdaptorInputs) -> Features:
     """Runs the UNet with an adaptor in place of the low-res path.
 
     Args:
@@ -107,8 +107,8 @@ class StepFunctions:
         adaptor: Runs an adaptor step: `adaptor_step`, or a compiled one.
     """
 
-    full: Callable[[SplitUNet, Call], Features] = full_step
-    adaptor: Callable[[SplitUNet, Adaptor, Call, AdaptorInputs], Features] = adaptor_step
+    full: Callable[[SplitUNet, UNetArguments], Features] = full_step
+    adaptor: Callable[[SplitUNet, Adaptor, UNetArguments, AdaptorInputs], Features] = adaptor_step
 
 
 EAGER = StepFunctions()

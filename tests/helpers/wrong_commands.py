@@ -168,7 +168,6 @@ WRONG = {
     "tables tables=3": "a list",
     "tables tables=[one]": "a whole number",
     "tables train=epochs": "a list",
-    "tables figures=null": "a list",
     "evidence seeds=[]": "seeds that differ",
     "evidence seeds=[0,0]": "seeds that differ",
     "evidence fits=[-1]": "seeds that differ",
