@@ -5,7 +5,8 @@ from typing import Any, final
 import torch.nn as nn
 from torch import Tensor
 
-from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, resize_to
+from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims
+from clockwork.adaptors.blocks import ResBlock, resize_to
 
 
 @final

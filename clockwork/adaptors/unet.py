@@ -7,7 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims, ResBlock, resize_to
+from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims
+from clockwork.adaptors.blocks import ResBlock, resize_to
 
 
 @final

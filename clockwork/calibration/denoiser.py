@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clockwork.adaptors import FeatureDims, FullStep, History, Linear
-from clockwork.adaptors.base import resize_to
+from clockwork.adaptors.blocks import resize_to
 from clockwork.adaptors.linear import term_values
 from clockwork.calibration.least_squares import fit_step, require_enough_captions
 from clockwork.calibration.options import FitOptions
