@@ -2,7 +2,9 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import add_row
 from clockwork.data.prompts import Prompt
+from clockwork.evaluation.plan import TRIAL_IMAGES, disk_usage, evaluation_plan, missing_images, run_trial
 from clockwork.evaluation.rows import read_rows
 from clockwork.evaluation.text_to_image import Evaluation
 from clockwork.experiments.build import adaptor_source, build_sampler, make_metrics, require_values
@@ -66,15 +69,34 @@ def measure(cfg: DictConfig) -> list[str]:
     # Every point of a fit is made before the first is run, so that a mistake in the last shows at once.
     of_fits = {fit: [build_sampler(at_fit(cfg, fit), teacher, d) for d in differences] for _, fit in runs}
     of_runs = [(replace(evaluation, seed=seed, fit=fit), point) for seed, fit in runs for point in of_fits[fit]]
-    for number, (of_run, sampler) in enumerate(of_runs, 1):
-        if distributed.rank() == 0:
-            name = f"{sampler.point.teacher} {sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
-            print(f"[{number}/{len(of_runs)}] {name}{f', seed {of_run.seed}' if len(runs) > 1 else ''}")
-        of_run.evaluate(sampler)
+    with _cost_told(of_runs):
+        for number, (of_run, sampler) in enumerate(of_runs, 1):
+            if distributed.rank() == 0:
+                name = f"{sampler.point.teacher} {sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
+                print(f"[{number}/{len(of_runs)}] {name}{f', seed {of_run.seed}' if len(runs) > 1 else ''}")
+            of_run.evaluate(sampler)
     digests = [of_run.digest(sampler) for of_run, sampler in of_runs]
     if distributed.rank() == 0:
         _report(cfg, digests, [sampler for _, sampler in of_runs], prompts)
     return digests
+
+
+@contextmanager
+def _cost_told(of_runs: Sequence[tuple[Evaluation, Sampler]]) -> Iterator[None]:
+    """Prints what the rows that are missing cost before the block, and what they took after it."""
+    work = [missing_images(evaluation, point) for evaluation, point in of_runs] if distributed.rank() == 0 else []
+    by_folder = {folder: item for of_row in work for folder, item in of_row.items()}
+    if not by_folder:
+        yield
+        return
+    evaluation, (first, count) = of_runs[0][0], max(by_folder.values(), key=lambda item: item[1])
+    trial = run_trial(first, evaluation.prompts) if count > TRIAL_IMAGES else None
+    plan = evaluation_plan(list(by_folder.values()), sum(map(bool, work)), trial, distributed.world_size())
+    print(f"{plan}\n", flush=True)
+    before, start = disk_usage(by_folder), time.monotonic()
+    yield
+    images, size = (after - earlier for after, earlier in zip(disk_usage(by_folder), before, strict=True))
+    print(plan.outcome(time.monotonic() - start, images, size))
 
 
 def _report(cfg: DictConfig, digests: Sequence[str], samplers: Sequence[Sampler], prompts: Sequence[Prompt]) -> None:

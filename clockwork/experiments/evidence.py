@@ -3,6 +3,7 @@
 Everything that is there already, adaptors and rows, is kept, so that a stopped run goes on where it was.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from clockwork.errors import UserError
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.configs import compose_config, override
+from clockwork.experiments.evidence_plan import wanted_rows
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.experiments.runs import fit_folder, paired
 from clockwork.experiments.tables import failed_commands
+from clockwork.io.units import duration
 from clockwork.reports.evidence import write_evidence
 
 Point = dict[str, Any]
+QUIET = {"TQDM_DISABLE": "1"}
 
 
 def make_evidence(cfg: DictConfig) -> Path:
@@ -33,17 +37,33 @@ def make_evidence(cfg: DictConfig) -> Path:
         UserError: If a command failed.
     """
     points: list[Point] = OmegaConf.to_container(cfg.points, resolve=True)  # type: ignore[assignment]
+    runs, start = paired(cfg.seeds, cfg.fits), time.monotonic()
+    rows = wanted_rows(compose_config("evaluate", measuring(cfg, points, cfg.seeds[0], cfg.fits[0])), points, runs)
+    adaptors = len(to_make(cfg, points)) * len(cfg.fits)
+    plan = rows.plan(f"at most, as images may exist; metrics and up to {adaptors} fits come on top")
+    print(f"{plan}\n", flush=True)
+    with rows.progress():
+        failed = _run(cfg, points)
+    file = write_evidence(read_rows(Path(cfg.rows) / "rows.jsonl"), Path(cfg.output), Path(cfg.rows))
+    print(f"\n{file.read_text(encoding='utf-8')}\nevidence in {file}")
+    measured = plan.rows - len(rows.missing())
+    print(
+        f"took {duration(time.monotonic() - start)} for {measured} of {plan.rows} planned rows, with fits and metrics"
+    )
+    if failed:
+        raise UserError(f"{len(failed)} of the commands above failed: correct what their messages name, then go on")
+    return file
+
+
+def _run(cfg: DictConfig, points: Sequence[Point]) -> list[str]:
+    """Makes adaptors and rows, run by run; the verbs of the commands that failed. They draw no bars of their own."""
     failed = []
     for seed, fit in paired(cfg.seeds, cfg.fits):
         assert fit is not None
         for point in to_make(cfg, points):
-            failed += failed_commands(*making(cfg, point, fit))
-        failed += failed_commands("evaluate", measuring(cfg, points, seed, fit))
-    file = write_evidence(read_rows(Path(cfg.rows) / "rows.jsonl"), Path(cfg.output), Path(cfg.rows))
-    print(f"\n{file.read_text(encoding='utf-8')}\nevidence in {file}")
-    if failed:
-        raise UserError(f"{len(failed)} of the commands above failed: correct what their messages name, then go on")
-    return file
+            failed += failed_commands(*making(cfg, point, fit), environment=QUIET)
+        failed += failed_commands("evaluate", measuring(cfg, points, seed, fit), environment=QUIET)
+    return failed
 
 
 def to_make(cfg: DictConfig, points: Sequence[Point]) -> list[Point]:

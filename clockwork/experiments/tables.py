@@ -1,7 +1,9 @@
 """Makes the paper's tables: trains the adaptors they lack, measures the rows they lack, writes the report."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -49,17 +51,19 @@ def _train(tables: list[Table], cfg: DictConfig) -> list[str]:
     return failed
 
 
-def failed_commands(verb: str, words: list[str]) -> list[str]:
+def failed_commands(verb: str, words: list[str], environment: Mapping[str, str] | None = None) -> list[str]:
     """Runs a command of Clockwork in another process.
 
     Args:
         verb: The command.
         words: Its overrides.
+        environment: Further environment variables.
 
     Returns:
         The verb if the command failed, else nothing. Ctrl-C and SIGTERM end this process, too.
     """
-    done = subprocess.run([sys.executable, "-m", "clockwork.experiments.cli", verb, *words], check=False)
+    command = [sys.executable, "-m", "clockwork.experiments.cli", verb, *words]
+    done = subprocess.run(command, env={**os.environ, **(environment or {})}, check=False)
     if done.returncode in (130, -2):
         raise KeyboardInterrupt
     if done.returncode in (143, -15):

@@ -17,3 +17,15 @@ def with_prefix(number: float, unit: str, base: int = 1000) -> str:
         number, power = number / base, power + 1
     prefix = ("", "k", "M", "G", "T", "P", "E", "Z")[power]
     return f"{number:.4g} {prefix}{'i' if base == 1024 and power else ''}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Formats a time with two digits or its two largest units, such as `4.2 s`, `12 min` or `3 h 20 min`.
+
+    Args:
+        seconds: The time.
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
