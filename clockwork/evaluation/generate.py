@@ -41,7 +41,7 @@ def generate(
     missing = _missing(prompts, folder)
     label = label or f"{sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
     total, done = len(prompts), len(prompts) - len(missing)
-    with tqdm(total=total, initial=done, desc=label, unit="image", disable=distributed.rank() > 0) as bar:
+    with tqdm(total=total, initial=done, desc=label, unit="image", disable=distributed.hides_bars()) as bar:
         for _ in map_in_threads(_write, _images(sampler, missing, folder, seed, batch_size, wrap)):
             bar.update(min(distributed.world_size(), total - bar.n))
     distributed.barrier()

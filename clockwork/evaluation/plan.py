@@ -140,12 +140,12 @@ def evaluation_plan(
     Returns:
         The plan.
     """
-    passes = sum(count * _unet_passes(sampler) for sampler, count in work)
+    unet_passes = sum(count * _unet_passes(sampler) for sampler, count in work)
     flops = sum(count * image_flops(sampler).full for sampler, count in work)
     images = sum(count for _, count in work)
     seconds = None if trial is None else flops / trial.flops_per_second / world_size
     disk = None if trial is None else images * trial.bytes_per_image
-    return EvaluationPlan(rows, images, passes, flops, seconds, disk, *([note] if note else []))
+    return EvaluationPlan(rows, images, unet_passes, flops, seconds, disk, *([note] if note else []))
 
 
 def disk_usage(folders: Iterable[Path]) -> tuple[int, int]:

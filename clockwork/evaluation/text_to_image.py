@@ -97,7 +97,7 @@ class Evaluation(Harness[Sampler]):
             return batch
 
         batches_read = map_in_threads(read, batches, ahead=THREADS)
-        silent = distributed.rank() > 0
+        silent = distributed.hides_bars()
         yield from tqdm(batches_read, "metrics", len(batches), leave=False, unit="batch", disable=silent)
 
     def _at_once(self, point: Sampler) -> int:

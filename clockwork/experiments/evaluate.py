@@ -69,7 +69,7 @@ def measure(cfg: DictConfig) -> list[str]:
     # Every point of a fit is made before the first is run, so that a mistake in the last shows at once.
     of_fits = {fit: [build_sampler(at_fit(cfg, fit), teacher, d) for d in differences] for _, fit in runs}
     of_runs = [(replace(evaluation, seed=seed, fit=fit), point) for seed, fit in runs for point in of_fits[fit]]
-    with _cost_told(of_runs):
+    with _cost_printed(of_runs):
         for number, (of_run, sampler) in enumerate(of_runs, 1):
             if distributed.rank() == 0:
                 name = f"{sampler.point.teacher} {sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
@@ -82,7 +82,7 @@ def measure(cfg: DictConfig) -> list[str]:
 
 
 @contextmanager
-def _cost_told(of_runs: Sequence[tuple[Evaluation, Sampler]]) -> Iterator[None]:
+def _cost_printed(of_runs: Sequence[tuple[Evaluation, Sampler]]) -> Iterator[None]:
     """Prints what the rows that are missing cost before the block, and what they took after it."""
     work = [missing_images(evaluation, point) for evaluation, point in of_runs] if distributed.rank() == 0 else []
     by_folder = {folder: item for of_row in work for folder, item in of_row.items()}

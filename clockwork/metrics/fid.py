@@ -13,7 +13,7 @@ from tqdm import tqdm
 from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
-from clockwork.io.distributed import from_main_process, rank, share, sum_over_processes
+from clockwork.io.distributed import from_main_process, hides_bars, rank, share, sum_over_processes
 from clockwork.io.threads import map_in_threads
 from clockwork.metrics.base import Batch, Metric, measure
 from clockwork.metrics.inception import Inception, resized
@@ -183,7 +183,7 @@ def read_share(
         return torch.cat([fit((squared(image, size) if size else image)[None]) for image in images])
 
     batches = list(chunks(share(files), 32))
-    yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=rank() > 0)
+    yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=hides_bars())
 
 
 def files_hash(files: Sequence[Path]) -> str:
