@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from clockwork.adaptors import Adaptor, adaptor_hash
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
+from clockwork.sampling.compiled import CompiledSteps
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import make_solver, num_unet_calls, solver_settings
+from clockwork.sampling.steps import EAGER, StepFunctions
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher
 from clockwork.unet.split import SplitUNet
@@ -85,10 +88,21 @@ class Sampler:
     def denoiser(self) -> Denoiser:
         """The denoiser: `FullDenoiser` without an adaptor, else `ClockworkDenoiser`."""
         return (
-            FullDenoiser(self.split)
+            self.full_denoiser
             if self.adaptor is None
-            else ClockworkDenoiser(self.split, self.adaptor, self.schedule)
+            else ClockworkDenoiser(self.split, self.adaptor, self.schedule, self.functions)
         )
+
+    @property
+    def full_denoiser(self) -> FullDenoiser:
+        """The denoiser that runs the full UNet on every step."""
+        return FullDenoiser(self.split, functions=self.functions)
+
+    @cached_property
+    def functions(self) -> StepFunctions:
+        """What runs the UNet, compiled if the teacher's are."""
+        options = self.teacher.compile
+        return EAGER if options is False else CompiledSteps(None if options is True else options).functions
 
     @property
     def reads_text(self) -> bool:
@@ -116,6 +130,7 @@ class Sampler:
             "adaptor_hash": self.adaptor_hash,
             "adaptor_precision": precision and str(precision).removeprefix("torch."),
             "text_embedder": self.text_embedder,
+            **({} if self.teacher.compile is False else {"compile": str(self.teacher.compile)}),
         }
 
     def conditions(self, captions: list[str]) -> tuple[Condition, Condition | None]:

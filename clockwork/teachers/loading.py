@@ -1,5 +1,6 @@
 """`load_teacher`: a shipped teacher, or any Stable Diffusion model by its folder or its name on the hub."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def load_teacher(
     flow: bool = False,
     made_by: str | None = None,
     cross_attention_dim: int | None = None,
+    compile: bool | Mapping[str, Any] = False,
 ) -> Teacher:
     """Loads a teacher.
 
@@ -47,6 +49,7 @@ def load_teacher(
         flow: Whether the UNet predicts the velocity of a rectified flow.
         made_by: The command that trains this teacher, for the message if there is no folder at `path`.
         cross_attention_dim: Expected width of the text features that the UNet reads; None accepts any width.
+        compile: Whether roll-outs compile the UNet (`clockwork.sampling.compiled`), or arguments of `torch.compile`.
 
     Returns:
         The teacher.
@@ -64,7 +67,7 @@ def load_teacher(
     if text_embedder is not None:
         text_embedder = replace(text_embedder, device=torch_device, text_only=True)
     pipe = _pipeline(source or path, dtype, cross_attention_dim)
-    return Teacher(name or Path(path).name, pipe.to(torch_device), guidance, resolution, text_embedder, flow)
+    return Teacher(name or Path(path).name, pipe.to(torch_device), guidance, resolution, text_embedder, flow, compile)
 
 
 def find_folder(path: str) -> Path | None:

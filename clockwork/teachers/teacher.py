@@ -33,6 +33,7 @@ class Teacher:
         resolution: Side of the images in pixels; the one that the UNet was trained for by default.
         text_embedder: The OpenCLIP model whose text embedding adaptors read, loaded when it is first needed.
         flow: Whether the UNet predicts the velocity of a rectified flow.
+        compile: Whether roll-outs compile the UNet, or arguments of `torch.compile`.
 
     Raises:
         UserError: If the resolution is not a multiple of the autoencoder's scale factor.
@@ -46,9 +47,10 @@ class Teacher:
         resolution: int | None = None,
         text_embedder: OpenCLIP | None = None,
         flow: bool = False,
+        compile: bool | Mapping[str, Any] = False,
     ) -> None:
         self.name, self.pipe, self.guidance, self.flow = name, pipe, guidance, flow
-        self.text_embedder = text_embedder
+        self.text_embedder, self.compile = text_embedder, compile
         self.resolution = resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.resolution % pipe.vae_scale_factor:
             raise UserError(

@@ -7,7 +7,6 @@ from math import prod
 from torch import Tensor
 
 from clockwork.data.prompts import Prompt
-from clockwork.sampling.denoisers import FullDenoiser
 from clockwork.sampling.sampler import Sampler
 from clockwork.training.source import ExampleSource, Work
 from clockwork.training.store import Batch
@@ -51,5 +50,5 @@ class RolloutEndSource(ExampleSource):
         """Runs the teacher from noise to latent."""
         sampler, captions = self.sampler, [prompt.text for prompt in items]
         noise = sampler.teacher.noise([prompt.id for prompt in items], seed)
-        latents = sampler.latents(captions, noise, FullDenoiser(sampler.split))
+        latents = sampler.latents(captions, noise, sampler.full_denoiser)
         yield RolloutEnds(noise, latents, tuple(captions))

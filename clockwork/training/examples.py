@@ -101,7 +101,9 @@ class TrajectoryExamples(AdaptorSource):
         condition, negative = sampler.teacher.conditions(captions, sampler.guidance, self.reads_text)
         noise = sampler.teacher.noise([prompt.id for prompt in items], seed)
         solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
-        denoiser = TrainingDenoiser(sampler.split, sampler.adaptor, sampler.schedule, self.rollout == "adaptor")
+        denoiser = TrainingDenoiser(
+            sampler.split, sampler.adaptor, sampler.schedule, self.rollout == "adaptor", sampler.functions
+        )
         both = cfg_batch(condition, negative)
         text, batch = text_emb_or_empty(both), len(both)
         conditional = is_conditional(batch, len(items))

@@ -11,7 +11,6 @@ from torch import Tensor
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.data.prompts import Prompt
 from clockwork.deprecated import renamed
-from clockwork.sampling.denoisers import FullDenoiser
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
@@ -102,7 +101,7 @@ class UnrolledLatents(LatentSource):
         solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
         latents = noise * solver.init_noise_sigma
         for record in rollout(
-            FullDenoiser(sampler.split), solver, sampler.steps, noise, condition, negative, sampler.guidance
+            sampler.full_denoiser, solver, sampler.steps, noise, condition, negative, sampler.guidance
         ):
             if (record.step - 1) % self.step_stride == 0:
                 yield _noisy_latents(sampler, latents, record.timestep, captions)

@@ -9,7 +9,7 @@ from clockwork.adaptors import NO_HISTORY
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
-from clockwork.sampling.denoisers import Denoised, FullDenoiser
+from clockwork.sampling.denoisers import Denoised
 from clockwork.sampling.guidance import cfg_batch, is_conditional
 from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
@@ -104,7 +104,7 @@ class NoisedExamples(AdaptorSource):
     def _denoise(self, latents: Tensor, step: int, condition: Condition) -> Denoised:
         """Runs the full UNet on the latents of a step, once per half of guidance."""
         t = self.timesteps[step - 1].to(latents.device)
-        return FullDenoiser(self.sampler.split)(self._repeated(latents, condition), t, condition, step, NO_HISTORY)
+        return self.sampler.full_denoiser(self._repeated(latents, condition), t, condition, step, NO_HISTORY)
 
     def _repeated(self, latents: Tensor, condition: Condition) -> Tensor:
         """Returns the latents once per half of guidance."""

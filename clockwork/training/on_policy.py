@@ -6,7 +6,7 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor, History
 from clockwork.sampling.denoisers import Denoised, FullDenoiser, arguments
-from clockwork.sampling.steps import AdaptorInputs, estimate
+from clockwork.sampling.steps import EAGER, AdaptorInputs, StepFunctions, estimate
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
 from clockwork.unet.split import SplitUNet
@@ -36,18 +36,20 @@ class TrainingDenoiser:
         adaptor: The adaptor in training; None if its inputs are unknown.
         schedule: Which steps are full.
         on_policy: Whether adaptor steps go on with the adaptor's estimate, as at inference, or with the target.
+        functions: What runs the full UNet.
     """
 
     split: SplitUNet
     adaptor: Adaptor | None
     schedule: Schedule
     on_policy: bool
+    functions: StepFunctions = EAGER
 
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> WithTarget:
         """Runs one step; arguments are those of `Denoiser`."""
         full = self.schedule.is_full(step)
         if full or not self.on_policy or self.adaptor is None:
-            denoised = FullDenoiser(self.split)(sample, t, condition, step, history)
+            denoised = FullDenoiser(self.split, functions=self.functions)(sample, t, condition, step, history)
             target = denoised.r_out
         else:
             embedded = self.split.embed(**arguments(self.split, sample, t, condition))

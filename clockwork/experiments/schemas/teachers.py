@@ -1,7 +1,7 @@
 """A teacher, and what it brings to the commands."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from clockwork.experiments.schemas.rules import ABSENT, Open
 from clockwork.experiments.schemas.types import (
@@ -39,6 +39,7 @@ class Teacher:
     precision: Precision
     flow: bool = ABSENT
     made_by: Text | None = ABSENT
+    compile: bool | dict[str, Any] = ABSENT
 
 
 @dataclass(kw_only=True)
