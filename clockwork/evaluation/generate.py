@@ -47,6 +47,57 @@ def generate(
     distributed.barrier()
 
 
+def generate_batch(sampler: Sampler, prompts: Sequence[Prompt], seed: int, wrap: Wrapper | None = None) -> Tensor:
+    """Generates images without writing them.
+
+    Args:
+        sampler: What generates.
+        prompts: An image each.
+        seed: Of the noise, with the prompt's id.
+        wrap: As in `generate`.
+
+    Returns:
+        8-bit images on the CPU, `batch × 3 × height × width`.
+    """
+    ids = [prompt.id for prompt in prompts]
+    denoiser = sampler.denoiser if wrap is None else wrap(sampler.denoiser, ids)
+    latents = sampler.latents([prompt.text for prompt in prompts], sampler.teacher.noise(ids, seed), denoiser)
+    return sampler.teacher.decode(latents)
+
+
+def read_or_generate(sampler: Sampler, prompts: Sequence[Prompt], folder: Path, seed: int) -> Tensor:
+    """Reads the images of prompts if all have been written, else generates them. Writes nothing.
+
+    Args:
+        sampler: What generates.
+        prompts: An image each.
+        folder: Where images of earlier evaluations are, if there are any.
+        seed: Of the noise, with the prompt's id.
+
+    Returns:
+        8-bit images on the CPU, `batch × 3 × height × width`.
+    """
+    written = all(image_file(folder, prompt).is_file() for prompt in prompts)
+    return read_batch(folder, prompts) if written else generate_batch(sampler, prompts, seed)
+
+
+def rounds(prompts: Sequence[Prompt], at_once: int) -> Iterator[Sequence[Prompt]]:
+    """This process's prompts, batch by batch. Processes wait for each other after every batch: none waits long for a
+    slow one. All processes must take all batches.
+
+    Args:
+        prompts: The prompts of all processes.
+        at_once: Size of a batch.
+
+    Yields:
+        The batches; a process may have one less than others.
+    """
+    for round_of_prompts in chunks(prompts, at_once * distributed.world_size()):
+        if batch := distributed.share(round_of_prompts):
+            yield batch
+        distributed.barrier()
+
+
 def read_batches(folder: Path, prompts: Sequence[Prompt], batch_size: int = 64) -> Iterator[Tensor]:
     """The images of the prompts, in their order: 8-bit batches `batch × 3 × height × width`, read in threads."""
     return map_in_threads(partial(read_batch, folder), chunks(prompts, batch_size), ahead=THREADS)
@@ -72,16 +123,9 @@ def _missing(prompts: Sequence[Prompt], folder: Path) -> list[Prompt]:
 def _images(
     sampler: Sampler, prompts: Sequence[Prompt], folder: Path, seed: int, batch_size: int, wrap: Wrapper | None
 ) -> Iterator[tuple[Path, Tensor]]:
-    """This process's images. Processes wait for each other after every batch: none waits long for a slow one."""
-    at_once = images_at_once(sampler.teacher.resolution, batch_size)
-    for round_of_prompts in chunks(prompts, at_once * distributed.world_size()):
-        batch = distributed.share(round_of_prompts)
-        if batch:
-            ids = [prompt.id for prompt in batch]
-            denoiser = sampler.denoiser if wrap is None else wrap(sampler.denoiser, ids)
-            latents = sampler.latents([prompt.text for prompt in batch], sampler.teacher.noise(ids, seed), denoiser)
-            yield from zip((image_file(folder, p) for p in batch), sampler.teacher.decode(latents), strict=True)
-        distributed.barrier()
+    """This process's images, each with its file."""
+    for batch in rounds(prompts, images_at_once(sampler.teacher.resolution, batch_size)):
+        yield from zip((image_file(folder, p) for p in batch), generate_batch(sampler, batch, seed, wrap), strict=True)
 
 
 def _write(image: tuple[Path, Tensor]) -> None:

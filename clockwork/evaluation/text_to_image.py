@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
-from clockwork.data.image_io import images_at_once
+from clockwork.data.image_io import images_at_once, write_image
 from clockwork.data.prompts import Prompt, chunks, prompts_hash
 from clockwork.errors import UserError
-from clockwork.evaluation.generate import generate, read_batch
+from clockwork.evaluation.generate import generate, image_file, read_batch, read_or_generate, rounds
 from clockwork.evaluation.harness import Harness
 from clockwork.evaluation.rows import ImageRow, append_row
 from clockwork.flops.cost import image_flops
@@ -21,7 +21,7 @@ from clockwork.io import distributed
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
 from clockwork.io.threads import THREADS, map_in_threads
-from clockwork.metrics.base import Batch
+from clockwork.metrics.base import Batch, require_images
 from clockwork.metrics.latency import device_name, measure_latency
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
@@ -29,6 +29,7 @@ from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
 
 LARGEST_BATCH = 64  # images per batch of the metrics
+SAMPLE = 64  # images that `keep_images="sample"` writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,12 @@ class Evaluation(Harness[Sampler]):
         batch_size: Largest number of images that are generated at once (see `images_at_once`).
         fit: Seed of the fits of adaptors with weights, which rows record; None if it is not known.
         latency: Whether to measure the latency on this device, too.
+        keep_images: Which images are written to disk: all; those of the full teacher; a sample of the first 64 of each
+            point; or none. Others go from the decoder to the metrics. The full teacher's, with which metrics compare,
+            are then generated again for every point.
 
     Raises:
-        UserError: There are too few prompts to measure.
+        UserError: There are fewer prompts than a metric needs.
     """
 
     prompts: Sequence[Prompt]
@@ -51,10 +55,12 @@ class Evaluation(Harness[Sampler]):
     batch_size: int = 50
     fit: int | None = None
     latency: bool = True
+    keep_images: Literal["all", "teacher", "sample", "none"] = "all"
 
     def __post_init__(self) -> None:
-        if len(self.prompts) < max([1, *(metric.min_images for metric in self.metrics)]):
-            raise UserError(f"{len(self.prompts)} prompts are too few to measure: raise prompts.count")
+        if not self.prompts:
+            raise UserError("there are no prompts to measure: raise prompts.count")
+        require_images(self.metrics, len(self.prompts), "raise prompts.count, or leave the metric out")
 
     def images_digest(self, point: Sampler) -> str:
         return digest([point.identity(), prompts_hash(self.prompts), self.seed])
@@ -65,6 +71,8 @@ class Evaluation(Harness[Sampler]):
     def generate(self, point: Sampler) -> Path:
         """Generates the images that are missing, and those of the full teacher at the same steps if metrics read them.
 
+        Images that are not kept are left to `batches`.
+
         Args:
             point: The operating point.
 
@@ -72,15 +80,48 @@ class Evaluation(Harness[Sampler]):
             The folder of its images.
         """
         folder = self.image_folder(point)
-        generate(point, self.prompts, folder, self.seed, self.batch_size)
+        if self._keeps_all(point):
+            generate(point, self.prompts, folder, self.seed, self.batch_size)
         if point.adaptor is not None and any("teacher_images" in metric.info.inputs for metric in self.metrics):
             self.generate(full_teacher(point))
         return folder
+
+    def _keeps_all(self, point: Sampler) -> bool:
+        """Whether all images of a point are written to disk."""
+        return self.keep_images == "all" or (self.keep_images == "teacher" and point.adaptor is None)
 
     def inputs(self, point: Sampler) -> set[str]:
         return {"images", "captions"} | ({"teacher_images"} if point.adaptor is not None else set())
 
     def batches(self, point: Sampler, needed: set[str]) -> Iterator[Batch]:
+        return self._read(point, needed) if self._keeps_all(point) else self._generated(point, needed)
+
+    def _generated(self, point: Sampler, needed: set[str]) -> Iterator[Batch]:
+        """Generates this process's images, in the batches of `generate`, and writes no more than a sample."""
+        teacher, total = full_teacher(point), len(self.prompts)
+        folder, teacher_folder = self.image_folder(point), self.image_folder(teacher)
+        sample = set(self.prompts[:SAMPLE] if self.keep_images == "sample" else [])
+        at_once = images_at_once(point.teacher.resolution, self.batch_size)
+        with tqdm(
+            total=total,
+            desc=f"{point.adaptor_name} {point.schedule} {point.steps} steps",
+            unit="image",
+            disable=distributed.rank() > 0,
+        ) as bar:
+            for prompts in rounds(self.prompts, at_once):
+                images = read_or_generate(point, prompts, folder, self.seed)
+                for prompt, image in zip(prompts, images, strict=True):
+                    if prompt in sample:
+                        write_image(image_file(folder, prompt), image)
+                teacher_images = None
+                if "teacher_images" in needed:
+                    teacher_images = read_or_generate(teacher, prompts, teacher_folder, self.seed)
+                ids = [str(prompt.id) for prompt in prompts]
+                yield Batch(images, [prompt.text for prompt in prompts], teacher_images, ids=ids)
+                bar.update(min(len(prompts) * distributed.world_size(), total - bar.n))
+
+    def _read(self, point: Sampler, needed: set[str]) -> Iterator[Batch]:
+        """Reads this process's images."""
         images, teacher_images = self.image_folder(point), self.image_folder(full_teacher(point))
         batches = list(chunks(distributed.share(self.prompts), self._at_once(point)))
         sizes = {metric.size for metric in self.metrics}

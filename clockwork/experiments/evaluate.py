@@ -64,6 +64,7 @@ def measure(cfg: DictConfig) -> list[str]:
         folder=Path(cfg.output),
         batch_size=cfg.batch_size,
         latency=cfg.metrics.latency,
+        keep_images=cfg.keep_images,
         command=shlex.join(["python", *sys.argv]),
     )
     # Every point of a fit is made before the first is run, so that a mistake in the last shows at once.

@@ -12,7 +12,7 @@ from clockwork.data.prompts import chunks
 from clockwork.experiments.build import make_metrics
 from clockwork.io import distributed
 from clockwork.io.threads import THREADS, map_in_threads
-from clockwork.metrics.base import Batch, label, measurable, measure
+from clockwork.metrics.base import Batch, label, measurable, measure, require_images
 
 
 def score(cfg: DictConfig) -> dict[str, float]:
@@ -24,6 +24,7 @@ def score(cfg: DictConfig) -> dict[str, float]:
 def _score(cfg: DictConfig) -> dict[str, float]:
     images, main_process = instantiate(cfg.images), distributed.rank() == 0
     metrics = measurable(make_metrics(cfg.metrics), {"images", "captions"})
+    require_images(metrics, len(images), "pass more images, or leave the metric out")
     groups = list(chunks(distributed.share(images), images_at_once(cfg.resolution, cfg.batch_size)))
 
     def read(group: Sequence[CaptionedImage]) -> Batch:

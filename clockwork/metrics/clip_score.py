@@ -76,8 +76,13 @@ def open_clip_score(
 
     Returns:
         The metric.
+
+    Raises:
+        MissingFileError: The weights are missing, and cannot be downloaded.
     """
-    return CLIPScore(OpenCLIP(clip, clip_tag, choose_device(device)), name, size)
+    model = OpenCLIP(clip, clip_tag, choose_device(device))
+    model.require_weights()
+    return CLIPScore(model, name, size)
 
 
 def clip_score(clip: OpenCLIP, batches: Iterable[Tensor], captions: Sequence[str]) -> float:

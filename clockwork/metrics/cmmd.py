@@ -79,6 +79,7 @@ def open_clip_reference(reference: str, clip: str, clip_tag: str | None, cache: 
         The reference.
     """
     files, model = image_files(Path(reference)), OpenCLIP(clip, clip_tag, choose_device(device))
+    model.require_weights()
     side = model.image_size
     label = f"CLIP {model.identity} at {side}, {len(files)} images {files_hash(files)}"
     return Reference(CLIPImages(model), label, lambda: read_share(files, side), side, Path(cache))

@@ -19,6 +19,8 @@ class _Prompt(Protocol):
 def images_side_by_side(rows: Sequence[Row], prompts: Sequence[_Prompt], folder: Path, count: int = 10) -> None:
     """Writes `grid.png`: one line per operating point, with the same prompts and seeds.
 
+    Operating points whose images were not kept are left out; without any there is no file.
+
     Args:
         rows: The rows.
         prompts: The prompts of the evaluation.
@@ -28,5 +30,7 @@ def images_side_by_side(rows: Sequence[Row], prompts: Sequence[_Prompt], folder:
     lines = {}
     for row in rows:
         files = [image_folder(folder, row) / f"{p.id}.png" for p in prompts[:count]]
-        lines[f"{label(row)}, {row['steps']} steps"] = read_images(files)
-    write_grid(folder / "grid.png", lines, side=64)
+        if all(file.is_file() for file in files):
+            lines[f"{label(row)}, {row['steps']} steps"] = read_images(files)
+    if lines:
+        write_grid(folder / "grid.png", lines, side=64)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.errors import import_extra
+from clockwork.errors import MissingFileError, import_extra
 from clockwork.io.fingerprint import weights_hash
 from clockwork.teachers.shipped import shipped_text_embedder
 
@@ -85,6 +85,35 @@ class OpenCLIP:
         """The open_clip model itself."""
         model: torch.nn.Module = self._load()[0]
         return model
+
+    def require_weights(self) -> None:
+        """Downloads the weights if they are neither in a folder nor in the cache, without loading them.
+
+        Raises:
+            MissingFileError: There are no such weights, or no network to download them.
+        """
+        open_clip = import_extra("open_clip", "eval")
+        if self.name.startswith("local-dir:"):
+            folder = Path(self.name.removeprefix("local-dir:"))
+            if not (folder / "open_clip_config.json").is_file():
+                raise MissingFileError(
+                    f"no open_clip model at {folder}, it has no open_clip_config.json: pass its folder"
+                )
+        elif self.tag is not None and not Path(self.tag).is_file():
+            source = open_clip.get_pretrained_cfg(self.name, self.tag)
+            if not source:
+                raise MissingFileError(
+                    f"open_clip has no weights {self.tag!r} of {self.name!r}: see its list_pretrained()"
+                )
+            try:
+                open_clip.download_pretrained(source)
+            except (OSError, RuntimeError, ValueError) as error:
+                hub = source.get("hf_hub", "").rstrip("/")
+                origin = f"`hf download {hub} --local-dir DIR`" if hub else f"{source.get('url')}"
+                raise MissingFileError(
+                    f"no weights {self.tag} of CLIP {self.name}, and no network to download them: get {origin} where "
+                    "there is one, and pass the model as local-dir:<its folder>, with its tag null"
+                ) from error
 
     def to(self, device: torch.device | str) -> "OpenCLIP":
         """Returns the same model on another device.

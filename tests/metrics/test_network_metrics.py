@@ -18,6 +18,7 @@ from transformers import BertConfig, BertModel, BertTokenizer, BitImageProcessor
 
 from clockwork.data.image_io import write_image
 from clockwork.metrics.base import Batch, measure
+from clockwork.metrics.clip_score import open_clip_score
 from clockwork.metrics.dinov2 import DINOv2, fd_dinov2
 from clockwork.metrics.hpsv2 import hpsv2
 from clockwork.metrics.image_reward import MEAN, STD, image_reward
@@ -142,10 +143,19 @@ def test_image_reward_from_its_files(images: Tensor, tmp_path: Path) -> None:
             lambda nowhere: image_reward(nowhere),
             r"no ImageReward\.pt and med_config\.json and vocab\.txt in .*hf download",
         ),
+        (lambda nowhere: open_clip_score(clip="ViT-g-14"), r"hf download laion/CLIP-ViT-g-14-laion2B-s34B-b88K"),
+        (lambda nowhere: open_clip_score(clip="ViT-g-14", clip_tag="x"), "open_clip has no weights 'x' of 'ViT-g-14'"),
+        (
+            lambda nowhere: open_clip_score(clip=f"local-dir:{nowhere}", clip_tag=None),
+            "no open_clip model at .*nowhere",
+        ),
         (lambda nowhere: fd_dinov2(nowhere, nowhere), r"hf download facebook/dinov2-large --local-dir .*nowhere"),
     ],
 )
-def test_absent_weights_are_named_with_where_to_get_them(create: object, message: str, tmp_path: Path) -> None:
+def test_absent_weights_are_named_with_where_to_get_them(
+    create: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # which a machine may not be
     with pytest.raises(FileNotFoundError, match=message):
         create(str(tmp_path / "nowhere"))  # type: ignore[operator]
 

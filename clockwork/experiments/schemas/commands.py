@@ -149,6 +149,7 @@ class Evaluate(OperatingPoint):
     logger: Logger
     scale: Scale
     batch_size: Count
+    keep_images: Literal["all", "teacher", "sample", "none"]
     seeds: Seeds | None
     fits: Seeds | None
     output: Text
