@@ -28,7 +28,7 @@ from clockwork.teachers import Condition
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 
 
-@pytest.fixture(params=["sd15", "sdxl"])
+@pytest.fixture(params=["sd15", pytest.param("sdxl", marks=pytest.mark.slow)])
 def real(request: pytest.FixtureRequest) -> Iterator[RealSize]:
     with switched_on(few_layers(request.param)) as built:
         yield built

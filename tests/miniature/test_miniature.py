@@ -102,6 +102,7 @@ def test_a_tokenizer_made_in_another_process_is_the_same(tmp_path: Path) -> None
         assert (tmp_path / "one" / file).read_text() == (tmp_path / "two" / file).read_text()
 
 
+@pytest.mark.slow
 def test_the_whole_recipe_from_nothing(tmp_path: Path) -> None:
     """Every stage of `make miniature`, two steps each, ends in pipelines that paint; what is there is not run again."""
     few = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}

@@ -44,7 +44,14 @@ ADAPTORS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [*((kind, torch.float16) for kind in ADAPTORS), ("ResNet", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("ResNet", torch.float16),
+        *(pytest.param(kind, torch.float16, marks=pytest.mark.slow) for kind in ("identity", "UNet")),
+        pytest.param("ResNet", torch.bfloat16, marks=pytest.mark.slow),
+    ],
+)
 def test_a_float32_adaptor_on_a_gpu_in_half_precision(kind: str, dtype: torch.dtype) -> None:
     scheduler = solver(DPMSolverMultistepScheduler)
     scheduler.set_timesteps(4)  # with numpy, so outside the mode

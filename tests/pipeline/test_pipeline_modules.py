@@ -90,7 +90,7 @@ OFFLOADING: dict[str, Callable[[Any], Any]] = {  # what diffusers calls, with th
 }
 
 
-@pytest.mark.parametrize("kind", OFFLOADING)
+@pytest.mark.parametrize("kind", ["model", pytest.param("sequential", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("first", ["Clockwork", "offloading"])
 def test_offloading(kind: str, first: str, plain: Tensor, clocked: Tensor) -> None:
     """In both orders, several calls, off and on."""

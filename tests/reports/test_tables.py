@@ -131,6 +131,7 @@ def test_a_table_runs_what_is_missing_and_only_that(
     assert f"schedule=clock2 solver=dpm++ steps=4 output={tmp_path / 'adaptors'}\n" in text
 
 
+@pytest.mark.slow
 def test_table_5_is_trained_and_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As its commands say: the ablations' configs, and a schedule without any full step, whose sample images leave the
     identity nothing to repeat."""

@@ -86,6 +86,7 @@ def test_an_ablation_composes_and_trains_a_step(name: str, tmp_path: Path) -> No
     assert "adaptor.inputs" not in asked or f"[{','.join(adaptor.inputs)}]" == asked["adaptor.inputs"]
 
 
+@pytest.mark.slow
 def test_recovering_from_pictures(tmp_path: Path) -> None:
     small = [
         "objective=recover",
