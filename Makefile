@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install constraints demo eval evidence calibration-tables flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
+.PHONY: install constraints demo eval evidence rivals calibration-tables flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: run make PYTHON=<python>")'
@@ -45,6 +45,15 @@ evidence: install
 # The tables of docs/calibration.md: what captions, terms, ranks and joint maps give, and where calibration fails.
 calibration-tables: install
 	@$(RUN) -m clockwork.miniature.calibration_tables
+
+# Other methods (DeepCache, ToMe, diffusers' caches, forecasts, fewer steps) and adaptors on the same prompts, seeds and
+# solver: a table, a plot with the front, and outputs/rivals/report.html. RIVAL_COUNT captions a row.
+RIVAL_COUNT ?= 2000
+rivals: install
+	@for steps in 8 6 4; do \
+	  $(RUN) scripts/calibrate.py schedule=clock2 steps=$$steps output=outputs/rivals/adaptors || exit; \
+	done
+	@$(RUN) scripts/evaluate.py sweep=rivals prompts.count=$(RIVAL_COUNT) adaptors=outputs/rivals/adaptors output=outputs/rivals
 
 # Every FLOPs and parameter figure of the paper beside ours, from the architectures alone: outputs/reports/flops.csv.
 flops: install

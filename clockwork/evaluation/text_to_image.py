@@ -1,7 +1,7 @@
 """Evaluation of text-to-image: one image per prompt."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
 from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.metrics.base import Batch, require_images
-from clockwork.metrics.latency import device_name, measure_latency
+from clockwork.metrics.latency import device_name, measure_in_turn
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -41,7 +41,7 @@ class Evaluation(Harness[Sampler]):
         seed: Seed of the noise, together with the prompt's id.
         batch_size: Largest number of images that are generated at once (see `images_at_once`).
         fit: Seed of the fits of adaptors with weights, which rows record; None if it is not known.
-        latency: Whether to measure the latency on this device, too.
+        latency: Whether `evaluate` measures the latency on this device, too.
         keep_images: Which images are written to disk: all; those of the full teacher; a sample of the first 64 of each
             point; or none. Others go from the decoder to the metrics. The full teacher's, with which metrics compare,
             are then generated again for every point.
@@ -82,16 +82,16 @@ class Evaluation(Harness[Sampler]):
         folder = self.image_folder(point)
         if self._keeps_all(point):
             generate(point, self.prompts, folder, self.seed, self.batch_size)
-        if point.adaptor is not None and any("teacher_images" in metric.info.inputs for metric in self.metrics):
+        if not point.is_full_teacher and any("teacher_images" in metric.info.inputs for metric in self.metrics):
             self.generate(full_teacher(point))
         return folder
 
     def _keeps_all(self, point: Sampler) -> bool:
         """Whether all images of a point are written to disk."""
-        return self.keep_images == "all" or (self.keep_images == "teacher" and point.adaptor is None)
+        return self.keep_images == "all" or (self.keep_images == "teacher" and point.is_full_teacher)
 
     def inputs(self, point: Sampler) -> set[str]:
-        return {"images", "captions"} | ({"teacher_images"} if point.adaptor is not None else set())
+        return {"images", "captions"} | (set() if point.is_full_teacher else {"teacher_images"})
 
     def batches(self, point: Sampler, needed: set[str]) -> Iterator[Batch]:
         return self._read(point, needed) if self._keeps_all(point) else self._generated(point, needed)
@@ -186,17 +186,14 @@ class Evaluation(Harness[Sampler]):
             if row is not None and fit is not None and row.get("fit") != fit:  # measured without `fits`
                 append_row(self.rows, {**row, "fit": fit})
         if self.latency:
-            self._measure_latency(point)
+            measure_latencies([(self, point)])
 
-    def _measure_latency(self, point: Sampler) -> None:
-        """Adds the latency of one image's latents to the row, whose other figures stay as they are.
+    def one_image(self, point: Sampler) -> Callable[[], None]:
+        """Returns a function that generates the latents of the first prompt, on the main process only.
 
-        Only the main process computes; the others wait after every run.
+        Args:
+            point: The operating point.
         """
-        name, row = device_name(point.teacher.device), self.find_row(point)
-        (timed,) = distributed.from_main_process([row is not None and row.get("latency_device") == name])
-        if timed:
-            return
         first = self.prompts[0]
         conditions, noise = point.conditions([first.text]), point.teacher.noise([first.id], self.seed)
 
@@ -204,9 +201,7 @@ class Evaluation(Harness[Sampler]):
             if distributed.rank() == 0:
                 point.latents_of(conditions, noise)
 
-        latency = measure_latency(run, point.teacher.device, after_run=distributed.barrier)
-        if distributed.rank() == 0 and row is not None:
-            append_row(self.rows, {**row, **asdict(latency)})
+        return run
 
     def _save_prompts(self) -> None:
         """Writes ids and texts of the prompts to `prompts/<hash>.json`, as rows hold the hash alone."""
@@ -216,15 +211,39 @@ class Evaluation(Harness[Sampler]):
                 partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
 
 
+def measure_latencies(points: Sequence[tuple[Evaluation, Sampler]]) -> None:
+    """Adds the latency of one image's latents to rows, whose other figures stay as they are.
+
+    Operating points without a latency on this device are timed in turn. Only the main process computes; the others wait
+    after every run.
+
+    Args:
+        points: Operating points of one device, which have rows, each with its evaluation.
+    """
+    rows = [evaluation.find_row(point) for evaluation, point in points]
+    devices = [None if row is None else row.get("latency_device") for row in rows]
+    names = [device_name(point.teacher.device) for _, point in points]
+    timed = distributed.from_main_process([one == other for one, other in zip(devices, names, strict=True)])
+    missing = [number for number, done in enumerate(timed) if not done]
+    if not missing:
+        return
+    runs = [points[number][0].one_image(points[number][1]) for number in missing]
+    device = points[missing[0]][1].teacher.device
+    for number, latency in zip(missing, measure_in_turn(runs, device, after_run=distributed.barrier), strict=True):
+        if distributed.rank() == 0 and (row := rows[number]) is not None:
+            append_row(points[number][0].rows, {**row, **asdict(latency)})
+
+
 def full_teacher(point: Sampler) -> Sampler:
-    """Returns the sampler of the full teacher at the same steps, without adaptor and clock.
+    """Returns the sampler of the full teacher at the same steps, without adaptor, clock and rival.
 
     Args:
         point: A sampler.
     """
-    if point.adaptor is None:
+    if point.is_full_teacher:
         return point
     split = point.split
     with suppress(UserError):  # of a UNet that is too small for this cut
         split = SplitUNet(split.unet, "stage1")  # all cuts give the same images, which are generated once
-    return replace(point, split=split, adaptor=None, adaptor_name="none", schedule=Schedule(), trained_hash=None)
+    alone = replace(point, split=split, adaptor=None, rival=None, schedule=Schedule())
+    return replace(alone, adaptor_name="none", trained_hash=None)

@@ -26,6 +26,7 @@ from clockwork.experiments.command import missing_value
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.flops.editing import generation_steps
 from clockwork.metrics.base import Metric
+from clockwork.rivals.base import Rival
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
@@ -69,10 +70,30 @@ def require_values(cfg: DictConfig, *keys: str) -> None:
 
 def at_difference(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[str, DictConfig]:
     """The name or folder of the adaptor, and the config, with a sweep's difference."""
-    rest = {key: value for key, value in difference.items() if key != "adaptor"}
+    rest = {key: value for key, value in difference.items() if key not in ("adaptor", "rival")}
     name = str(difference.get("adaptor", cfg.adaptor_name))
     name = str(cfg.adaptor.path) if name == "folder" else name
     return name, cast(DictConfig, OmegaConf.merge(cfg, rest))
+
+
+def make_rival(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[str, Rival | None]:
+    """Creates the rival of the config's point with a sweep's difference.
+
+    Args:
+        cfg: The command's config. Its rival has the user's values; others have those of their yaml.
+        difference: What the point has of its own.
+
+    Returns:
+        The rival's name, and the rival; None for `none`, and for commands that have none.
+
+    Raises:
+        UserError: If the name is that of no config, or the rival's package is not installed.
+    """
+    chosen = cfg.get("rival_name", "none")
+    name = str(difference.get("rival", chosen))
+    if name == "none":
+        return name, None
+    return name, cast(Rival, instantiate(cfg.rival if name == chosen else configs.rival_config(name)))
 
 
 def adaptor_source(cfg: DictConfig, difference: Mapping[str, Any] | None = None) -> Path | None:
@@ -104,10 +125,10 @@ def weightless_adaptor(cfg: DictConfig, name: str) -> Callable[[FeatureDims], Ad
 
 def build_sampler(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, Any]) -> Sampler:
     """The config's point with a sweep's difference. Adaptor: `none`, one without weights or a trained one by its
-    config's name, or a folder; checked against the point."""
-    name, cfg = at_difference(cfg, difference)
+    config's name, or a folder; checked against the point. A rival takes the place of `none`."""
+    (rival_name, rival), (name, cfg) = make_rival(cfg, difference), at_difference(cfg, difference)
     if name == "none":
-        return make_sampler(cfg, teacher)
+        return replace(make_sampler(cfg, teacher, name=rival_name), rival=rival)
     if (weightless := weightless_adaptor(cfg, name)) is not None:
         return make_sampler(cfg, teacher, weightless(feature_dims(teacher, str(cfg.cut))), name)
     folder = trained_folder(cfg, name)

@@ -109,6 +109,11 @@ def adaptor_config(name: str) -> DictConfig | None:
     return _group_config("adaptor", name) if (FOLDER / "adaptor" / f"{name}.yaml").is_file() else None
 
 
+def rival_config(name: str) -> DictConfig:
+    """Loads a rival's yaml, with what it takes over from others by `defaults`."""
+    return _group_config("rival", name)
+
+
 def _group_config(group: str, name: str) -> DictConfig:
     """Loads the yaml of a group, with what it takes over from others of the group by `defaults`."""
     file = FOLDER / group / f"{name}.yaml"

@@ -16,8 +16,8 @@ from clockwork.adaptors import add_row
 from clockwork.data.prompts import Prompt
 from clockwork.evaluation.plan import TRIAL_IMAGES, disk_usage, evaluation_plan, missing_images, run_trial
 from clockwork.evaluation.rows import read_rows
-from clockwork.evaluation.text_to_image import Evaluation
-from clockwork.experiments.build import adaptor_source, build_sampler, make_metrics, require_values
+from clockwork.evaluation.text_to_image import Evaluation, measure_latencies
+from clockwork.experiments.build import adaptor_source, build_sampler, make_metrics, make_rival, require_values
 from clockwork.experiments.paper_tables import Table
 from clockwork.experiments.run_dir import report_truncation
 from clockwork.experiments.runs import at_fit, paired
@@ -53,8 +53,9 @@ def measure(cfg: DictConfig) -> list[str]:
     # All that is cheap to look at comes before the teacher is loaded, and so do mistakes in it.
     require_values(cfg, "metrics", "prompts")
     prompts = instantiate(cfg.prompts)
-    for fit in dict.fromkeys(fit for _, fit in runs):
-        for difference in differences:
+    for difference in differences:
+        make_rival(cfg, difference)
+        for fit in dict.fromkeys(fit for _, fit in runs):
             adaptor_source(at_fit(cfg, fit), difference)
     teacher = instantiate(cfg.teacher)
     report_truncation(teacher, prompts)
@@ -63,8 +64,8 @@ def measure(cfg: DictConfig) -> list[str]:
         metrics=make_metrics(cfg.metrics),
         folder=Path(cfg.output),
         batch_size=cfg.batch_size,
-        latency=cfg.metrics.latency,
         keep_images=cfg.keep_images,
+        latency=False,  # measured at the end, of all points in turn
         command=shlex.join(["python", *sys.argv]),
     )
     # Every point of a fit is made before the first is run, so that a mistake in the last shows at once.
@@ -76,6 +77,8 @@ def measure(cfg: DictConfig) -> list[str]:
                 name = f"{sampler.point.teacher} {sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
                 print(f"[{number}/{len(of_runs)}] {name}{f', seed {of_run.seed}' if len(runs) > 1 else ''}")
             of_run.evaluate(sampler)
+        if cfg.metrics.latency:
+            measure_latencies(of_runs)
     digests = [of_run.digest(sampler) for of_run, sampler in of_runs]
     if distributed.rank() == 0:
         _report(cfg, digests, [sampler for _, sampler in of_runs], prompts)

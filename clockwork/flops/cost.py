@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from clockwork.adaptors import Adaptor, FullStep, History, run_adaptor
 from clockwork.flops.counter import Flops, count_flops, counted
+from clockwork.flops.measured import measured_flops
 from clockwork.sampling.feature_shapes import meta_call
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
@@ -179,11 +180,13 @@ def image_flops(sampler: Sampler) -> Flops:
     """Counts the FLOPs of all UNet and adaptor passes of one image.
 
     Args:
-        sampler: The operating point.
+        sampler: The operating point. With a rival, an image is generated and what runs is counted (`measured_flops`).
 
     Returns:
         The FLOPs.
     """
+    if sampler.rival is not None:
+        return measured_flops(sampler)
     return rollout_flops(
         *step_flops(sampler),
         sampler.schedule,

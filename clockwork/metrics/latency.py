@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,44 @@ def measure_latency(
         warm_up: How many go before them untimed.
         after_run: Called after every run, untimed.
     """
-    times = []
+    return measure_in_turn([call], device, runs, warm_up, after_run)[0]
+
+
+def measure_in_turn(
+    calls: Sequence[Callable[[], Any]],
+    device: torch.device,
+    runs: int = 10,
+    warm_up: int = 2,
+    after_run: Callable[[], None] = lambda: None,
+) -> list[Latency]:
+    """Times several calls in turn, so that a spell in which the device is busy or slow affects all alike.
+
+    Args:
+        calls: What is timed, as in `measure_latency`.
+        device: As in `measure_latency`.
+        runs: How many of each are timed.
+        warm_up: As in `measure_latency`, of each call.
+        after_run: As in `measure_latency`.
+
+    Returns:
+        The latency of each call.
+    """
+    times: list[list[float]] = [[] for _ in calls]
     for _ in range(warm_up + runs):
-        _synchronize(device)
-        start = time.perf_counter()
-        call()
-        _synchronize(device)
-        times.append(1000 * (time.perf_counter() - start))
-        after_run()
-    low, median, high = np.percentile(times[warm_up:], [25, 50, 75])
-    mean = float(np.mean(times[warm_up:]))
-    return Latency(mean, float(median), float(high - low), device_name(device))
+        for call, milliseconds in zip(calls, times, strict=True):
+            _synchronize(device)
+            start = time.perf_counter()
+            call()
+            _synchronize(device)
+            milliseconds.append(1000 * (time.perf_counter() - start))
+            after_run()
+    return [_latency(milliseconds[warm_up:], device) for milliseconds in times]
+
+
+def _latency(times: Sequence[float], device: torch.device) -> Latency:
+    """Summarises the times of one call in milliseconds."""
+    low, median, high = np.percentile(times, [25, 50, 75])
+    return Latency(float(np.mean(times)), float(median), float(high - low), device_name(device))
 
 
 def device_name(device: torch.device) -> str:

@@ -17,9 +17,10 @@ from clockwork.reports.compare import (
     samples,
     teachers_of,
 )
+from clockwork.reports.curves import Curve
 from clockwork.reports.formats import Sheet
 from clockwork.reports.intervals import Interval
-from clockwork.reports.pareto import Curve, plotted, save_curves
+from clockwork.reports.pareto import plotted, save_curves
 from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import Row, cell, flops_unit
 

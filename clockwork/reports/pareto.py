@@ -1,44 +1,18 @@
 """Quality against cost: one plotter of rows for interactive figures (plotly) and for image files (matplotlib)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from clockwork.evaluation.rows import row_value
 from clockwork.io.atomic import atomic_write
 from clockwork.metrics.registry import metric_info
+from clockwork.reports.curves import Curve, front, front_of
 from clockwork.reports.plots import BASELINE, COLOURS, styled
 from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import Row, flops_unit, label, metric_names, present
 
 COSTS = ("tflops_full", "latency_ms")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Rows of one teacher, adaptor and schedule, in the order of their horizontal position.
-
-    Attributes:
-        name: The legend's text.
-        points: Horizontal position and row of each point.
-        is_baseline: Whether the rows are of the teacher without an adaptor.
-        is_front: Whether the line joins only the points that no other of the curve is better than.
-    """
-
-    name: str
-    points: Sequence[tuple[float, Row]]
-    is_baseline: bool = False
-    is_front: bool = False
-
-    def measured(self, metric: str) -> list[tuple[float, float, Row]]:
-        """Returns horizontal position, value and row of the points at which a metric was measured.
-
-        Args:
-            metric: Name of the metric.
-        """
-        return [(x, row_value(row, metric), row) for x, row in self.points if row_value(row, metric) is not None]
 
 
 def curve_names(rows: Sequence[Row]) -> list[str]:
@@ -105,6 +79,10 @@ def pareto_figure(rows: Sequence[Row], metric: str, cost: str) -> Any:
     figure, all_curves = Figure(), curves(rows, cost)
     with_adaptor = [curve.name for curve in all_curves if not curve.is_baseline]
     colours = dict(zip(with_adaptor, COLOURS * len(rows), strict=False))  # the same in every plot of these rows
+    if len(best := front_of(all_curves, metric)) > 1:
+        line = {"color": BASELINE, "width": 7}
+        x, y = zip(*best, strict=True)
+        figure.add_scatter(x=x, y=y, name="front", mode="lines", opacity=0.25, line=line, hoverinfo="skip")
     for curve in all_curves:
         if points := curve.measured(metric):
             figure.add_scatter(
@@ -136,7 +114,7 @@ def pareto_figures(rows: Sequence[Row]) -> Mapping[str, Any]:
 
 
 def save_pareto(rows: Sequence[Row], file: Path) -> bool:
-    """Plots each metric against the FLOPs per image (convention `full`), as an image file.
+    """Plots each metric against the FLOPs per image (convention `full`), as an image file, with the front marked.
 
     Args:
         rows: The rows. Those of the teacher with fewer steps are the baseline.
@@ -145,7 +123,8 @@ def save_pareto(rows: Sequence[Row], file: Path) -> bool:
     Returns:
         False if no row has a metric to plot, so that nothing was written.
     """
-    return save_curves(curves(rows, "tflops_full"), plotted(rows), _cost_axis(rows, "tflops_full"), [file])
+    all_curves, axis = curves(rows, "tflops_full"), _cost_axis(rows, "tflops_full")
+    return save_curves(all_curves, plotted(rows), axis, [file], mark_front=True)
 
 
 def save_curves(
@@ -154,6 +133,7 @@ def save_curves(
     x_label: str,
     files: Sequence[Path],
     colour_of: Callable[[str], str] = lambda name: name,
+    mark_front: bool = False,
 ) -> bool:
     """Plots curves with one panel per metric, as image files.
 
@@ -164,6 +144,7 @@ def save_curves(
         files: The image files to write; their suffixes give the formats.
         colour_of: Maps a curve's name to what its colour stands for. A curve that shares the colour of an earlier one
             is dashed.
+        mark_front: Whether to mark the front over all curves.
 
     Returns:
         False if no metric was measured, so that nothing was written.
@@ -179,6 +160,8 @@ def save_curves(
     figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4), squeeze=False, layout="constrained")
     for axis, name in zip(axes[0], shown, strict=True):
         _draw_panel(axis, all_curves, name, colour_of)
+        if mark_front and len(best := front_of(all_curves, name)) > 1:
+            axis.plot(*zip(*best, strict=True), color=BASELINE, lw=7, alpha=0.3, zorder=0, label="front")
         axis.set(xlabel=x_label, ylabel=metric_info(name).axis)
         axis.grid(alpha=0.3)
         _scale_axis(axis, all_curves, name)
@@ -189,20 +172,6 @@ def save_curves(
             figure.savefig(partial, dpi=130, format=file.suffix[1:])
     plt.close(figure)
     return True
-
-
-def front(points: Sequence[tuple[float, float]], direction: str) -> list[tuple[float, float]]:
-    """Returns the points that no other is better than at the same cost or less, by cost.
-
-    Args:
-        points: Cost and value of each point.
-        direction: Whether `lower` or `higher` values are better.
-    """
-    best: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda point: (point[0], point[1] if direction == "lower" else -point[1])):
-        if not best or (value < best[-1][1] if direction == "lower" else value > best[-1][1]):
-            best.append((cost, value))
-    return best
 
 
 def spread(row: Row, metric: str) -> float:

@@ -98,9 +98,11 @@ def label(row: Row) -> str:
         row: The row.
 
     Returns:
-        The teacher's name, or adaptor and schedule such as `resnet clock2`.
+        The teacher's name, adaptor and schedule such as `resnet clock2`, or the rival's name.
     """
-    return str(row["teacher"]) if row["adaptor"] == "none" else f"{row['adaptor']} {row['schedule']}"
+    if row["adaptor"] == "none":
+        return str(row["teacher"])
+    return str(row["adaptor"]) if row["schedule"] == "full" else f"{row['adaptor']} {row['schedule']}"
 
 
 def flops_unit(rows: Sequence[Row]) -> tuple[str, float]:

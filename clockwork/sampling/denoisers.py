@@ -1,13 +1,17 @@
 """The denoisers: one runs the full UNet on every step, the other follows a schedule (paper, Section 4.2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from clockwork.adaptors import NO_HISTORY, Adaptor, History
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
+from clockwork.rivals.base import Rival, shared_copy
 from clockwork.sampling.steps import EAGER, AdaptorInputs, StepFunctions
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
@@ -117,6 +121,48 @@ class ClockworkDenoiser:
         call = arguments(self.split, sample, t, condition)
         features = self.functions.adaptor(self.split, self.adaptor, call, inputs)
         return Denoised(*features, False, history.after(self.adaptor, step, features.r_in, features.r_out, full=False))
+
+
+@dataclass(frozen=True)
+class RivalDenoiser:
+    """Runs a copy of the UNet that a rival has changed, in one roll-out at a time.
+
+    Attributes:
+        unet: The copy.
+        dtype: The precision in which it computes.
+        start: Discards what the rival keeps of earlier roll-outs; called on the first step of each.
+    """
+
+    unet: UNet2DConditionModel
+    dtype: torch.dtype
+    start: Callable[[], None]
+
+    @classmethod
+    def attach(cls, rival: Rival, split: SplitUNet, timesteps: Tensor, guided: bool) -> "RivalDenoiser":
+        """Attaches a rival to a copy of a UNet.
+
+        Args:
+            rival: The rival.
+            split: The UNet, which is not changed. Its cut is not used.
+            timesteps: The solver's timesteps, one per step.
+            guided: Whether the UNet's batch holds both halves of guidance.
+
+        Raises:
+            UserError: If the rival does not fit the UNet or the roll-out.
+        """
+        rival.check_guidance(guided)
+        unet = shared_copy(split.unet)
+        return cls(unet, split.dtype, rival.attach(unet, timesteps))
+
+    def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
+        """Runs one step; arguments are those of `Denoiser`. The features of the result, at a cut, are empty."""
+        if step == 1:
+            self.start()
+        sample, condition = sample.to(self.dtype), condition.to(self.dtype)
+        text = condition.prompt_embeds
+        (output,) = self.unet(sample, t, encoder_hidden_states=text, **condition.unet_kwargs, return_dict=False)
+        empty = output.new_empty(0)
+        return Denoised(output, empty, empty, empty, full=True)
 
 
 def arguments(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:

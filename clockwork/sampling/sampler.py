@@ -13,8 +13,9 @@ from clockwork.adaptors import Adaptor, adaptor_hash
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
+from clockwork.rivals.base import Rival
 from clockwork.sampling.compiled import CompiledSteps
-from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser, RivalDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import make_solver, num_unet_calls, solver_settings
 from clockwork.sampling.steps import EAGER, StepFunctions
@@ -37,13 +38,15 @@ class Sampler:
         steps: Number of solver steps.
         guidance: Scale of classifier-free guidance.
         adaptor: The adaptor; None if every step is full.
-        adaptor_name: Name of the adaptor in rows.
+        adaptor_name: Name of the adaptor, or of the rival, in rows.
         folder: The adaptor's folder, if it was loaded from one.
         trained_hash: Fingerprint of the adaptor's weights before they were cast to the teacher's precision.
+        rival: Another method that makes the UNet cheaper; it takes the place of adaptor and schedule.
 
     Raises:
         UserError: If the schedule is too long for the steps, needs an adaptor that is missing, or starts with an
-            adaptor step although the adaptor reads the previous step.
+            adaptor step although the adaptor reads the previous step, or if there is a rival beside an adaptor, or one
+            that does not fit the UNet.
     """
 
     teacher: Teacher
@@ -56,6 +59,7 @@ class Sampler:
     adaptor_name: str = "none"
     folder: Path | None = None
     trained_hash: str | None = None
+    rival: Rival | None = None
 
     def __post_init__(self) -> None:
         self.schedule.adaptor_steps(self.num_unet_calls)  # raises if the schedule is longer than the steps
@@ -63,7 +67,11 @@ class Sampler:
             raise UserError(
                 f"schedule {self.schedule} has adaptor steps, but there is no adaptor: pass adaptor=… or schedule=full"
             )
-        _ = self.denoiser  # raises if the adaptor does not fit the schedule
+        if self.adaptor is not None and self.rival is not None:
+            raise UserError(f"rival {self.adaptor_name} takes the place of an adaptor: use adaptor=none")
+        if self.rival is not None and self.teacher.compile is not False:
+            raise UserError("rivals do not run compiled, so that latencies would mislead: use teacher.compile=false")
+        _ = self.denoiser  # raises if the adaptor does not fit the schedule, or the rival the UNet
 
     @property
     def num_unet_calls(self) -> int:
@@ -86,12 +94,28 @@ class Sampler:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The denoiser: `FullDenoiser` without an adaptor, else `ClockworkDenoiser`."""
+        """The denoiser: `FullDenoiser` without adaptor and rival, else `ClockworkDenoiser` or `RivalDenoiser`."""
+        if self.rival is not None:
+            return self._rival_denoiser
         return (
             self.full_denoiser
             if self.adaptor is None
             else ClockworkDenoiser(self.split, self.adaptor, self.schedule, self.functions)
         )
+
+    @cached_property
+    def _rival_denoiser(self) -> Denoiser:
+        """The denoiser of the rival, attached once."""
+        assert self.rival is not None
+        solver = make_solver(self.solver, self.teacher.noise_schedule)
+        solver.set_timesteps(self.steps)
+        guided = self.teacher.unet_calls_per_step(self.guidance) == 2
+        return RivalDenoiser.attach(self.rival, self.split, solver.timesteps, guided)
+
+    @property
+    def is_full_teacher(self) -> bool:
+        """Whether this is the teacher alone, without adaptor and rival."""
+        return self.adaptor is None and self.rival is None
 
     @property
     def full_denoiser(self) -> FullDenoiser:
@@ -131,6 +155,7 @@ class Sampler:
             "adaptor_precision": precision and str(precision).removeprefix("torch."),
             "text_embedder": self.text_embedder,
             **({} if self.teacher.compile is False else {"compile": str(self.teacher.compile)}),
+            **({} if self.rival is None else {"rival": self.rival.identity()}),
         }
 
     def conditions(self, captions: list[str]) -> tuple[Condition, Condition | None]:

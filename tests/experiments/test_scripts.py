@@ -190,6 +190,7 @@ ROOMS = [
     "unet",
     "adaptors",
     "teachers",
+    "rivals",
     "sampling",
     "flops",
     "data",

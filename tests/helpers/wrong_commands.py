@@ -4,7 +4,6 @@
 WRONG = {
     # numbers: type, range, NaN, null
     "train steps=0": "from 1 to 1000",
-    "train steps=-1": "from 1 to 1000",
     "train steps=8.5": "a whole number",
     "train steps=abc": "a whole number",
     "train steps=nan": "a whole number",

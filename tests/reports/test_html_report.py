@@ -92,13 +92,14 @@ def test_the_papers_figures_stand_beside_ours(sweep: Path) -> None:
 
 def test_figures_hold_what_rows_say() -> None:
     figure = json.loads(pareto_figure(ROWS, "fid", "tflops_full").to_json())
-    baseline, resnet = figure["data"]
+    front, baseline, resnet = figure["data"]
+    assert (front["name"], front["x"], front["y"]) == ("front", [4.0, 5.5, 8.0], [30.0, 10.25, 9.5])
     assert baseline["name"] == "small, fewer steps" and baseline["line"] == {"color": BASELINE, "dash": "dash"}
     assert (baseline["x"], baseline["y"], baseline["text"]) == ([4.0, 8.0], [30.0, 9.5], ["4", "8"])
     assert (resnet["x"], resnet["y"]) == ([5.5], [10.25])  # the identity's FID was not measured
     clip = json.loads(pareto_figure(ROWS, "clip_score", "latency_ms").to_json())["data"]
     assert [curve["name"] for curve in clip] == ["small, fewer steps", "identity clock2", "resnet clock2"]
-    assert clip[2]["line"] == resnet["line"]  # a curve has one colour
+    assert clip[-1]["line"] == resnet["line"]  # a curve has one colour
 
 
 def test_names_tell_rows_apart() -> None:

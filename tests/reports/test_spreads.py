@@ -7,7 +7,8 @@ import numpy as np
 from helpers.figures import saved_figures
 
 from clockwork.metrics.registry import metric_info
-from clockwork.reports.pareto import front, pareto_figure, save_pareto
+from clockwork.reports.curves import front
+from clockwork.reports.pareto import pareto_figure, save_pareto
 from clockwork.reports.spreads import members, with_spreads
 from clockwork.reports.tables import table
 

@@ -12,8 +12,9 @@ from clockwork.experiments.schemas.groups import (
     Logger,
     Metrics,
     Prompts,
+    Rival,
 )
-from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
+from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, adaptor_fits, schedule_fits
 from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.tools import (
@@ -143,6 +144,8 @@ class Calibrate(OperatingPoint):
 class Evaluate(OperatingPoint):
     adaptor: Adaptor
     adaptor_name: Text
+    rival: Rival
+    rival_name: Text
     adaptors: Text
     prompts: Prompts
     metrics: Metrics
@@ -159,8 +162,8 @@ class Evaluate(OperatingPoint):
 
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
-        points = [{**values, "adaptor": values["adaptor_name"], **point} for point in values["points"] or [{}]]
-        return next((p for point in points if point["adaptor"] != "none" and (p := schedule_fits(point))), None)
+        chosen = {**values, "adaptor": values["adaptor_name"], "rival": values["rival_name"]}
+        return next((p for point in values["points"] or [{}] if (p := adaptor_fits({**chosen, **point}))), None)
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ from clockwork.experiments.schemas.rules import ABSENT, Bounds, Open
 from clockwork.experiments.schemas.types import (
     NOT_EMPTY,
     Count,
+    CountOrNone,
     Device,
     Split,
     Text,
@@ -23,6 +24,13 @@ class AnyAdaptor(Open):
 
     _target_: Text
     inputs: Inputs = ABSENT
+
+
+@dataclass(kw_only=True)
+class Foreign(Open):
+    """A group that builds something of the user's own."""
+
+    _target_: Text
 
 
 @dataclass(kw_only=True)
@@ -65,14 +73,43 @@ class AdaptorFolder:
     path: Text = ABSENT
 
 
-Adaptor = Identity | Taylor | Hermite | TrainedAdaptor | LinearAdaptor | AdaptorFolder | AnyAdaptor
+@dataclass(kw_only=True)
+class NoRival:
+    """`none` has no keys."""
 
 
 @dataclass(kw_only=True)
-class Foreign(Open):
-    """A group that builds something of the user's own."""
+class DeepCache:
+    _target_: Literal["clockwork.rivals.deepcache.DeepCache"]
+    interval: Count
+    branch: CountOrNone
 
-    _target_: Text
+
+@dataclass(kw_only=True)
+class ToMe:
+    _target_: Literal["clockwork.rivals.tome.ToMe"]
+    ratio: Annotated[float, Bounds(least=0, most=0.75)]
+    max_downsample: Literal[1, 2, 4, 8]
+
+
+@dataclass(kw_only=True)
+class AttentionBroadcast:
+    _target_: Literal["clockwork.rivals.broadcast.AttentionBroadcast"]
+    spatial: Count | None
+    cross: Count | None
+    above: int
+    below: int
+
+
+@dataclass(kw_only=True)
+class FasterCache:
+    _target_: Literal["clockwork.rivals.fastercache.FasterCache"]
+    interval: Count
+    below: int
+
+
+Rival = NoRival | DeepCache | ToMe | AttentionBroadcast | FasterCache | Foreign
+Adaptor = Identity | Taylor | Hermite | TrainedAdaptor | LinearAdaptor | AdaptorFolder | AnyAdaptor
 
 
 @dataclass(kw_only=True)

@@ -57,11 +57,21 @@ def schedule_fits(values: dict[str, Any]) -> str | None:
     return None
 
 
+def adaptor_fits(values: dict[str, Any]) -> str | None:
+    """An adaptor needs a schedule that fits the steps, and no rival beside it."""
+    if values["adaptor"] == "none":
+        return None
+    if values["rival"] != "none":
+        return f"rival={values['rival']} takes the place of an adaptor: use adaptor=none"
+    return schedule_fits(values)
+
+
 @dataclass(kw_only=True)
 class Difference:
     """What a point of a sweep has of its own."""
 
     adaptor: Text = ABSENT
+    rival: Text = ABSENT
     cut: CutText = ABSENT
     schedule: ScheduleText = ABSENT
     solver: Solver = ABSENT

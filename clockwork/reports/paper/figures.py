@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 
+from clockwork.reports.curves import Curve
 from clockwork.reports.paper.scale import Scale
-from clockwork.reports.pareto import Curve, save_curves
+from clockwork.reports.pareto import save_curves
 from clockwork.reports.tables import Row
 
 METRICS = ("fid", "clip_score")

@@ -1,0 +1,1 @@
+"""Rivals: other methods that make UNets cheaper, in the same sampling loop as Clockwork's adaptors."""
