@@ -126,7 +126,12 @@ def run_trial(sampler: Sampler, prompts: Sequence[Prompt], seed: int = 0) -> Tri
 
 
 def evaluation_plan(
-    work: Sequence[tuple[Sampler, int]], rows: int, trial: Trial | None, world_size: int = 1, note: str = ""
+    work: Sequence[tuple[Sampler, int]],
+    rows: int,
+    trial: Trial | None,
+    world_size: int = 1,
+    note: str = "",
+    written: int | None = None,
 ) -> EvaluationPlan:
     """Plans an evaluation.
 
@@ -136,6 +141,7 @@ def evaluation_plan(
         trial: What two images took, if the plan is to tell time and disk.
         world_size: Number of processes.
         note: What the time leaves out, besides the metrics.
+        written: Number of images that are written to disk; None for all.
 
     Returns:
         The plan.
@@ -144,7 +150,7 @@ def evaluation_plan(
     flops = sum(count * image_flops(sampler).full for sampler, count in work)
     images = sum(count for _, count in work)
     seconds = None if trial is None else flops / trial.flops_per_second / world_size
-    disk = None if trial is None else images * trial.bytes_per_image
+    disk = None if trial is None else (images if written is None else written) * trial.bytes_per_image
     return EvaluationPlan(rows, images, unet_passes, flops, seconds, disk, *([note] if note else []))
 
 

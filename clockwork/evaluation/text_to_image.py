@@ -90,6 +90,17 @@ class Evaluation(Harness[Sampler]):
         """Whether all images of a point are written to disk."""
         return self.keep_images == "all" or (self.keep_images == "teacher" and point.is_full_teacher)
 
+    def num_written(self, point: Sampler, count: int) -> int:
+        """Returns how many of the images of a point are written to disk, at most.
+
+        Args:
+            point: The operating point.
+            count: Number of its images that are generated.
+        """
+        if self._keeps_all(point):
+            return count
+        return min(count, SAMPLE) if self.keep_images == "sample" else 0
+
     def inputs(self, point: Sampler) -> set[str]:
         return {"images", "captions"} | (set() if point.is_full_teacher else {"teacher_images"})
 

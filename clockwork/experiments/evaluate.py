@@ -95,12 +95,18 @@ def _cost_printed(of_runs: Sequence[tuple[Evaluation, Sampler]]) -> Iterator[Non
         return
     evaluation, (first, count) = of_runs[0][0], max(by_folder.values(), key=lambda item: item[1])
     trial = run_trial(first, evaluation.prompts) if count > TRIAL_IMAGES else None
-    plan = evaluation_plan(list(by_folder.values()), sum(map(bool, work)), trial, distributed.world_size())
+    # The teacher's images are generated for every row where they are not kept.
+    once = evaluation.keep_images in ("all", "teacher")
+    generated = list(by_folder.values()) if once else [item for of_row in work for item in of_row.values()]
+    written = sum(evaluation.num_written(*item) for item in generated)
+    rows, processes = sum(map(bool, work)), distributed.world_size()
+    plan = evaluation_plan(generated, rows, trial, processes, written=written)
     print(f"{plan}\n", flush=True)
     before, start = disk_usage(by_folder), time.monotonic()
     yield
     images, size = (after - earlier for after, earlier in zip(disk_usage(by_folder), before, strict=True))
-    print(plan.outcome(time.monotonic() - start, images, size))
+    # Images that were not written cannot be counted; those of the plan have been measured.
+    print(plan.outcome(time.monotonic() - start, images if evaluation.keep_images == "all" else plan.images, size))
 
 
 def _report(cfg: DictConfig, digests: Sequence[str], samplers: Sequence[Sampler], prompts: Sequence[Prompt]) -> None:

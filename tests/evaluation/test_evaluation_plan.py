@@ -35,6 +35,18 @@ def test_the_plan_counts_what_is_missing_and_what_it_costs(identity: Sampler, tm
     assert images == plan.images and plan.outcome(90.0, images, size).startswith("took 2 min (planned: ")
 
 
+@pytest.mark.parametrize(("keep", "written"), [("all", 6), ("teacher", 3), ("sample", 4), ("none", 0)])
+def test_the_plan_counts_what_is_written(
+    keep: str, written: int, identity: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clockwork.evaluation.text_to_image.SAMPLE", 2)
+    evaluation = evaluation_of(scene_prompts("test", 3), tmp_path, keep_images=keep)
+    work = missing_images(evaluation, identity).values()
+    assert sum(evaluation.num_written(*item) for item in work) == written
+    plan = evaluation_plan(list(work), 1, Trial(1e9, 2048.0), written=written)
+    assert plan.images == 6 and plan.disk_bytes == written * 2048
+
+
 def test_a_trial_is_two_images_that_are_not_kept(identity: Sampler, tmp_path: Path) -> None:
     trial = run_trial(replace(identity, steps=1, schedule=full_teacher(identity).schedule), scene_prompts("test", 5))
     assert trial.flops_per_second > 1e6 and 200 < trial.bytes_per_image < 32 * 32 * 3 + 200
