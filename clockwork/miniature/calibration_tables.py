@@ -4,7 +4,7 @@ Each figure is the PSNR in dB to the teacher's images at the same steps, of capt
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -36,16 +36,18 @@ class Tables:
         teacher: The miniature.
         captions: Number of test captions.
         counts: Numbers of calibration captions; the last one is that of the fits with other options.
+        of_teacher: The teacher's images that are generated so far, by guidance scale and negative prompt.
     """
 
     teacher: Teacher
     captions: int = 64
     counts: tuple[int, ...] = (8, 32, 128)
+    of_teacher: dict[tuple[float, str], Tensor] = field(default_factory=dict)
 
     def print(self) -> None:
         """Prints the three tables as Markdown."""
-        for table in (self.options(), self.negatives(), self.scales()):
-            print(f"\n{table}", flush=True)
+        for table in (self.options, self.negatives, self.scales):
+            print(f"\n{table()}", flush=True)
 
     def options(self) -> str:
         """What captions, terms, rank and joint maps give, at two cuts."""
@@ -109,8 +111,11 @@ class Tables:
 
     def psnr(self, sampler: Sampler, negative: str = "") -> str:
         """Compares the images of the test captions with the teacher's."""
-        images, others = (self._images(each, negative).float() for each in (sampler, full_teacher(sampler)))
-        return f"{PSNR().of_pairs(images, others).mean():.2f}"
+        key = sampler.guidance, negative
+        if key not in self.of_teacher:
+            self.of_teacher[key] = self._images(full_teacher(sampler), negative)
+        ratios = PSNR().of_pairs(self._images(sampler, negative).float(), self.of_teacher[key].float())
+        return f"{ratios.mean():.2f}"
 
     def _images(self, sampler: Sampler, negative: str) -> Tensor:
         """Generates the images of the test captions."""

@@ -24,10 +24,7 @@ def test_maps_are_nearer_than_the_identity_at_their_own_scale(tables: Tables) ->
     assert len(fitted) == 2 and min(fitted) > identity
 
 
-def test_each_table_has_a_figure_per_fit(tables: Tables) -> None:
-    options, negatives = cells(tables.options()), cells(tables.negatives())
-    assert [row[0] for row in options] == ["`stage1`", "`layer1`"] and {len(row) for row in options} == {10}
-    assert [row[0] for row in negatives] == ["the empty prompt", f"`{OTHER}`"] and {len(row) for row in negatives} == {
-        6
-    }
-    assert negatives[0][2] != negatives[0][3], "another negative prompt gives other maps"
+def test_another_negative_prompt_gives_other_maps(tables: Tables) -> None:
+    rows = cells(tables.negatives())
+    assert [row[0] for row in rows] == ["the empty prompt", f"`{OTHER}`"] and {len(row) for row in rows} == {6}
+    assert rows[0][2] != rows[0][3]
