@@ -12,11 +12,12 @@ from clockwork.errors import UserError
 from clockwork.io.device import choose_device, choose_precision, lightning_device
 from clockwork.miniature import WEIGHTS
 from clockwork.miniature.teacher import small_clip
-from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser, estimate
+from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.guidance import cfg_batch
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.solvers import make_solver
+from clockwork.sampling.steps import AdaptorInputs, estimate
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.teachers import text_embedder as embedders
@@ -123,7 +124,9 @@ def test_an_adaptor_in_float32_serves_a_teacher_in_half_precision(half: Teacher)
     with torch.no_grad():
         expected = adaptor(second.r_in.float(), first.r_out.float(), second.t_emb.float().expand(4, -1), text)
         both = replace(cfg_batch(*conditions), text_emb=text)
-        again = estimate(adaptor, second.r_in, second.t_emb.expand(4, -1), both, 2, History(first.r_out))
+        again = estimate(
+            adaptor, second.r_in, second.t_emb, AdaptorInputs(both.text_emb, both.conditional, 2, History(first.r_out))
+        )
     assert torch.equal(second.r_out, expected.bfloat16()) and torch.equal(again, second.r_out)
 
 
