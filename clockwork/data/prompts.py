@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from clockwork.errors import UserError
 from clockwork.io.fingerprint import digest
 
 Item = TypeVar("Item")
+_Numbered = tuple[int, tuple[str, str | None]]  # position in the file, caption and category
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,12 @@ class Prompt:
     Attributes:
         id: Number that is unique in a list of prompts. It seeds the prompt's noise.
         text: The text.
+        category: By which reports split the figures; None if it has none. It changes no image and no hash.
     """
 
     id: int
     text: str
+    category: str | None = field(default=None, kw_only=True)
 
 
 def prompts_hash(prompts: Iterable[Prompt]) -> str:
@@ -54,7 +58,12 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 def captions(
-    path: str | Path, count: int | None = None, column: str | None = None, sample: int | None = None
+    path: str | Path,
+    count: int | None = None,
+    column: str | None = None,
+    sample: int | None = None,
+    category: str | None = None,
+    quotes: bool = True,
 ) -> list[Prompt]:
     """Reads prompts from a caption file, in one pass and without holding the whole file in memory.
 
@@ -63,6 +72,8 @@ def captions(
         count: Number of captions; all of them by default.
         column: Column of the captions; see `read_captions`.
         sample: Seed with which `count` captions are chosen at random; by default the first `count` are used.
+        category: Column of the captions' categories; see `read_captions`.
+        quotes: Whether fields of a csv or tsv file may be quoted; see `read_captions`.
 
     Returns:
         The prompts in the order of the file. A prompt's id is the position of its caption in the file, from 0.
@@ -70,18 +81,18 @@ def captions(
     Raises:
         UserError: The file has no captions or fewer than `count`, or cannot be read (`read_captions`).
     """
-    numbered: Iterable[tuple[int, str]] = enumerate(read_captions(Path(path), column))
+    numbered: Iterable[_Numbered] = enumerate(read_captions(Path(path), column, category, quotes))
     if count is not None:
         numbered = _sampled(numbered, count, random.Random(sample)) if sample is not None else islice(numbered, count)
-    prompts = [Prompt(i, text) for i, text in sorted(numbered)]
+    prompts = [Prompt(i, text, category=group) for i, (text, group) in sorted(numbered, key=itemgetter(0))]
     if count is not None and count > len(prompts):
         raise UserError(f"{path} holds {len(prompts)} captions, fewer than the {count} asked for: lower prompts.count")
     return prompts
 
 
-def _sampled(items: Iterable[tuple[int, str]], count: int, rng: random.Random) -> list[tuple[int, str]]:
+def _sampled(items: Iterable[_Numbered], count: int, rng: random.Random) -> list[_Numbered]:
     """Chooses `count` items, each equally likely, in one pass (reservoir sampling; Vitter 1985, algorithm R)."""
-    reservoir: list[tuple[int, str]] = []
+    reservoir: list[_Numbered] = []
     for index, item in enumerate(items):
         if index < count:
             reservoir.append(item)

@@ -215,11 +215,12 @@ class Evaluation(Harness[Sampler]):
         return run
 
     def _save_prompts(self) -> None:
-        """Writes ids and texts of the prompts to `prompts/<hash>.json`, as rows hold the hash alone."""
+        """Writes ids, texts and categories of the prompts to `prompts/<hash>.json`, as rows hold the hash alone."""
         file = self.folder / "prompts" / f"{prompts_hash(self.prompts)}.json"
-        if not file.is_file():
+        content = json.dumps([[p.id, p.text, *([] if p.category is None else [p.category])] for p in self.prompts])
+        if not file.is_file() or len(file.read_text()) < len(content):  # written without categories
             with atomic_write(file) as partial:
-                partial.write_text(json.dumps([(p.id, p.text) for p in self.prompts]))
+                partial.write_text(content)
 
 
 def measure_latencies(points: Sequence[tuple[Evaluation, Sampler]]) -> None:

@@ -23,7 +23,9 @@ from clockwork.experiments.run_dir import report_truncation
 from clockwork.experiments.runs import at_fit, paired
 from clockwork.io import distributed
 from clockwork.reports.adaptors import find_trained_adaptors
+from clockwork.reports.categories import category_sheet
 from clockwork.reports.figures import images_side_by_side
+from clockwork.reports.formats import markdown
 from clockwork.reports.html import write_report
 from clockwork.reports.loggers import log_rows
 from clockwork.reports.pareto import save_pareto
@@ -119,6 +121,9 @@ def _report(cfg: DictConfig, digests: Sequence[str], samplers: Sequence[Sampler]
             add_row(sampler.folder, measured[digest], card_labels(measured[digest]))
     points = with_spreads(rows)
     print(table(points))
+    if (categories := category_sheet(rows, output)) is not None:
+        categories.write(output / "categories")
+        print(f"\n{markdown(categories.columns, categories.cells)}")
     if len(points) > 1:
         save_pareto(rows, output / "pareto.png")
         images_side_by_side(points, prompts, output)

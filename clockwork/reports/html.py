@@ -13,6 +13,7 @@ from clockwork.evaluation.rows import flat_row, image_folder, read_rows, row_val
 from clockwork.io.atomic import atomic_write
 from clockwork.reports import plots
 from clockwork.reports.adaptors import TrainedAdaptor, find_trained_adaptors
+from clockwork.reports.categories import category_sheet
 from clockwork.reports.formats import Sheet
 from clockwork.reports.paper.comparison import NONE, UNMEASURED
 from clockwork.reports.pareto import curve_names, pareto_figures
@@ -64,6 +65,7 @@ class Group:
         captions: The prompts whose images are shown.
         figures: Plotly figures as JSON objects.
         baseline: Whether one of the rows is the teacher without an adaptor.
+        categories: Figures by the prompts' categories, if they have some.
     """
 
     title: str
@@ -72,6 +74,7 @@ class Group:
     captions: list[str]
     figures: list[dict[str, Any]]
     baseline: bool
+    categories: Sheet | None
 
 
 def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sheet] = (), count: int = 6) -> Path:
@@ -158,7 +161,7 @@ def _group(rows: Sequence[Row], folder: Path, count: int) -> Group:
     noise = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     title = f"{first['images']} prompts ({first['prompts']}), {noise}; {first['metrics_label']}"
     baseline = any(row["adaptor"] == "none" for row in rows)
-    return Group(title, columns, lines, [text for _, text in prompts], figures, baseline)
+    return Group(title, columns, lines, [text for _, text in prompts], figures, baseline, category_sheet(rows, folder))
 
 
 def _settings(row: Row) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def _prompts(rows: Sequence[Row], folder: Path) -> list[tuple[int, str]]:
     """Reads the ids and texts of the prompts; without the evaluation's file of them, the ids of the images suffice."""
     file = folder / "prompts" / f"{rows[0]['prompts']}.json"
     if file.is_file():
-        return [(number, text) for number, text in json.loads(file.read_text(encoding="utf-8"))]
+        return [(number, text) for number, text, *_ in json.loads(file.read_text(encoding="utf-8"))]
     ids = sorted(int(image.stem) for image in image_folder(folder, rows[0]).glob("*.png"))
     return [(number, f"prompt {number}") for number in ids]
 

@@ -119,6 +119,8 @@ class Captions:
     count: Count | None = ABSENT
     column: Text | None = ABSENT
     sample: int | None = ABSENT
+    category: Text | None = ABSENT
+    quotes: bool = ABSENT
 
 
 @dataclass(kw_only=True)
