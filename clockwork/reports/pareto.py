@@ -191,9 +191,10 @@ def _draw_panel(axis: Any, all_curves: Sequence[Curve], metric: str, colour_of: 
         points = curve.measured(metric)
         if not points:
             continue
-        colour, shares_colour = f"C{colours.index(colour_of(curve.name))}", colour_of(curve.name) != curve.name
+        number, shares_colour = colours.index(colour_of(curve.name)), colour_of(curve.name) != curve.name
+        colour = f"C{number}"  # there are ten; curves after those have another marker
         xs, values = [x for x, _, _ in points], [value for _, value, _ in points]
-        marker, dash = ("s", "--") if shares_colour else ("o", "-")
+        marker, dash = ("s", "--") if shares_colour else ("o^v"[number // 10 % 3], "-")
         axis.plot(xs, values, marker, ls="" if curve.is_front else dash, color=colour, label=curve.name)
         if curve.is_front:
             joined = front(list(zip(xs, values, strict=True)), metric_info(metric).direction or "higher")
