@@ -14,6 +14,7 @@ from clockwork.data.prompts import Prompt, chunks, prompts_hash
 from clockwork.errors import UserError
 from clockwork.evaluation.generate import generate, image_file, read_batch, read_or_generate, rounds
 from clockwork.evaluation.harness import Harness
+from clockwork.evaluation.latencies import measure_latencies
 from clockwork.evaluation.rows import ImageRow, append_row
 from clockwork.flops.cost import image_flops
 from clockwork.flops.counter import Flops
@@ -22,7 +23,6 @@ from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
 from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.metrics.base import Batch, require_images
-from clockwork.metrics.latency import device_name, measure_in_turn
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
@@ -221,29 +221,6 @@ class Evaluation(Harness[Sampler]):
         if not file.is_file() or len(file.read_text()) < len(content):  # written without categories
             with atomic_write(file) as partial:
                 partial.write_text(content)
-
-
-def measure_latencies(points: Sequence[tuple[Evaluation, Sampler]]) -> None:
-    """Adds the latency of one image's latents to rows, whose other figures stay as they are.
-
-    Operating points without a latency on this device are timed in turn. Only the main process computes; the others wait
-    after every run.
-
-    Args:
-        points: Operating points of one device, which have rows, each with its evaluation.
-    """
-    rows = [evaluation.find_row(point) for evaluation, point in points]
-    devices = [None if row is None else row.get("latency_device") for row in rows]
-    names = [device_name(point.teacher.device) for _, point in points]
-    timed = distributed.from_main_process([one == other for one, other in zip(devices, names, strict=True)])
-    missing = [number for number, done in enumerate(timed) if not done]
-    if not missing:
-        return
-    runs = [points[number][0].one_image(points[number][1]) for number in missing]
-    device = points[missing[0]][1].teacher.device
-    for number, latency in zip(missing, measure_in_turn(runs, device, after_run=distributed.barrier), strict=True):
-        if distributed.rank() == 0 and (row := rows[number]) is not None:
-            append_row(points[number][0].rows, {**row, **asdict(latency)})
 
 
 def full_teacher(point: Sampler) -> Sampler:

@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import add_row
 from clockwork.data.prompts import Prompt
+from clockwork.evaluation.latencies import measure_latencies
 from clockwork.evaluation.plan import TRIAL_IMAGES, disk_usage, evaluation_plan, missing_images, run_trial
 from clockwork.evaluation.rows import read_rows
-from clockwork.evaluation.text_to_image import Evaluation, measure_latencies
+from clockwork.evaluation.text_to_image import Evaluation
 from clockwork.experiments.build import adaptor_source, build_sampler, make_metrics, make_rival, require_values
 from clockwork.experiments.paper_tables import Table
 from clockwork.experiments.run_dir import report_truncation
