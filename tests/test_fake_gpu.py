@@ -13,16 +13,16 @@ from helpers.real_size import CAPTIONS, RealSize, few_layers, switched_on
 from torch import Tensor
 
 import clockwork
-from clockwork.adaptors import Adaptor, History, run_adaptor
+from clockwork.adaptors import Adaptor, run_adaptor
 from clockwork.adaptors.resnet import ResNet
 from clockwork.analysis.perturbation import Perturbation
 from clockwork.editing.edit import Editor
 from clockwork.pipeline.compare import compare
 from clockwork.pipeline.enable import enabled_hook
-from clockwork.sampling import denoisers
+from clockwork.sampling import steps
 from clockwork.sampling.solvers import make_solver
+from clockwork.sampling.steps import AdaptorInputs
 from clockwork.schedule import Schedule
-from clockwork.teachers import Condition
 
 # The hook tells one roll-out's timesteps from another's by a storage's address; here all are 0.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
@@ -91,12 +91,10 @@ def test_a_perturbation(real: RealSize) -> None:
 def test_an_adaptor_in_another_precision_raises_where_it_is_not_cast(
     real: RealSize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def uncast(
-        adaptor: Adaptor, r_in: Tensor, t_emb: Tensor, condition: Condition, step: int, history: History
-    ) -> Tensor:
-        return run_adaptor(adaptor, r_in, t_emb, condition.text_emb, condition.conditional, step, history)
+    def uncast(adaptor: Adaptor, r_in: Tensor, t_emb: Tensor, inputs: AdaptorInputs) -> Tensor:
+        return run_adaptor(adaptor, r_in, t_emb.expand(len(r_in), -1), *inputs)
 
-    monkeypatch.setattr(denoisers, "estimate", uncast)
+    monkeypatch.setattr(steps, "estimate", uncast)
     with pytest.raises(RuntimeError, match=r"Half.*float"):
         real.sampler.latents(CAPTIONS, real.noise)
 

@@ -57,6 +57,7 @@ def test_several_processes_measure_what_one_does(processes: int, prompts: int, t
     assert {k for k in one if one[k] != several[k]} <= {"command", "metrics"}
 
 
+@pytest.mark.slow
 def test_several_processes_edit_as_one_does(tmp_path: Path) -> None:
     """Three source images with two edits each on two processes: an image is inverted once, on one of them."""
     entries = []

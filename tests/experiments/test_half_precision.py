@@ -6,7 +6,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +19,8 @@ from clockwork.adaptors import load_adaptor
 from clockwork.data.image_io import read_image
 from clockwork.evaluation.rows import image_folder, read_rows
 from clockwork.miniature.prompts import scene_prompts
-from clockwork.sampling import denoisers
+from clockwork.unet.inputs import EmbeddedInputs
+from clockwork.unet.split import HighResFeatures, SplitUNet
 
 SMALL = ["teacher.resolution=16", "device=cpu"]
 HALF = ["precision=bfloat16", *SMALL]
@@ -33,15 +33,14 @@ PROMPT = "prompt=a large red circle in the center on a plain blue background"
 def dtypes(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     """Of what the UNet's first layers get in all roll-outs, pipelines and examples of a command."""
     seen: set[torch.dtype] = set()
-    embed = denoisers.SplitUNet.embed
+    high_in = SplitUNet.high_in
 
-    def look(self: Any, *args: Any, **kwargs: Any) -> Any:
-        embedded = embed(self, *args, **kwargs)
+    def look(self: SplitUNet, embedded: EmbeddedInputs) -> HighResFeatures:
         if not embedded.sample.is_meta:
             seen.update((embedded.sample.dtype, self.dtype))
-        return embedded
+        return high_in(self, embedded)
 
-    monkeypatch.setattr(denoisers.SplitUNet, "embed", look)
+    monkeypatch.setattr(SplitUNet, "high_in", look)
     return seen
 
 

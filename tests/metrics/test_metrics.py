@@ -57,6 +57,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(gap @ gap + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots)
 
 
+@pytest.mark.slow
 @needs_inception
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_fid_is_clean_fids_on_the_real_network() -> None:

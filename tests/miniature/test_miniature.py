@@ -93,6 +93,7 @@ def test_a_tokenizer_made_twice_is_the_same(tmp_path: Path) -> None:
     assert one("a small red circle").input_ids == two("a small red circle").input_ids
 
 
+@pytest.mark.slow
 def test_a_tokenizer_made_in_another_process_is_the_same(tmp_path: Path) -> None:
     """Hash tables have another order in every process; merges of equal frequency must not follow it."""
     train_tokenizer(tmp_path / "one", [WORDS, WORDS], 77)

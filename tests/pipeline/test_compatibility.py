@@ -6,6 +6,7 @@ from pathlib import Path
 import test_pipeline
 import test_pipeline_adaptor
 import test_pipeline_adaptor_copy
+import test_pipeline_compiled
 import test_pipeline_devices
 import test_pipeline_loops
 import test_pipeline_modules
@@ -21,6 +22,7 @@ MODULES = (
     test_pipeline,
     test_pipeline_adaptor,
     test_pipeline_adaptor_copy,
+    test_pipeline_compiled,
     test_pipeline_devices,
     test_pipeline_loops,
     test_pipeline_modules,
