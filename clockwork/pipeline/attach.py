@@ -6,11 +6,8 @@ A hook of diffusers can replace a module's `forward` without a change to the mod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffusers import UNet2DConditionModel
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
-
-from clockwork.errors import UserError
 
 HOOK_NAME = "clockwork"
 
@@ -39,26 +36,6 @@ def detach(module: nn.Module, name: str = HOOK_NAME) -> None:
     if registry is not None and registry.get_hook(name) is not None:
         with _inside_offloading(module):
             registry.remove_hook(name, recurse=False)
-
-
-def refuse_hooks_on_blocks(unet: UNet2DConditionModel) -> None:
-    """Checks that no down or up block of a UNet has a diffusers hook, which Clockwork would not run.
-
-    Clockwork calls the layers inside the blocks, never the blocks themselves.
-
-    Args:
-        unet: The UNet.
-
-    Raises:
-        UserError: If a block has a hook, for example of group offloading at block level.
-    """
-    for block in (*unet.down_blocks, *unet.up_blocks):
-        if names := other_hooks(block):
-            raise UserError(
-                f"a {type(block).__name__} has the diffusers hook {', '.join(names)}, which would not run, because "
-                "Clockwork calls the block's layers directly: remove the hook (group offloading works with "
-                'offload_type="leaf_level")'
-            )
 
 
 def other_hooks(module: nn.Module) -> list[str]:

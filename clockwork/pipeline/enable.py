@@ -13,7 +13,7 @@ from clockwork.adaptors import Adaptor, Identity, check_teacher, fetch, load_ada
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
-from clockwork.pipeline.attach import attach, detach, other_hooks, refuse_hooks_on_blocks
+from clockwork.pipeline.attach import attach, detach, other_hooks
 from clockwork.pipeline.compiling import WholeUNet, step_functions
 from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.parts import get_unet, pipeline_name, text_encoder, unet_fingerprint
@@ -53,7 +53,7 @@ def enable(
 
     Raises:
         UserError: If the UNet cannot be split, the cut does not fit it, the adaptor was trained for another teacher, or
-            another hook on the UNet or one of its blocks prevents Clockwork from running.
+            a hook or other code on the UNet or one of its blocks would not run.
     """
     unet = get_unet(pipe)
     module, trained, config = _load(adaptor)
@@ -199,17 +199,15 @@ def _prompt_hook(pipe: Any, config: dict[str, Any]) -> PromptHook:
 
 
 def check_hooks(pipe: Any) -> None:
-    """Refuses other diffusers hooks on the UNet and its blocks.
+    """Refuses other diffusers hooks on the UNet.
 
     Args:
         pipe: A diffusers pipeline with a `UNet2DConditionModel`.
 
     Raises:
-        UserError: If the UNet or one of its blocks has another hook.
+        UserError: If the UNet has another hook.
     """
-    unet = get_unet(pipe)
-    refuse_hooks_on_blocks(unet)
-    if names := other_hooks(unet):
+    if names := other_hooks(get_unet(pipe)):
         raise UserError(
             f"the UNet already has the diffusers hook {', '.join(names)}, which must run outside Clockwork's: "
             "remove it, enable Clockwork, then add it again"

@@ -17,7 +17,7 @@ from clockwork.adaptors import mismatch_message
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
-from clockwork.pipeline.attach import HOOK_NAME, refuse_hooks_on_blocks
+from clockwork.pipeline.attach import HOOK_NAME
 from clockwork.pipeline.compiling import WholeUNet
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import StepLog
@@ -149,7 +149,8 @@ class ClockHook(ModelHook):
 
     def _start_log(self, first_call: UNetCall) -> StepLog:
         """Starts an image's log. Warns if the image is not generated at the adaptor's operating point."""
-        refuse_hooks_on_blocks(self.denoiser.split.unet)
+        split = self.denoiser.split
+        split.chain.refuse_exchanged_layers(split.unet)
         num_calls = len(first_call.timesteps) - first_call.position
         self.denoiser.schedule.adaptor_steps(num_calls)  # refuses a schedule that is too long
         point = self._operating_point(first_call, num_calls)

@@ -19,6 +19,7 @@ from clockwork.teachers.saving import save_pipeline
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.teachers.text_encoding import encode_prompts, num_truncated, with_guidance_scale, with_zero_text
 from clockwork.unet.conditioning import Condition
+from clockwork.unet.modifications import refuse_uncalled
 
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
@@ -36,7 +37,7 @@ class Teacher:
         compile: Whether roll-outs compile the UNet, or arguments of `torch.compile`.
 
     Raises:
-        UserError: If the resolution is not a multiple of the autoencoder's scale factor.
+        UserError: If the UNet is modified, or the resolution is not a multiple of the autoencoder's scale factor.
     """
 
     def __init__(
@@ -49,13 +50,12 @@ class Teacher:
         flow: bool = False,
         compile: bool | Mapping[str, Any] = False,
     ) -> None:
+        refuse_uncalled(pipe.unet)
         self.name, self.pipe, self.guidance, self.flow = name, pipe, guidance, flow
         self.text_embedder, self.compile = text_embedder, compile
         self.resolution = resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.resolution % pipe.vae_scale_factor:
-            raise UserError(
-                f"resolution {self.resolution} is not a multiple of {pipe.vae_scale_factor}: use one that is"
-            )
+            raise UserError(f"resolution {self.resolution} is not a multiple of {pipe.vae_scale_factor}: change it")
         for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.components.get("text_encoder_2")):
             if part is not None:
                 part.eval().requires_grad_(False)

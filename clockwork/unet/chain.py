@@ -13,14 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from clockwork.errors import UserError
-
-KNOWN_BLOCKS = {
-    "CrossAttnDownBlock2D",
-    "DownBlock2D",
-    "UNetMidBlock2DCrossAttn",
-    "CrossAttnUpBlock2D",
-    "UpBlock2D",
-}
+from clockwork.unet.modifications import refuse_modifications
 
 
 @dataclass(frozen=True)
@@ -80,22 +73,32 @@ class Chain:
         """Flattens a UNet into a chain that refers to the UNet's own modules.
 
         Args:
-            unet: A UNet made of the block types in `KNOWN_BLOCKS`.
+            unet: A UNet made of the blocks in `clockwork.unet.modifications.KNOWN_BLOCKS`.
 
         Returns:
             The chain.
 
         Raises:
-            UserError: If the UNet has a block of another type.
+            UserError: If the UNet has a block of another class, or other code that would not run.
         """
-        for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-            if block is not None and type(block).__name__ not in KNOWN_BLOCKS:
-                raise UserError(
-                    f"cannot split a UNet with {type(block).__name__}: "
-                    f"use a UNet made of {', '.join(sorted(KNOWN_BLOCKS))}"
-                )
+        refuse_modifications(unet)
         down = tuple(_layers(unet.down_blocks, "downsamplers"))
         return cls(down, unet.mid_block, tuple(_layers(unet.up_blocks, "upsamplers")))
+
+    def refuse_exchanged_layers(self, unet: UNet2DConditionModel) -> None:
+        """Checks that a UNet still has the layers of this chain, and nothing that would not run.
+
+        Args:
+            unet: The UNet that the chain was made from.
+
+        Raises:
+            UserError: If its layers are others.
+        """
+        if Chain.from_unet(unet) != self:
+            raise UserError(
+                "layers of the UNet were exchanged after it was split: call clockwork.enable(pipe) again, and "
+                "calibrate or train an adaptor for the new layers"
+            )
 
 
 @dataclass(frozen=True)

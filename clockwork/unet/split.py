@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clockwork.unet.chain import Chain, Cut, Layer
 from clockwork.unet.inputs import EmbeddedInputs, embed_inputs
+from clockwork.unet.modifications import refuse_own_forward
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,12 @@ class SplitUNet:
         cut: A cut, or the name of one (see `Cut.parse`).
 
     Raises:
-        UserError: If the UNet has unknown blocks, or the cut is unknown or does not fit.
+        UserError: If the UNet has unknown blocks or other code that would not run, or the cut is unknown or does not
+            fit.
     """
 
     def __init__(self, unet: UNet2DConditionModel, cut: Cut | str = "stage1") -> None:
+        refuse_own_forward(unet)
         self.unet, self.chain = unet, Chain.from_unet(unet)
         self.cut = Cut.parse(cut, self.chain) if isinstance(cut, str) else cut
         self.cut.validate(self.chain)
