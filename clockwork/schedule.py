@@ -1,6 +1,7 @@
 """Schedules: on which steps the full UNet runs, and on which the adaptor (paper, Section 4.2)."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clockwork.errors import UserError
@@ -19,7 +20,7 @@ class Schedule:
     adaptor_at: frozenset[int] = frozenset()
 
     @classmethod
-    def parse(cls, text: "str | Schedule") -> "Schedule":
+    def parse(cls, text: "str | int | Sequence[int] | Schedule") -> "Schedule":
         """Parses a schedule.
 
         - `full`: all steps are full.
@@ -28,13 +29,20 @@ class Schedule:
         - `always`: every step runs the adaptor, including the first (Table 5, "model distillation").
 
         Args:
-            text: The schedule as text; a `Schedule` is returned as it is.
+            text: The schedule as text; a number n is `clock<n>`, a list or tuple names the adaptor's steps. A
+                `Schedule` is returned as it is.
 
         Raises:
             UserError: If the text has none of these forms, or step 1 is among the adaptor's.
         """
         if isinstance(text, Schedule):
             return text
+        if isinstance(text, (list, tuple)):
+            text = ",".join(map(str, text))
+        elif isinstance(text, int) and not isinstance(text, bool):
+            text = f"clock{text}"
+        if not isinstance(text, str):
+            raise UserError(f"schedule {text!r} is not text: use clock2, a number such as 2, or a list such as [2, 4]")
         if text in ("full", "always"):
             return cls(period=int(text == "full"))
         if clock := re.fullmatch(r"clock([1-9]\d*)", text):

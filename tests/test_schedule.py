@@ -1,6 +1,7 @@
 """Which steps are full (paper, Section 4.2)."""
 
 from math import ceil
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,16 @@ def test_text_round_trip(text: str) -> None:
     assert str(Schedule.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["clock0", "1,2", "every2", "", "2;4"])
-def test_what_is_no_schedule_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2, "clock2"), (1, "full"), ([2, 4], "2,4"), ((4, 2), "2,4")],
+)
+def test_numbers_are_schedules(value: Any, text: str) -> None:
+    assert Schedule.parse(value) == Schedule.parse(text)
+
+
+@pytest.mark.parametrize("text", ["clock0", "1,2", "every2", "", "2;4", 0, True, 2.5, [], [1], {2: 4}, None])
+def test_what_is_no_schedule_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match="schedule"):
         Schedule.parse(text)
 

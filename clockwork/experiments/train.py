@@ -134,7 +134,7 @@ def train_teacher(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     items, held_out = train_and_validation_items(cfg)
     teacher = objective.func.check_teacher(instantiate(cfg.teacher))
     name = cfg.name or f"{teacher.name}_{cfg.objective_name}"
-    scales = None if teacher.guidance == 1 else cfg.scales  # a teacher without guidance has no scale to draw
+    scales = None if teacher.guidance <= 1 else cfg.scales  # a teacher without guidance has no scale to draw
     stages = halvings(cfg.start, cfg.end) if "start" in cfg else [cfg.steps]
     # Before anything is written: not every UNet is fit for every objective, cut and solver.
     untrained, _ = objective.func.init_student(teacher), _full(cfg, teacher, stages[0])
@@ -143,7 +143,7 @@ def train_teacher(cfg: DictConfig) -> tuple[Path, Trainer | None]:
         _print_finished(result, cfg.epochs)
         return result, None
     report_truncation(teacher, items)
-    guided = scales is not None or cfg.guidance != 1
+    guided = scales is not None or cfg.guidance > 1
 
     def examples(steps: int) -> tuple[Sampler, OnlineDataModule]:
         """Those from which a student of so many steps learns, of the teacher's roll-outs."""

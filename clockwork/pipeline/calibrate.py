@@ -34,8 +34,8 @@ TEXTS = ("negative_prompt", "prompt_2", "negative_prompt_2")  # arguments of pip
 def calibrate(
     pipe: Any,
     prompts: Sequence[str] | None = None,
-    schedule: str | Schedule = "clock2",
-    cut: str | Cut = "stage1_upsampled",
+    schedule: str | int | Sequence[int] | Schedule = "clock2",
+    cut: str | Sequence[int] | Cut = "stage1_upsampled",
     *,
     options: FitOptions | None = None,
     seed: int = 0,
@@ -80,8 +80,8 @@ def calibrate(
 def calibrate_call(
     pipe: Any,
     prompts: Sequence[str] | None,
-    schedule: str | Schedule,
-    cut: str | Cut,
+    schedule: str | int | Sequence[int] | Schedule,
+    cut: str | Sequence[int] | Cut,
     call: Mapping[str, Any],
     options: FitOptions | None,
     seed: int,

@@ -1,7 +1,7 @@
 """`enable` and `disable`: Clockwork on a diffusers pipeline."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,9 +27,9 @@ from clockwork.unet.split import SplitUNet
 
 def enable(
     pipe: Any,
-    schedule: str | Schedule | None = None,
+    schedule: str | int | Sequence[int] | Schedule | None = None,
     adaptor: str | Path | Adaptor | None = None,
-    cut: str | Cut | None = None,
+    cut: str | Sequence[int] | Cut | None = None,
     force: bool = False,
     compile: bool | Mapping[str, Any] | None = None,
 ) -> None:
@@ -40,12 +40,14 @@ def enable(
 
     Args:
         pipe: A diffusers pipeline with a `UNet2DConditionModel`, in any precision, on any device.
-        schedule: Which steps are full; by default the one that a trained adaptor was trained for, else `clock2`.
+        schedule: Which steps are full, for example `clock4`, 4 or `[2, 4]` (the adaptor's steps); by default the one
+            that a trained adaptor was trained for, else `clock2`.
         adaptor: An adaptor's folder, its name on the hub, or a module, which is copied. The default is the identity
             adaptor, which needs no training; `clockwork.calibrate` fits a nearer one in seconds. The adaptor runs on
             the UNet's device and in its precision.
-        cut: Where the UNet is split; by default as a trained adaptor was trained for, else `stage1`. For the identity
-            adaptor the default is the cheapest cut with the same images as `stage1` (`Cut.cheapest_for_identity`).
+        cut: Where the UNet is split, for example `stage2` or `(3, 4)`; by default as a trained adaptor was trained
+            for, else `stage1`. For the identity adaptor the default is the cheapest cut with the same images as
+            `stage1` (`Cut.cheapest_for_identity`).
         force: Whether to accept an adaptor that was trained for another teacher.
         compile: True, or a dict with arguments of `torch.compile`, compiles full steps and adaptor steps,
             each to one graph, when they first run. By default they are compiled if the UNet was compiled as a whole
@@ -57,8 +59,8 @@ def enable(
     """
     unet = get_unet(pipe)
     module, trained, config = _load(adaptor)
-    split = SplitUNet(unet, cut or (trained.cut if trained else "stage1"))
-    clock = Schedule.parse(schedule or (trained.schedule if trained else "clock2"))
+    split = SplitUNet(unet, (trained.cut if trained else "stage1") if cut is None else cut)
+    clock = Schedule.parse((trained.schedule if trained else "clock2") if schedule is None else schedule)
     if module is None:
         _recommend_calibration()
         if cut is None:

@@ -55,7 +55,7 @@ def rollout(
         noise: Standard normal noise, `batch × channels × height × width`.
         condition: The prompts' conditions, for example from `Teacher.conditions`.
         negative: Conditions of the negative (or empty) prompts, one or as many as in `condition`. Without them, or at
-            guidance 1, the UNet runs once per step without guidance.
+            guidance 1 or less, the UNet runs once per step without guidance.
         guidance: Scale of classifier-free guidance.
 
     Yields:
@@ -89,7 +89,7 @@ def rollout_with_gradients(
     Yields:
         One record per denoiser call.
     """
-    guided = negative is not None and guidance != 1
+    guided = negative is not None and guidance > 1  # as diffusers: no guidance up to a scale of 1
     condition = cfg_batch(condition, negative if guided else None)
     solver = solver_from_config(type(solver), solver.config)  # solvers have state, so every roll-out needs its own
     solver.set_timesteps(steps)  # on the CPU: solvers read their values, and would wait for a GPU each time

@@ -165,7 +165,7 @@ class Teacher:
 
         Returns:
             The prompts' conditions, and the empty prompt's, batch 1. The latter is None if guidance needs no second
-            pass: at scale 1, or for a UNet that is conditioned on the scale (Meng et al. 2023), whose embedding the
+            pass: up to scale 1, or for a UNet that is conditioned on the scale (Meng et al. 2023), whose embedding the
             prompts' conditions then contain.
         """
         condition = self.encode(captions, with_text_emb)
@@ -182,7 +182,7 @@ class Teacher:
         Returns:
             Two with guidance, one without it or if the UNet is conditioned on the scale.
         """
-        single = self.unet.config.time_cond_proj_dim or (not isinstance(guidance, Tensor) and guidance == 1)
+        single = self.unet.config.time_cond_proj_dim or (not isinstance(guidance, Tensor) and guidance <= 1)
         return 1 if single else 2
 
     def decode(self, latents: Tensor) -> Tensor:

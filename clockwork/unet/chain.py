@@ -6,6 +6,7 @@ up layer takes the features concatenated with one skip connection.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +115,7 @@ class Cut:
     up: int
 
     @classmethod
-    def parse(cls, name: str, chain: Chain) -> "Cut":
+    def parse(cls, name: "str | Sequence[int] | Cut", chain: Chain) -> "Cut":
         """Resolves the name of a cut for a given chain.
 
         Names count from the ends of the chain, so the same name works on every UNet:
@@ -126,7 +127,7 @@ class Cut:
         - `3,4`: the values of `down` and `up`.
 
         Args:
-            name: The name.
+            name: The name, or the values of `down` and `up`; a `Cut` is returned as it is.
             chain: The chain of the UNet to split.
 
         Returns:
@@ -135,6 +136,12 @@ class Cut:
         Raises:
             UserError: If the name is unknown or this UNet has too few levels for it.
         """
+        if isinstance(name, Cut):
+            return name
+        if isinstance(name, (list, tuple)):
+            name = ",".join(map(str, name))
+        if not isinstance(name, str):
+            raise UserError(f"cut {name!r} is not text: use stage1, layer1, …, or two numbers such as (3, 4)")
         if numbers := re.fullmatch(r"(\d+),\s*(\d+)", name):
             return cls(int(numbers[1]), int(numbers[2]))
         if layer := re.fullmatch(r"layer([1-9]\d*)", name):

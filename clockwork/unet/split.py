@@ -1,7 +1,7 @@
 """A UNet that runs in two parts, with the same result as `unet(...)` bit for bit (paper, Section 4.1)."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,17 +43,17 @@ class SplitUNet:
 
     Args:
         unet: The UNet to split.
-        cut: A cut, or the name of one (see `Cut.parse`).
+        cut: A cut, its two numbers, or its name (see `Cut.parse`).
 
     Raises:
         UserError: If the UNet has unknown blocks or other code that would not run, or the cut is unknown or does not
             fit.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, cut: Cut | str = "stage1") -> None:
+    def __init__(self, unet: UNet2DConditionModel, cut: Cut | str | Sequence[int] = "stage1") -> None:
         refuse_own_forward(unet)
         self.unet, self.chain = unet, Chain.from_unet(unet)
-        self.cut = Cut.parse(cut, self.chain) if isinstance(cut, str) else cut
+        self.cut = Cut.parse(cut, self.chain)
         self.cut.validate(self.chain)
         self._signature = inspect.signature(type(unet).forward)
 

@@ -16,6 +16,7 @@ from helpers.pipelines import fresh, generate, make
 from torch import nn
 
 import clockwork
+from clockwork.pipeline.enable import enabled_hook
 from clockwork.teachers import Teacher
 
 
@@ -221,6 +222,16 @@ def test_a_class_of_diffusers_that_was_changed(cls: type[nn.Module], monkeypatch
     monkeypatch.setattr(cls, "forward", _doubled(cls.forward))
     with pytest.raises(clockwork.UserError, match=cls.__name__):
         clockwork.enable(make()[0])
+
+
+def test_numbers_as_schedule_and_cut() -> None:
+    for schedule, text in ((4, "clock4"), ([2, 4], "2,4")):
+        pipe, _ = make()
+        clockwork.enable(pipe, schedule=schedule, cut=(2, 3))
+        denoiser = enabled_hook(pipe).denoiser
+        assert (str(denoiser.schedule), str(denoiser.split.cut)) == (text, "2,3")
+    with pytest.raises(clockwork.UserError, match="schedule"):
+        clockwork.enable(pipe, schedule=0)
 
 
 def test_the_check_costs_less_than_a_millisecond_per_image() -> None:

@@ -9,9 +9,11 @@ from helpers.shapes import SHAPES
 from torch import Tensor
 
 from clockwork.adaptors import FeatureDims, Identity
+from clockwork.flops.cost import image_flops, step_flops
 from clockwork.miniature import WEIGHTS
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
+from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import SOLVERS, make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher, load_teacher
@@ -53,8 +55,19 @@ def pipeline(teacher: Teacher, solver: str, steps: int, guidance: float = 3.0) -
     ).images
 
 
+@pytest.mark.parametrize(("guidance", "calls"), [(0.0, 1), (0.7, 1), (1.0, 1), (1.01, 2), (3.0, 2)])
+def test_up_to_a_scale_of_1_there_is_no_guidance(teacher: Teacher, guidance: float, calls: int) -> None:
+    """As in diffusers: in the conditions, in the roll-out and in the FLOPs."""
+    sampler = Sampler(teacher, SplitUNet(teacher.unet), Schedule(), "dpm++", 2, guidance)
+    assert teacher.unet_calls_per_step(guidance) == calls
+    assert (teacher.conditions(CAPTIONS, guidance)[1] is None) == (calls == 1)
+    record = records(teacher, FullDenoiser(SplitUNet(teacher.unet)), "dpm++", 2, guidance)[-1]
+    assert len(record.denoised.output) == calls * len(CAPTIONS)
+    assert image_flops(sampler).full == 2 * calls * step_flops(sampler)[0].full
+
+
 @pytest.mark.parametrize("solver", list(SOLVERS))
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("guidance", [0.5, 1.0, 3.0])
 def test_a_full_rollout_is_the_pipeline(teacher: Teacher, solver: str, guidance: float) -> None:
     teacher.flow = solver == "flow"
     ours = records(teacher, FullDenoiser(SplitUNet(teacher.unet)), solver, 6, guidance)[-1].latents

@@ -163,6 +163,14 @@ def test_cuts_that_do_not_fit_are_refused(cut: Cut) -> None:
         SplitUNet(small_unet("sd15"), cut)
 
 
+def test_two_numbers_are_a_cut() -> None:
+    unet = small_unet("sd15")
+    assert SplitUNet(unet, (3, 4)).cut == SplitUNet(unet, [3, 4]).cut == SplitUNet(unet, "3,4").cut == Cut(3, 4)
+    for wrong in ((3,), (3, 4, 5), (), 3, ("a", 4), None):
+        with pytest.raises(ValueError, match="cut"):
+            SplitUNet(unet, wrong)
+
+
 def test_unknown_blocks_are_refused_by_name() -> None:
     unet = UNet2DConditionModel(
         block_out_channels=(8, 16),

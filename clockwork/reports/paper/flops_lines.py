@@ -46,7 +46,8 @@ def real_point(point: Spec) -> PaperModelPoint:
         The operating point at real size.
     """
     settings = {name: point[name] for name in ("adaptor", "schedule", "cut", "solver", "steps") if name in point}
-    return PaperModelPoint(point.get("architecture") or point["teacher"], guided=point.get("guidance") != 1, **settings)
+    guided = point.get("guidance") is None or point["guidance"] > 1
+    return PaperModelPoint(point.get("architecture") or point["teacher"], guided=guided, **settings)
 
 
 def _lines(figure: str, row: str, quantity: str, flops: Flops) -> Iterator[Line]:

@@ -48,7 +48,7 @@ class AdaptorDistillation(Objective):
     ) -> None:
         super().__init__(**training)
         self.adaptor, self.steps = adaptor, tuple(steps)
-        self.guidance, self.guided = guidance, guided if guidance != 1 else 0.0
+        self.guidance, self.guided = guidance, guided if guidance > 1 else 0.0
         self.output, self.output_loss = output, 0.0 if output is None else output_loss
 
     def training_step(self, batch: AdaptorExample) -> Tensor:
@@ -90,7 +90,7 @@ class AdaptorDistillation(Objective):
             The adaptor's estimate of `r_out`, the teacher's `r_out`, and that of the previous step, in float32, each
             `batch × channels × height × width`.
         """
-        estimate = batch.to(batch.r_in.device, self.dtype).estimate(self.adaptor, self.guidance != 1)
+        estimate = batch.to(batch.r_in.device, self.dtype).estimate(self.adaptor, self.guidance > 1)
         return estimate.float(), batch.r_out.float(), batch.r_out_prev.float()
 
     def step_figures(self, batch: AdaptorExample, loss: Tensor, target: Tensor, previous: Tensor) -> dict[str, Figure]:

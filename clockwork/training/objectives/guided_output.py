@@ -69,11 +69,11 @@ def guided_distance(error: Tensor, guidance: float) -> Tensor:
 
     Args:
         error: Errors of both halves of guidance, the negative half first, `2n × channels × height × width`. With
-            guidance 1 there is no negative half: `n × channels × height × width`.
+            guidance 1 or less there is no negative half: `n × channels × height × width`.
         guidance: Guidance scale.
 
     Returns:
         One number per image, `n`.
     """
-    guided = error if guidance == 1 else apply_guidance(error, guidance)
+    guided = error if guidance <= 1 else apply_guidance(error, guidance)
     return distance(guided, torch.zeros_like(guided))
