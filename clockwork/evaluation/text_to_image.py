@@ -117,7 +117,7 @@ class Evaluation(Harness[Sampler]):
             total=total,
             desc=f"{point.adaptor_name} {point.schedule} {point.steps} steps",
             unit="image",
-            disable=distributed.rank() > 0,
+            disable=distributed.hides_bars(),
         ) as bar:
             for prompts in rounds(self.prompts, at_once):
                 images = read_or_generate(point, prompts, folder, self.seed)

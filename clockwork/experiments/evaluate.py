@@ -91,7 +91,9 @@ def measure(cfg: DictConfig) -> list[str]:
 @contextmanager
 def _cost_printed(of_runs: Sequence[tuple[Evaluation, Sampler]]) -> Iterator[None]:
     """Prints what the rows that are missing cost before the block, and what they took after it."""
-    work = [missing_images(evaluation, point) for evaluation, point in of_runs] if distributed.rank() == 0 else []
+    main_process = distributed.rank() == 0
+    distinct = {evaluation.digest(point): (evaluation, point) for evaluation, point in of_runs if main_process}
+    work = [missing_images(evaluation, point) for evaluation, point in distinct.values()]
     by_folder = {folder: item for of_row in work for folder, item in of_row.items()}
     if not by_folder:
         yield
