@@ -11,6 +11,7 @@ from diffusers import __version__ as diffusers_version
 
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.device import choose_device, choose_precision
+from clockwork.teachers.config_check import check_configs
 from clockwork.teachers.folder_check import check_folder, check_text_width
 from clockwork.teachers.shipped import shipped_models, shipped_text_embedder
 from clockwork.teachers.teacher import Pipeline, Teacher
@@ -66,7 +67,9 @@ def load_teacher(
     text_embedder = _text_embedder(source, openclip, openclip_tag)
     if text_embedder is not None:
         text_embedder = replace(text_embedder, device=torch_device, text_only=True)
-    pipe = _pipeline(source or path, dtype, cross_attention_dim)
+    index = _checked_index(source or path)
+    check_configs(source or path, resolution, flow)
+    pipe = _pipeline(source or path, index, dtype, cross_attention_dim)
     return Teacher(name or Path(path).name, pipe.to(torch_device), guidance, resolution, text_embedder, flow, compile)
 
 
@@ -97,14 +100,21 @@ def _text_embedder(source: Path | None, openclip: str | None, tag: str | None) -
     return shipped.text_embedder if shipped is not None and source in shipped.teachers.values() else None
 
 
-def _pipeline(source: Path | str, dtype: torch.dtype, cross_attention_dim: int | None) -> Pipeline:
-    """Checks and loads the pipeline in a folder, or of a name on the hub."""
+def _checked_index(source: Path | str) -> dict[str, Any]:
+    """Returns the parts of a pipeline, which are those of a teacher."""
     index = _index(source)
     if not {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= index.keys():
         raise UserError(
             f"{source} is a {index.get('_class_name')}: a teacher needs a UNet, an autoencoder, a text encoder, its "
             "tokenizer and a scheduler: use a StableDiffusionPipeline or a StableDiffusionXLPipeline"
         )
+    return index
+
+
+def _pipeline(
+    source: Path | str, index: dict[str, Any], dtype: torch.dtype, cross_attention_dim: int | None
+) -> Pipeline:
+    """Checks and loads the pipeline in a folder, or of a name on the hub."""
     if cross_attention_dim is not None:
         check_text_width(source, cross_attention_dim)
     if isinstance(source, Path):
@@ -149,9 +159,10 @@ def _index(source: Path | str) -> dict[str, Any]:
             f"{source} is not a pipeline folder, because it has no model_index.json: save one with save_pretrained"
         )
     try:
-        return dict(DiffusionPipeline.load_config(source))
+        parts: dict[str, Any] = dict(DiffusionPipeline.load_config(source))
     except OSError as error:
         raise MissingFileError(f"no teacher at {source}: {_how_to_download(source)}") from error
+    return {name: part for name, part in parts.items() if part not in ([None, None], (None, None))}  # SDXL's refiner
 
 
 def _how_to_download(source: Path | str) -> str:
