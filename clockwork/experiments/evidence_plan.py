@@ -16,7 +16,7 @@ from clockwork.data.prompts import Prompt, prompts_hash
 from clockwork.evaluation.plan import EvaluationPlan, evaluation_plan, run_trial
 from clockwork.evaluation.rows import read_rows
 from clockwork.evaluation.text_to_image import full_teacher
-from clockwork.experiments.build import at_difference, make_sampler, weightless_adaptor
+from clockwork.experiments.build import at_difference, build_sampler, make_sampler, weightless_adaptor
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
 from clockwork.teachers import Teacher
@@ -115,13 +115,12 @@ def wanted_rows(
 
 
 def _sampler(cfg: DictConfig, teacher: Teacher, point: Mapping[str, Any]) -> tuple[str, Sampler, bool]:
-    """Returns an adaptor's name, the operating point, and whether the adaptor has weights."""
-    name, cfg = at_difference(cfg, point)
-    if name == "none":
-        return name, make_sampler(cfg, teacher), False
-    dims, weightless = feature_dims(teacher, str(cfg.cut)), weightless_adaptor(cfg, name)
-    adaptor = Identity(dims) if weightless is None else weightless(dims)
-    return name, make_sampler(cfg, teacher, adaptor, name), weightless is None
+    """Returns the name of an adaptor or rival, the operating point, and whether the adaptor has weights."""
+    name, at_point = at_difference(cfg, point)
+    if name == "none" or weightless_adaptor(cfg, name) is not None:
+        sampler = build_sampler(cfg, teacher, point)
+        return sampler.adaptor_name, sampler, False
+    return name, make_sampler(at_point, teacher, Identity(feature_dims(teacher, str(at_point.cut))), name), True
 
 
 def _key(sampler: Sampler, adaptor: str, prompts_and_seed: Sequence[Any], fit: int | None) -> tuple[Any, ...]:
