@@ -15,7 +15,7 @@ from clockwork.calibration.denoiser import CalibratingDenoiser
 from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.pipeline.adaptor_copy import frozen_copy
-from clockwork.pipeline.compiling import step_functions
+from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import check_hooks, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook, is_guided
 from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
@@ -112,7 +112,7 @@ def calibrate_call(
     arguments = pipeline_arguments(pipe, prompts, call, seed)
     num_images = len(prompts) * int(call.get("num_images_per_prompt") or 1)
     teacher = teacher or (pipeline_name(pipe), unet_fingerprint(unet))
-    hook, functions = CalibrationHook(pipe, denoiser, teacher, num_images), step_functions(whole_unet(pipe))
+    hook, functions = CalibrationHook(pipe, denoiser, teacher, num_images), pipeline_functions(whole_unet(pipe))
     replace_hook(pipe, hook)
     try:
         with torch.no_grad():

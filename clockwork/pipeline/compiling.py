@@ -7,8 +7,8 @@ from diffusers.utils.torch_utils import is_compiled_module
 
 from clockwork.errors import UserError
 from clockwork.pipeline.parts import get_unet
-from clockwork.sampling.compiled import CompiledSteps, Compiler
-from clockwork.sampling.steps import EAGER, StepFunctions
+from clockwork.sampling.compiled import Compiler, step_functions
+from clockwork.sampling.steps import StepFunctions
 
 
 class WholeUNet:
@@ -47,8 +47,8 @@ class WholeUNet:
         self.unet._compiled_call_impl = self.unet._compiled_call_impl or self._compiled
 
 
-def step_functions(whole_unet: WholeUNet, compile: bool | Mapping[str, Any] | None = None) -> StepFunctions:
-    """Returns the functions that run a UNet's steps.
+def pipeline_functions(whole_unet: WholeUNet, compile: bool | Mapping[str, Any] | None = None) -> StepFunctions:
+    """Returns the functions that run the steps of a pipeline's UNet.
 
     Args:
         whole_unet: The form in which the UNet was compiled as a whole, if it was.
@@ -59,9 +59,7 @@ def step_functions(whole_unet: WholeUNet, compile: bool | Mapping[str, Any] | No
         UserError: If `compile` is something else.
     """
     if compile is None:
-        return EAGER if whole_unet.compiler is None else CompiledSteps(whole_unet.compiler).functions
-    if isinstance(compile, bool):
-        return CompiledSteps().functions if compile else EAGER
-    if not isinstance(compile, Mapping):
+        return step_functions(whole_unet.compiler or False)
+    if not isinstance(compile, bool | Mapping):
         raise UserError(f"compile={compile!r} is not possible: pass True, or arguments of torch.compile as a dict")
-    return CompiledSteps(compile).functions
+    return step_functions(compile)

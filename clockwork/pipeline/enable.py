@@ -14,7 +14,7 @@ from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.attach import attach, detach, other_hooks
-from clockwork.pipeline.compiling import WholeUNet, step_functions
+from clockwork.pipeline.compiling import WholeUNet, pipeline_functions
 from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.parts import get_unet, pipeline_name, text_encoder, unet_fingerprint
 from clockwork.pipeline.prompt_lookup import PromptHook
@@ -66,7 +66,7 @@ def enable(
         if cut is None:
             split = SplitUNet(unet, split.cut.cheapest_for_identity(split.chain))
     module = Identity() if module is None else frozen_copy(module)
-    denoiser = ClockworkDenoiser(split, module, clock, step_functions(whole_unet(pipe), compile))
+    denoiser = ClockworkDenoiser(split, module, clock, pipeline_functions(whole_unet(pipe), compile))
     teacher = (pipeline_name(pipe), "")
     if trained is not None:
         teacher = _name_and_hash(teacher[0], unet, trained)

@@ -5,7 +5,7 @@ import inspect
 import threading
 import warnings
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -80,7 +80,8 @@ class ClockHook(ModelHook):
     ) -> None:
         super().__init__()
         self.pipe, self.teacher, self.trained, self.prompts = pipe, teacher, trained, prompts
-        self._original, self.whole_unet = denoiser, cast(WholeUNet | None, None)
+        self._original = denoiser
+        self.whole_unet: WholeUNet | None = None
         # The last copy with its device and dtype. One attribute: other threads see both or neither.
         self._last_copy: tuple[Any, ClockworkDenoiser] = (None, denoiser)
         self._thread, self._last_log, self._issued_warnings = _ThreadState(), StepLog(), set[str]()

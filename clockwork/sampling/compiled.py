@@ -15,7 +15,15 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor, FullStep, History
 from clockwork.errors import UserError
-from clockwork.sampling.steps import AdaptorInputs, Features, StepFunctions, UNetArguments, adaptor_step, full_step
+from clockwork.sampling.steps import (
+    EAGER,
+    AdaptorInputs,
+    Features,
+    StepFunctions,
+    UNetArguments,
+    adaptor_step,
+    full_step,
+)
 from clockwork.unet.split import SplitUNet
 
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -69,6 +77,17 @@ class CompiledSteps:
                     "leave out compile"
                 ) from error
             raise
+
+
+def step_functions(options: bool | Mapping[str, Any] | Compiler) -> StepFunctions:
+    """Returns the functions that run a UNet's steps.
+
+    Args:
+        options: Whether they are compiled, arguments of `torch.compile`, or a function that compiles one.
+    """
+    if options is False:
+        return EAGER
+    return CompiledSteps(None if options is True else options).functions
 
 
 def _compiled(function: Any, options: Mapping[str, Any] | Compiler) -> Callable[..., Any]:

@@ -14,11 +14,11 @@ from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.rivals.base import Rival
-from clockwork.sampling.compiled import CompiledSteps
+from clockwork.sampling.compiled import step_functions
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser, RivalDenoiser
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import make_solver, num_unet_calls, solver_settings
-from clockwork.sampling.steps import EAGER, StepFunctions
+from clockwork.sampling.steps import StepFunctions
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher
 from clockwork.unet.split import SplitUNet
@@ -125,8 +125,7 @@ class Sampler:
     @cached_property
     def functions(self) -> StepFunctions:
         """What runs the UNet, compiled if the teacher's are."""
-        options = self.teacher.compile
-        return EAGER if options is False else CompiledSteps(None if options is True else options).functions
+        return step_functions(self.teacher.compile)
 
     @property
     def reads_text(self) -> bool:
