@@ -1,16 +1,14 @@
 """CMMD: maximum mean discrepancy of CLIP embeddings with a Gaussian kernel (Jayasumana et al., arXiv 2401.09603)."""
 
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.data.image_io import image_files
 from clockwork.io.device import choose_device
 from clockwork.metrics.clip_score import CLIPImages
-from clockwork.metrics.fid import files_hash, read_share
+from clockwork.metrics.fid import folder_reference
 from clockwork.metrics.mmd import MMD
 from clockwork.metrics.reference import Reference
 from clockwork.teachers.text_embedder import OpenCLIP
@@ -78,8 +76,6 @@ def open_clip_reference(reference: str, clip: str, clip_tag: str | None, cache: 
     Returns:
         The reference.
     """
-    files, model = image_files(Path(reference)), OpenCLIP(clip, clip_tag, choose_device(device))
+    model = OpenCLIP(clip, clip_tag, choose_device(device))
     model.require_weights()
-    side = model.image_size
-    label = f"CLIP {model.identity} at {side}, {len(files)} images {files_hash(files)}"
-    return Reference(CLIPImages(model), label, lambda: read_share(files, side), side, Path(cache))
+    return folder_reference(CLIPImages(model), f"CLIP {model.identity}", reference, model.image_size, cache)

@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clockwork.data.image_io import image_files
 from clockwork.errors import MissingFileError
 from clockwork.io.device import choose_device
 from clockwork.io.fingerprint import weights_hash
-from clockwork.metrics.fid import FID, files_hash, read_share
+from clockwork.metrics.fid import FID, folder_reference
 from clockwork.metrics.numerics import exact_convolutions
-from clockwork.metrics.reference import Reference
 from clockwork.metrics.structure import IMAGENET
 
 SIDE = 224  # pixels; images are resized with PIL's bicubic filter, as in the authors' dgm-eval
@@ -78,6 +76,5 @@ def fd_dinov2(
     Returns:
         The metric.
     """
-    model, files = DINOv2(dinov2, device), image_files(Path(reference))
-    label = f"{model.label} at {SIDE}, {len(files)} images {files_hash(files)}"
-    return FID(Reference(model, label, lambda: read_share(files, SIDE), SIDE, Path(cache)), name)
+    model = DINOv2(dinov2, device)
+    return FID(folder_reference(model, model.label, reference, SIDE, cache), name)

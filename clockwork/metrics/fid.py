@@ -15,9 +15,9 @@ from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
 from clockwork.io.distributed import from_main_process, hides_bars, rank, share, sum_over_processes
 from clockwork.io.threads import map_in_threads
-from clockwork.metrics.base import Batch, Metric, measure
+from clockwork.metrics.base import Batch, FeatureModel, measure
 from clockwork.metrics.inception import Inception, resized
-from clockwork.metrics.reference import Reference
+from clockwork.metrics.reference import Reference, ReferenceMetric
 
 _SUMS = ("features_sum", "features_cov_sum", "features_num_samples")
 
@@ -30,7 +30,7 @@ class _Width(nn.Identity):
         self.num_features = width
 
 
-class FID(Metric):
+class FID(ReferenceMetric):
     """FID against a reference set, over the images of all processes.
 
     Args:
@@ -44,8 +44,7 @@ class FID(Metric):
     min_images = 2
 
     def __init__(self, reference: Reference, name: str = "fid") -> None:
-        super().__init__(name, reference.size)
-        self.reference = reference
+        super().__init__(reference, name)
         sums = self._reference_sums()
         width = len(sums["features_sum"])
         if (count := int(sums["features_num_samples"])) <= width:
@@ -67,14 +66,6 @@ class FID(Metric):
             The distance of all processes' images to the reference.
         """
         return measure([self], map(Batch, images))[self.name]
-
-    @property
-    def description(self) -> str:
-        return f"{self.info.label.split(',')[0]} {self.reference.label}"
-
-    @property
-    def identity(self) -> list[str]:
-        return [*super().identity, str(self.size)]
 
     def reset(self) -> None:
         """Forgets the images, but not the reference."""
@@ -162,6 +153,24 @@ def inception_reference(
     # Files of earlier versions under `cache` are found by this text, "pictures" included.
     label = f"{network.label}{f' at {size}' if size else ''}, {len(files)} pictures {files_hash(files)}"
     return Reference(network, label, lambda: read_share(files, size, resized), size, Path(cache))
+
+
+def folder_reference(model: FeatureModel, label: str, folder: str, side: int, cache: str) -> Reference:
+    """Creates a reference of a folder of real images, all resized to one size.
+
+    Args:
+        model: Computes the features.
+        label: Describes the model, in rows.
+        folder: Folder of the reference images.
+        side: Width and height in pixels to which images are resized.
+        cache: Folder of what is computed from the reference.
+
+    Returns:
+        The reference.
+    """
+    files = image_files(Path(folder))
+    label = f"{label} at {side}, {len(files)} images {files_hash(files)}"
+    return Reference(model, label, lambda: read_share(files, side), side, Path(cache))
 
 
 def read_share(

@@ -113,20 +113,17 @@ def gather_features(batches: Iterable[Tensor]) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, 0)
 
 
-class SetMetric(Metric):
-    """A figure of the features of all images at once, compared with those of a reference.
+class ReferenceMetric(Metric):
+    """A figure of images in comparison with a reference.
 
     Args:
-        reference: What the images are compared with. Its features are computed before anything is generated.
+        reference: What the images are compared with.
         name: Its name in rows.
     """
 
     def __init__(self, reference: Reference, name: str) -> None:
         super().__init__(name, reference.size)
         self.reference = reference
-        if (count := len(reference.features)) < self.min_images:
-            raise UserError(f"the reference has {count} images: {name} needs at least {self.min_images}")
-        self.reset()
 
     @property
     def description(self) -> str:
@@ -135,6 +132,21 @@ class SetMetric(Metric):
     @property
     def identity(self) -> list[str]:
         return [*super().identity, str(self.size)]
+
+
+class SetMetric(ReferenceMetric):
+    """A figure of the features of all images at once, compared with those of a reference.
+
+    Args:
+        reference: What the images are compared with. Its features are computed before anything is generated.
+        name: Its name in rows.
+    """
+
+    def __init__(self, reference: Reference, name: str) -> None:
+        super().__init__(reference, name)
+        if (count := len(reference.features)) < self.min_images:
+            raise UserError(f"the reference has {count} images: {name} needs at least {self.min_images}")
+        self.reset()
 
     @abstractmethod
     def figure(self, features: Tensor) -> float:
