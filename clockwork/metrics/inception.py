@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.device import choose_device
+from clockwork.io.download import download
 from clockwork.metrics.numerics import exact_convolutions
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
@@ -59,11 +60,8 @@ def resized(images: Tensor) -> Tensor:
 def _download(path: Path, sha256: str) -> None:
     if sha256 != SHA256:
         raise MissingFileError(f"no Inception network at {path}: pass metrics.inception=<its file>")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(URL, str(path), hash_prefix=sha256)
-    except OSError as error:
-        raise MissingFileError(
-            f"no Inception network at {path}, and no network to download it: fetch {URL} and give "
-            "metrics.inception=<its file>"
-        ) from error
+    otherwise = (
+        f"no Inception network at {path}, and no network to download it: fetch {URL} and give "
+        "metrics.inception=<its file>"
+    )
+    download(URL, path, sha256, otherwise)

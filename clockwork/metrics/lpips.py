@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clockwork.errors import MissingFileError, import_extra
+from clockwork.errors import import_extra
+from clockwork.io.download import download
 from clockwork.io.fingerprint import weights_hash
 from clockwork.metrics.numerics import exact_convolutions
 from clockwork.metrics.similarity import Similarity
@@ -58,7 +59,13 @@ def alexnet_lpips(
     """
     lpips, file = import_extra("lpips", "eval"), Path(lpips_weights)
     if not file.is_file():
-        _download(file)
+        download(
+            URL,
+            file,
+            SHA256,
+            f"no AlexNet weights at {file}, and no network to download them: fetch {URL} to that place, or pass "
+            "metrics.lpips_weights=<its file>",
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torchvision's, of the package's call
         network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
@@ -67,15 +74,3 @@ def alexnet_lpips(
     names = {key: f"features.{key.split('.', 1)[1]}" for key in network.net.state_dict()}
     network.net.load_state_dict({key: weights[name] for key, name in names.items()})
     return LPIPS(network, name, device)
-
-
-def _download(file: Path) -> None:
-    """Downloads torchvision's weights."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(URL, str(file), hash_prefix=SHA256)
-    except OSError as error:
-        raise MissingFileError(
-            f"no AlexNet weights at {file}, and no network to download them: fetch {URL} to that place, or pass "
-            "metrics.lpips_weights=<its file>"
-        ) from error
