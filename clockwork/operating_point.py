@@ -1,6 +1,8 @@
 """Operating points: what an adaptor is trained for, and what a row of measurements describes."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,12 @@ class OperatingPoint:
         solver: Name of the solver (`clockwork.sampling.solvers.SOLVERS`).
         steps: Number of solver steps.
         guidance: Scale of classifier-free guidance.
-        resolution: Side of the image in pixels.
+        resolution: Height of the image in pixels.
+        width: Width of the image in pixels; None if it is square.
+        guidance_rescale: Strength with which guidance is rescaled (arXiv 2305.08891, Section 3.4).
+        solver_settings: Settings of the solver that are not defaults of its class, such as Karras sigmas, its order or
+            the spacing of timesteps; None if they are not known, as in adaptors of earlier versions.
+        timesteps: Timesteps of the caller, or those left by `strength`; None if the solver chose them for `steps`.
     """
 
     teacher: str
@@ -26,6 +33,10 @@ class OperatingPoint:
     steps: int
     guidance: float
     resolution: int
+    width: int | None = None
+    guidance_rescale: float = 0.0
+    solver_settings: Mapping[str, Any] | None = None
+    timesteps: list[float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "guidance", float(self.guidance))  # so that 3 and 3.0 have the same fingerprint
@@ -37,7 +48,21 @@ class OperatingPoint:
             other: The operating point to compare with.
 
         Returns:
-            One phrase per field, for example "steps 8, not 6" if this one has 8 steps and the other 6.
+            One phrase per field or setting of the solver, for example "steps 8, not 6" if this one has 8 steps and the
+            other 6. Settings of different solvers, and those that are not known of one, are not compared.
         """
-        others = asdict(other)
-        return [f"{name} {value}, not {others[name]}" for name, value in asdict(self).items() if value != others[name]]
+        described, of_other = self._described(), other._described()
+        if self.solver == other.solver and None not in (self.solver_settings, other.solver_settings):
+            settings, of_other_settings = dict(self.solver_settings or {}), dict(other.solver_settings or {})
+            for name in sorted(settings.keys() | of_other_settings.keys()):
+                described[name] = settings.get(name, "as by default")
+                of_other[name] = of_other_settings.get(name, "as by default")
+        return [f"{name} {value}, not {of_other[name]}" for name, value in described.items() if value != of_other[name]]
+
+    def _described(self) -> dict[str, Any]:
+        """Returns what is compared apart from the solver's settings: fields by their names, both sides as one."""
+        fields = {name: value for name, value in asdict(self).items() if name not in ("width", "solver_settings")}
+        if self.width is not None:
+            fields["resolution"] = f"{self.resolution} × {self.width}"
+        fields["timesteps"] = "those of the solver" if self.timesteps is None else self.timesteps
+        return fields

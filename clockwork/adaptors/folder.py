@@ -71,7 +71,7 @@ def add_row(folder: str | Path, row: Mapping[str, Any], labels: Mapping[str, str
         labels: Labels of its measurements in the model card, by their names in the row; the names by default.
     """
     config = read_config(folder)
-    same_point = all(row[name] == value for name, value in config["operating_point"].items())
+    same_point = all(row[name] == value for name, value in config["operating_point"].items() if name in row)
     if same_point and row["images"] >= (config.get("row") or {"images": 0})["images"]:
         _write_config(Path(folder), {**config, "row": dict(row), "row_labels": dict(labels or {})})
 

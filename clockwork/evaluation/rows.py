@@ -58,6 +58,7 @@ class ImageRow(Row):
         images: Number of images.
         teacher_digest: Digest of the full teacher's row at the same steps.
         teacher_images_digest: Names the folder of its images, with which `psnr` and `ssim` compare.
+        solver_settings: Settings of the solver that are not defaults of its class.
         fit: Seed of the adaptor's calibration or training, where several were asked for.
         latency_ms: Mean time of one prompt's latents, without encoders and decoder.
         latency_median_ms: Median.
@@ -77,6 +78,7 @@ class ImageRow(Row):
     seed: int
     teacher_digest: str
     teacher_images_digest: str
+    solver_settings: dict[str, Any] | None = None
     fit: int | None = None
     latency_ms: float | None = None
     latency_median_ms: float | None = None

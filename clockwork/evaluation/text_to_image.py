@@ -15,7 +15,7 @@ from clockwork.errors import UserError
 from clockwork.evaluation.generate import generate, image_file, read_batch, read_or_generate, rounds
 from clockwork.evaluation.harness import Harness
 from clockwork.evaluation.latencies import measure_latencies
-from clockwork.evaluation.rows import ImageRow, append_row
+from clockwork.evaluation.rows import FIELDS, ImageRow, append_row
 from clockwork.flops.cost import image_flops
 from clockwork.flops.counter import Flops
 from clockwork.io import distributed
@@ -160,7 +160,7 @@ class Evaluation(Harness[Sampler]):
         teacher = full_teacher(point)
         return ImageRow(
             **shared,
-            **asdict(point.point),
+            **{name: value for name, value in asdict(point.point).items() if name in FIELDS},
             text_embedder=point.text_embedder,
             adaptor=point.adaptor_name,
             adaptor_hash=point.adaptor_hash,

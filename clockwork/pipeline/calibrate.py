@@ -17,8 +17,8 @@ from clockwork.errors import UserError
 from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import check_hooks, replace_hook, whole_unet
-from clockwork.pipeline.hook import ClockHook, get_hook, is_guided
-from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
+from clockwork.pipeline.hook import ClockHook, get_hook
+from clockwork.pipeline.parts import get_unet, is_guided, pipeline_name, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import StepLocation, TextEmbedding
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised

@@ -19,6 +19,7 @@ from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import HOOK_NAME
 from clockwork.pipeline.compiling import WholeUNet
+from clockwork.pipeline.parts import is_guided
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import (
@@ -31,7 +32,7 @@ from clockwork.pipeline.step_tracking import (
 )
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.sampling.guidance import is_conditional
-from clockwork.sampling.solvers import solver_name
+from clockwork.sampling.solvers import solver_name, solver_settings, timesteps_of_caller
 from clockwork.teachers import Condition
 
 UNET_SIGNATURE = inspect.signature(UNet2DConditionModel.forward)
@@ -168,6 +169,7 @@ class ClockHook(ModelHook):
         steps = num_calls
         if first_call.position == 0:  # else an image is changed (strength), with fewer steps than the solver's
             steps = getattr(solver, "num_inference_steps", None) or num_calls
+        height, width = (side * getattr(self.pipe, "vae_scale_factor", 1) for side in sample_shape[-2:])
         return OperatingPoint(
             *self.teacher,
             cut=str(self.denoiser.split.cut),
@@ -175,7 +177,11 @@ class ClockHook(ModelHook):
             solver=solver_name(solver),
             steps=steps,
             guidance=float(getattr(self.pipe, "guidance_scale", 1.0)),
-            resolution=max(sample_shape[-2:]) * getattr(self.pipe, "vae_scale_factor", 1),
+            resolution=height,
+            width=None if width == height else width,
+            guidance_rescale=float(getattr(self.pipe, "guidance_rescale", 0.0)),
+            solver_settings=solver_settings(solver),
+            timesteps=timesteps_of_caller(solver, steps, first_call.position),
         )
 
     def _step(
@@ -225,16 +231,6 @@ class ClockHook(ModelHook):
                 f"this adaptor expects features with {expected[0]} and {expected[1]} channels, but those at cut "
                 f"{self.denoiser.split.cut} have {actual[0]} and {actual[1]}: choose the cut that it was trained for"
             )
-
-
-def is_guided(pipe: Any, batch: int) -> bool:
-    """Whether a UNet call of a pipeline has both halves of classifier-free guidance, the unconditional first.
-
-    Args:
-        pipe: The pipeline.
-        batch: The call's batch size.
-    """
-    return batch % 2 == 0 and bool(getattr(pipe, "do_classifier_free_guidance", False))
 
 
 def get_hook(module: nn.Module) -> ClockHook | None:

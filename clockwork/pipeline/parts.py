@@ -77,3 +77,13 @@ def unet_fingerprint(unet: UNet2DConditionModel) -> str:
             "enable or calibrate Clockwork before enable_sequential_cpu_offload"
         )
     return weights_hash(unet)
+
+
+def is_guided(pipe: Any, batch: int) -> bool:
+    """Whether a UNet call of a pipeline has both halves of classifier-free guidance, the unconditional first.
+
+    Args:
+        pipe: The pipeline.
+        batch: The call's batch size.
+    """
+    return batch % 2 == 0 and bool(getattr(pipe, "do_classifier_free_guidance", False))

@@ -60,6 +60,8 @@ class Summary:
             lines.append(f"ran: {_describe(self.ran)}")
         if self.trained is not None and self.ran is not None:
             lines.append(f"differences: {'; '.join(self.differences) or 'none'}")
+            if self.trained.solver_settings is None:
+                lines.append("the solver's settings were not compared: the adaptor has no record of those it is for")
         return "\n".join(lines)
 
 
@@ -121,7 +123,8 @@ def summarise(pipe: Any) -> Summary:
 
 def _describe(point: OperatingPoint) -> str:
     """Describes an operating point in one line."""
+    size = point.resolution if point.width is None else f"{point.resolution} × {point.width}"
     return (
         f"{point.teacher}, schedule {point.schedule}, {point.solver}, {point.steps} steps, "
-        f"guidance {point.guidance:g}, {point.resolution} pixels"
+        f"guidance {point.guidance:g}, {size} pixels"
     )

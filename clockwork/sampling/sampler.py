@@ -90,6 +90,7 @@ class Sampler:
             steps=self.steps,
             guidance=self.guidance,
             resolution=self.teacher.resolution,
+            solver_settings=solver_settings(make_solver(self.solver, self.teacher.noise_schedule)),
         )
 
     @property
@@ -148,7 +149,6 @@ class Sampler:
         precision = None if self.adaptor is None else self.adaptor.dtype
         return {
             **asdict(self.point),
-            "solver_config": solver_settings(make_solver(self.solver, self.teacher.noise_schedule)),
             "teacher_parts": self.teacher.identity,
             "adaptor_hash": self.adaptor_hash,
             "adaptor_precision": precision and str(precision).removeprefix("torch."),

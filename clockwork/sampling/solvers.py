@@ -1,5 +1,7 @@
 """The paper's solvers (Table 4) as diffusers schedulers, and `flow` for rectified flows."""
 
+import copy
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -82,15 +84,40 @@ def num_unet_calls(name: str, noise_schedule: Mapping[str, Any], steps: int) -> 
 
 
 def solver_settings(solver: SchedulerMixin) -> dict[str, Any]:
-    """Returns the settings of a solver's config that are not defaults of its class, as plain data.
+    """Returns the settings of a solver that are not defaults of its class, as plain data.
 
-    Defaults are left out because diffusers adds new ones with every version.
+    Defaults are left out because diffusers adds new ones with every version, and so are settings that a config has
+    taken over from another class of solver, which this one does not read.
 
     Args:
         solver: A diffusers scheduler.
     """
-    defaults = solver.config.get("_use_default_values", [])
-    return {k: v for k, v in solver.config.items() if k not in defaults and not k.startswith("_")}
+    parameters = inspect.signature(type(solver).__init__).parameters
+    return {
+        name: _plain(value)
+        for name, value in solver.config.items()
+        if name in parameters and _plain(value) != _plain(parameters[name].default)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Converts a setting to what JSON gives back: betas may be an array, and sequences are lists."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def timesteps_of_caller(solver: SchedulerMixin, steps: int, position: int) -> list[float] | None:
+    """Returns the timesteps of a roll-out unless they are those that the solver chooses for a number of steps.
+
+    Args:
+        solver: A diffusers scheduler, with timesteps.
+        steps: The number of steps.
+        position: Index of the first timestep that is used; not 0 where an image is changed (`strength`).
+    """
+    by_solver = copy.deepcopy(solver)  # nothing of the caller's solver is changed
+    by_solver.set_timesteps(steps)
+    timesteps = [float(t) for t in solver.timesteps[position:]]
+    return None if timesteps == [float(t) for t in by_solver.timesteps] else timesteps
 
 
 def solver_name(solver: SchedulerMixin) -> str:

@@ -34,7 +34,7 @@ from clockwork.miniature import WEIGHTS
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.sampling.feature_shapes import feature_dims
-from clockwork.sampling.solvers import make_solver
+from clockwork.sampling.solvers import make_solver, solver_settings
 from clockwork.teachers import Teacher
 
 PROMPT = "a large red circle in the center on a plain blue background"
@@ -171,7 +171,8 @@ def random_adaptor(teacher: Teacher, folder: Path) -> Path:
     for weight in adaptor.parameters():
         nn.init.normal_(weight, std=0.05)
     cut = str(clockwork.SplitUNet(teacher.unet).cut)
-    point = OperatingPoint("miniature", teacher.hash, cut, "clock2", "dpm++", 4, 3.0, 32)
+    settings = solver_settings(make_solver("dpm++", teacher.noise_schedule))
+    point = OperatingPoint("miniature", teacher.hash, cut, "clock2", "dpm++", 4, 3.0, 32, solver_settings=settings)
     assert teacher.text_embedder is not None
     clockwork.save_adaptor(folder, adaptor, point, openclip=teacher.text_embedder.config)
     return folder

@@ -1,6 +1,8 @@
 """Trained adaptors on pipelines: their operating point, and their teacher."""
 
 import importlib
+import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ def test_at_its_own_point_it_is_silent_and_the_rollout(teacher: Teacher, trained
         ({"steps": 6}, r"steps 6, not 4"),
         ({"guidance_scale": 5.0}, r"guidance 5\.0, not 3\.0"),
         ({"height": 48, "width": 48}, "resolution 48, not 32"),
+        ({"height": 48, "width": 32}, "resolution 48 × 32, not 32"),
+        ({"height": 32, "width": 48}, "resolution 32 × 48, not 32"),
+        ({"guidance_rescale": 0.7}, r"guidance_rescale 0\.7, not 0\.0"),
+        ({"timesteps": [900, 600, 300, 100]}, r"timesteps \[900\.0, 600\.0, 300\.0, 100\.0\], not those of the solver"),
     ],
 )
 def test_another_point_warns_once(arguments: dict[str, Any], said: str, teacher: Teacher, trained: Path) -> None:
@@ -55,6 +61,44 @@ def test_another_point_warns_once(arguments: dict[str, Any], said: str, teacher:
         warnings.simplefilter("error", UserWarning)
         generate(pipe, **{**GIVEN, **arguments})
     assert clockwork.summary(pipe).differences
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        ({"use_karras_sigmas": True}, "use_karras_sigmas True, not as by default"),
+        ({"solver_order": 3}, "solver_order 3, not as by default"),
+        ({"timestep_spacing": "linspace"}, "timestep_spacing"),
+        ({"final_sigmas_type": "sigma_min"}, "final_sigmas_type sigma_min"),
+        ({"beta_end": 0.03}, r"beta_end 0\.03"),
+    ],
+)
+def test_other_settings_of_the_solver_warn(
+    settings: dict[str, Any], warning: str, teacher: Teacher, trained: Path
+) -> None:
+    pipe = miniature_pipeline(teacher)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **settings)
+    clockwork.enable(pipe, adaptor=trained)
+    with pytest.warns(UserWarning, match=warning):
+        generate(pipe, **GIVEN)
+    [difference] = clockwork.summary(pipe).differences
+    assert difference.startswith(warning.replace("\\", ""))
+
+
+def test_settings_of_an_earlier_adaptor_are_not_known(
+    teacher: Teacher, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its config has no `solver_settings`: nothing is said to agree that was not compared."""
+    config = json.loads((trained / "config.json").read_text())
+    del config["operating_point"]["solver_settings"]
+    earlier = shutil.copytree(trained, tmp_path / "earlier")
+    (earlier / "config.json").write_text(json.dumps(config))
+    pipe = miniature_pipeline(teacher)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, use_karras_sigmas=True)
+    clockwork.enable(pipe, adaptor=earlier)
+    generate(pipe, **GIVEN)
+    assert clockwork.summary(pipe).differences == []
+    assert "the solver's settings were not compared" in capsys.readouterr().out
 
 
 def test_another_schedule_and_solver_warn(teacher: Teacher, trained: Path) -> None:
