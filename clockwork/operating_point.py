@@ -66,3 +66,13 @@ class OperatingPoint:
             fields["resolution"] = f"{self.resolution} × {self.width}"
         fields["timesteps"] = "those of the solver" if self.timesteps is None else self.timesteps
         return fields
+
+
+def is_measured_at(row: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Whether a row was measured at an operating point.
+
+    Args:
+        row: The row; fields of the operating point that it does not have are not compared.
+        point: The fields of an operating point.
+    """
+    return all(row[name] == value for name, value in point.items() if name in row)

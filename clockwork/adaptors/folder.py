@@ -17,7 +17,7 @@ from clockwork.deprecated import with_new_keys
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import weights_hash
-from clockwork.operating_point import OperatingPoint
+from clockwork.operating_point import OperatingPoint, is_measured_at
 
 
 def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | None = None, **metadata: Any) -> None:
@@ -71,7 +71,7 @@ def add_row(folder: str | Path, row: Mapping[str, Any], labels: Mapping[str, str
         labels: Labels of its measurements in the model card, by their names in the row; the names by default.
     """
     config = read_config(folder)
-    same_point = all(row[name] == value for name, value in config["operating_point"].items() if name in row)
+    same_point = is_measured_at(row, config["operating_point"])
     if same_point and row["images"] >= (config.get("row") or {"images": 0})["images"]:
         _write_config(Path(folder), {**config, "row": dict(row), "row_labels": dict(labels or {})})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clockwork.operating_point import is_measured_at
 from clockwork.reports.tables import Row
 
 
@@ -48,7 +49,7 @@ def find_trained_adaptors(under: Path, rows: Sequence[Row]) -> list[TrainedAdapt
 def _used(config: dict[str, Any], name: str, row: Row) -> bool:
     """Checks whether a row has the kind or name of an adaptor, and its operating point."""
     same_kind = row["adaptor"] == config["kind"] or name.startswith(f"{row['adaptor']}-")
-    return same_kind and all(row[key] == value for key, value in config["operating_point"].items())
+    return same_kind and is_measured_at(row, config["operating_point"])
 
 
 def curves(log: Path) -> dict[str, list[float]]:
