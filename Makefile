@@ -37,10 +37,13 @@ eval: install
 	@for steps in 8 6 4; do $(RUN) scripts/train.py teacher=$(TEACHER) adaptor=resnet schedule=clock2 steps=$$steps || exit; done
 	@$(RUN) scripts/evaluate.py sweep=default teacher=$(TEACHER) output=outputs/eval/$(TEACHER) logger=wandb
 
-# Every adaptor at many operating points, with several noise seeds and fits: outputs/evidence/evidence.md. Hours; run again,
-# it goes on where it stopped.
+# Every adaptor and other method at many operating points, with several noise seeds and fits, then fewer of them for the
+# other miniatures: outputs/evidence/evidence.md. Hours; run again, it goes on where it stopped.
 evidence: install
 	@$(RUN) scripts/evidence.py
+	@$(RUN) scripts/evidence.py +experiment=other_teachers teacher_name=miniature_sd
+	@$(MAKE) distilled
+	@$(RUN) scripts/evidence.py +experiment=other_teachers teacher_name=miniature_distilled
 
 # The tables of docs/calibration.md: what captions, terms, ranks and joint maps give, and where calibration fails.
 calibration-tables: install

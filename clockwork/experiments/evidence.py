@@ -73,8 +73,9 @@ def to_make(cfg: DictConfig, points: Sequence[Point]) -> list[Point]:
         cfg: The config of the command `evidence`.
         points: The operating points to measure.
     """
-    bases = [{**point, "adaptor": cfg.bases[point["adaptor"]]} for point in points if point["adaptor"] in cfg.bases]
-    with_weights = [point for point in (*points, *bases) if point["adaptor"] in cfg.made_by]
+    named = [(point.get("adaptor"), point) for point in points]  # a rival's point has none
+    bases = [(cfg.bases[name], {**point, "adaptor": cfg.bases[name]}) for name, point in named if name in cfg.bases]
+    with_weights = [point for name, point in (*named, *bases) if name in cfg.made_by]
     order = list(cfg.made_by)
     unique = {str(sorted(point.items())): point for point in with_weights}
     return sorted(unique.values(), key=lambda point: order.index(point["adaptor"]))

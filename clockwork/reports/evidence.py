@@ -167,7 +167,7 @@ def save_fronts(rows: Sequence[Row], file: Path) -> bool:
 
 
 def write_evidence(rows: Sequence[Row], folder: Path, rows_folder: Path) -> Path:
-    """Writes the table (Markdown, CSV, LaTeX), and a plot of each metric's mean against FLOPs.
+    """Writes the table (Markdown, CSV, LaTeX), and for each teacher and solver a plot of metrics against FLOPs.
 
     Args:
         rows: The rows.
@@ -178,7 +178,7 @@ def write_evidence(rows: Sequence[Row], folder: Path, rows_folder: Path) -> Path
         The Markdown file.
     """
     evidence_sheet(rows, rows_folder).write(folder / "evidence")
-    for solver in dict.fromkeys(row["solver"] for row in rows):
-        of_solver = [row for row in rows if row["solver"] == solver]
-        save_fronts(of_solver, folder / f"evidence-{solver.replace('+', 'p')}.png")
+    for teacher, solver in dict.fromkeys((row["teacher"], row["solver"]) for row in rows):
+        of_both = [row for row in rows if (row["teacher"], row["solver"]) == (teacher, solver)]
+        save_fronts(of_both, folder / f"evidence-{teacher}-{solver.replace('+', 'p')}.png")
     return folder / "evidence.md"

@@ -65,8 +65,8 @@ def test_the_table_and_the_plots(tmp_path: Path) -> None:
     with saved_figures() as figures:
         file = write_evidence(ROWS, tmp_path, tmp_path)
     assert file.read_text(encoding="utf-8").startswith("# Evidence")
-    assert set(figures) == {"evidence-dpmpp.png", "evidence-ddim.png"}
-    panel = figures["evidence-dpmpp.png"]["FID (lower is better)"]
+    assert set(figures) == {"evidence-small-dpmpp.png", "evidence-small-ddim.png"}
+    panel = figures["evidence-small-dpmpp.png"]["FID (lower is better)"]
     assert np.allclose(panel["fewer steps"], [(2, 12), (4, 6)]) and np.allclose(panel["linear"], [(3, 5)])
 
 
