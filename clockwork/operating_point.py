@@ -1,8 +1,11 @@
 """Operating points: what an adaptor is trained for, and what a row of measurements describes."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
+
+from clockwork.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,26 @@ class OperatingPoint:
     def __post_init__(self) -> None:
         object.__setattr__(self, "guidance", float(self.guidance))  # so that 3 and 3.0 have the same fingerprint
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "OperatingPoint":
+        """Reads an operating point from plain data, as `dataclasses.asdict` writes it.
+
+        Args:
+            values: The values by the names of the fields.
+
+        Raises:
+            UserError: A field is missing, unknown or of another type.
+        """
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if missing := sorted(required - values.keys()):
+            raise UserError(f"the operating point has no {missing[0]}: make the adaptor again")
+        for name, value in values.items():
+            if name not in _RIGHT:
+                raise UserError(f"the operating point has the unknown field {name}: use the version that wrote it")
+            if not _RIGHT[name](value):
+                raise UserError(f"{name}={str(value)[:80]} of the operating point is of another type: correct it")
+        return cls(**values)
+
     def differences(self, other: "OperatingPoint") -> list[str]:
         """Describes the fields in which two operating points differ.
 
@@ -76,3 +99,25 @@ def is_measured_at(row: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
         point: The fields of an operating point.
     """
     return all(row[name] == value for name, value in point.items() if name in row)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= 10**6
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 10**9 and math.isfinite(value)
+
+
+_RIGHT: dict[str, Callable[[Any], bool]] = {  # what the fields may be
+    **dict.fromkeys(("teacher", "teacher_hash", "cut", "schedule", "solver"), _is_text),
+    **dict.fromkeys(("steps", "resolution"), _is_count),
+    **dict.fromkeys(("guidance", "guidance_rescale"), _is_number),
+    "width": lambda value: value is None or _is_count(value),
+    "solver_settings": lambda value: value is None or isinstance(value, Mapping),
+    "timesteps": lambda value: value is None or (isinstance(value, list) and all(map(_is_number, value))),
+}

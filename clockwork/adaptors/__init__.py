@@ -4,19 +4,17 @@ from clockwork.adaptors.base import ANY_DIMS, HISTORY_INPUTS, INPUTS, KINDS, Ada
 from clockwork.adaptors.folder import (
     adaptor_hash,
     add_row,
-    check_teacher,
-    check_text_embedder,
+    check_adaptor_folder,
     load_adaptor,
-    mismatch_message,
     read_config,
     save_adaptor,
-    warn_if_mismatched,
 )
 from clockwork.adaptors.forecast import Hermite, Taylor
 from clockwork.adaptors.history import NO_HISTORY, FullStep, History
 from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
 from clockwork.adaptors.linear import Linear
+from clockwork.adaptors.mismatch import check_teacher, check_text_embedder, mismatch_message, warn_if_mismatched
 from clockwork.adaptors.residual import Residual
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
@@ -43,6 +41,7 @@ __all__ = [
     "UNet",
     "adaptor_hash",
     "add_row",
+    "check_adaptor_folder",
     "check_teacher",
     "check_text_embedder",
     "fetch",

@@ -28,6 +28,9 @@ class FeatureDims:
         t_emb: Width of the UNet's time embedding.
         text_emb: Width of the text embedding; 0 without one.
         upscale: Resolution of `r_out` divided by that of `r_in`, 1 for the cut `stage1`, 2 for `stage1_upsampled`.
+
+    Raises:
+        UserError: A value is not a whole number of at least 0.
     """
 
     r_in: int
@@ -35,6 +38,11 @@ class FeatureDims:
     t_emb: int
     text_emb: int
     upscale: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if type(value) is not int or not 0 <= value < 2**31:
+                raise UserError(f"{name}={value!r} is no number of channels: use a whole number of at least 0")
 
 
 ANY_DIMS = FeatureDims(0, 0, 0, 0)  # of an adaptor without weights, which fits features of any dimensions

@@ -1,23 +1,33 @@
 """Saving and loading adaptors: a folder with `adaptor.safetensors`, `config.json` and a model card."""
 
+import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 
-from clockwork.adaptors.base import KINDS, Adaptor
+from clockwork.adaptors.base import Adaptor
+from clockwork.adaptors.building import WEIGHTS, build_adaptor
 from clockwork.adaptors.hub import fetch
 from clockwork.adaptors.model_card import model_card
-from clockwork.deprecated import with_new_keys
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.atomic import atomic_write
-from clockwork.io.fingerprint import weights_hash
+from clockwork.io.fingerprint import file_hash, weights_hash
+from clockwork.io.foreign import read_json
+from clockwork.io.paths import can_be_folder, check_file
 from clockwork.operating_point import OperatingPoint, is_measured_at
+from clockwork.schedule import Schedule
+
+FORMAT = 1  # of `config.json`; a version that changes what its fields mean counts on
+_FIELDS = ("kind", "adaptor", "operating_point", "format", "sha256")  # what is not metadata
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("kind", "sha256"), str),
+    **dict.fromkeys(("adaptor", "operating_point", "row", "row_labels", "openclip", "calibration", "training"), dict),
+}
+_NAMES: dict[type, str] = {str: "text", dict: "object"}
 
 
 def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | None = None, **metadata: Any) -> None:
@@ -34,36 +44,55 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | N
             figures of how it was made; those of `clockwork.calibrate` are saved without being passed.
 
     Raises:
-        UserError: If there is no operating point.
+        UserError: If there is no operating point, or the folder holds files of something else.
     """
     point, folder = point or adaptor.point, Path(folder)
     if point is None:
         raise UserError("the adaptor's operating point is unknown: pass it to save_adaptor")
+    check_adaptor_folder(folder)
+    weights = save({name: weight.detach().contiguous().cpu() for name, weight in adaptor.state_dict().items()})
+    sha256 = hashlib.sha256(weights).hexdigest()[:12]
     metadata = {"calibration": getattr(adaptor, "calibration", None), **metadata}
     given = {name: value for name, value in metadata.items() if value is not None}
-    config = {"kind": adaptor.kind, "adaptor": adaptor.config(), "operating_point": asdict(point)}
-    config |= {**_saved_metadata(folder, adaptor), **given}
-    weights = {name: weight.detach().contiguous().cpu() for name, weight in adaptor.state_dict().items()}
-    with atomic_write(folder / "adaptor.safetensors") as partial:
-        save_file(weights, partial)
-    _write_config(folder, config)
+    config: dict[str, Any] = {"kind": adaptor.kind, "adaptor": adaptor.config(), "operating_point": asdict(point)}
+    config |= {"format": FORMAT, "sha256": sha256, **_saved_metadata(folder, sha256), **given}
+    card = _card(folder, config)
+    with atomic_write(folder / WEIGHTS) as partial:
+        partial.write_bytes(weights)
+    _write_config(folder, config, card)
 
 
-def _saved_metadata(folder: Path, adaptor: Adaptor) -> dict[str, Any]:
+def check_adaptor_folder(folder: Path) -> None:
+    """Checks that saving an adaptor replaces nothing but an adaptor.
+
+    Args:
+        folder: The folder to save it in.
+
+    Raises:
+        UserError: If a file is there instead, or a config or README.md of something else is in it.
+    """
+    if not can_be_folder(folder):
+        raise UserError(f"{folder} is no folder to write to: choose another path")
+    for name, mark in ((WEIGHTS, None), ("config.json", '"operating_point"'), ("README.md", "library_name: clockwork")):
+        check_file(folder / name, mark)
+
+
+def _saved_metadata(folder: Path, sha256: str) -> dict[str, Any]:
     """Returns the metadata in a folder if it holds an adaptor with the same weights, else nothing."""
-    if not (folder / "config.json").is_file() or not (folder / "adaptor.safetensors").is_file():
+    if not (folder / "config.json").is_file() or not (folder / WEIGHTS).is_file():
         return {}
-    weights, saved = adaptor.state_dict(), load_file(folder / "adaptor.safetensors")
-    if weights.keys() != saved.keys() or not all(torch.equal(saved[name], weights[name].cpu()) for name in saved):
+    config = read_config(folder)
+    if config.get("sha256", file_hash(folder / WEIGHTS)) != sha256:
         return {}
-    return {k: v for k, v in read_config(folder).items() if k not in ("kind", "adaptor", "operating_point")}
+    return {name: value for name, value in config.items() if name not in _FIELDS}
 
 
 def add_row(folder: str | Path, row: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
     """Adds measurements to an adaptor's config and model card.
 
     They are added only if they were made at the adaptor's operating point, and on at least as many images as those that
-    the folder already has.
+    the folder already has. No figure that the folder has is removed: figures on the same images are joined, and those
+    on more images take their place only if none is missing.
 
     Args:
         folder: The adaptor's folder.
@@ -71,26 +100,51 @@ def add_row(folder: str | Path, row: Mapping[str, Any], labels: Mapping[str, str
         labels: Labels of its measurements in the model card, by their names in the row; the names by default.
     """
     config = read_config(folder)
-    same_point = is_measured_at(row, config["operating_point"])
-    if same_point and row["images"] >= (config.get("row") or {"images": 0})["images"]:
-        _write_config(Path(folder), {**config, "row": dict(row), "row_labels": dict(labels or {})})
+    if not is_measured_at(row, config["operating_point"]):
+        return
+    saved = config.get("row") or {}
+    joined, labels = dict(row), {**config.get("row_labels", {}), **(labels or {})}
+    if all(saved.get(name) == row.get(name) for name in ("images", "prompts", "seed", "precision")):
+        known = {name: value for name, value in row.items() if value is not None}
+        joined = {**saved, **known, "metrics": {**_metrics(saved), **_metrics(row)}}
+    if row["images"] >= saved.get("images", 0) and _metrics(saved).keys() <= _metrics(joined).keys():
+        config = {**config, "row": joined, "row_labels": labels}
+        _write_config(Path(folder), config, _card(Path(folder), config))
 
 
-def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+def _metrics(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of a row; in rows of earlier versions `metrics` is a text."""
+    metrics = row.get("metrics")
+    return metrics if isinstance(metrics, Mapping) else {}
+
+
+def _card(folder: Path, config: Mapping[str, Any]) -> str:
+    """Returns the model card, before anything is written: records of a config from elsewhere may not fit in it."""
+    try:
+        return model_card(config)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder / 'config.json'} has records that a model card cannot show ({type(error).__name__}: {error}): "
+            "remove row and calibration from it"
+        ) from error
+
+
+def _write_config(folder: Path, config: Mapping[str, Any], card: str) -> None:
     """Writes `config.json` and the model card."""
-    for name, text in (("README.md", model_card(config)), ("config.json", json.dumps(config, indent=2) + "\n")):
+    for name, text in (("README.md", card), ("config.json", json.dumps(config, indent=2) + "\n")):
         with atomic_write(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Reads the `config.json` of an adaptor's folder.
+    """Reads and checks the `config.json` of an adaptor's folder.
 
     Args:
         folder: The folder.
 
     Raises:
         MissingFileError: If the folder has no `config.json`.
+        UserError: If it is not an adaptor's, or damaged.
     """
     file = Path(folder) / "config.json"
     if not file.is_file():
@@ -98,7 +152,17 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{folder} is not an adaptor folder, because it has no config.json: make one with scripts/calibrate.py or "
             "scripts/train.py"
         )
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    config = read_json(file)
+    if config.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{file} is of a newer version of Clockwork: install one that reads format {config['format']}")
+    for name in ("kind", "adaptor", "operating_point"):
+        if name not in config:
+            raise UserError(f"{file} is not an adaptor's config, because it has no {name}: make it again")
+    for name, of in _TYPES.items():
+        value = config.get(name)
+        if not isinstance(value, of) and (name in _FIELDS or value is not None) and name in config:
+            raise UserError(f"{file} is not an adaptor's config, because its {name} is no {_NAMES[of]}: make it again")
+    return config
 
 
 def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
@@ -112,84 +176,25 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
 
     Raises:
         MissingFileError: If there is no such folder or it is incomplete, or the hub does not have it.
-        UserError: If no class of the adaptor's kind has been imported.
+        UserError: If no class of the adaptor's kind has been imported, or a file is damaged or of a newer version.
     """
     folder = fetch(source)
     config = read_config(folder)
-    if config.get("kind") not in KINDS:
+    if not (folder / WEIGHTS).is_file():
+        raise MissingFileError(f"{folder} is not a complete adaptor folder, because it has no {WEIGHTS}: make it again")
+    try:
+        point = OperatingPoint.from_dict(config["operating_point"])
+        Schedule.parse(point.schedule)
+    except UserError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from error
+    adaptor = build_adaptor(folder, config)
+    if config.get("sha256", "") not in ("", file_hash(folder / WEIGHTS)):
         raise UserError(
-            f"the adaptor in {folder} is of kind {config.get('kind')!r}, which is not one of {', '.join(KINDS)}: "
-            "import the module that defines it first"
+            f"{folder} holds the weights of one adaptor and the config of another, as of a run that was stopped while "
+            "it saved them: run it again"
         )
-    adaptor = KINDS[config["kind"]].from_config(with_new_keys(config["adaptor"]))
-    adaptor.load_state_dict(load_file(folder / "adaptor.safetensors"))
-    adaptor.point = OperatingPoint(**config["operating_point"])
-    return adaptor.eval().requires_grad_(False), adaptor.point
-
-
-def check_teacher(trained: OperatingPoint, teacher: str, teacher_hash: str, cut: str) -> None:
-    """Checks that an adaptor was trained for a teacher and a cut.
-
-    Args:
-        trained: The operating point that the adaptor was trained for.
-        teacher: Name of the teacher, for the message.
-        teacher_hash: Fingerprint of its UNet's weights.
-        cut: The cut, `down,up`.
-
-    Raises:
-        UserError: If the adaptor was trained for another teacher or cut.
-    """
-    if trained.teacher_hash != teacher_hash or trained.cut != cut:
-        raise UserError(
-            f"this adaptor was trained for teacher {trained.teacher} ({trained.teacher_hash}) at cut {trained.cut}, "
-            f"not {teacher} ({teacher_hash}) at cut {cut}: train one for it, or use the identity adaptor"
-        )
-
-
-def check_text_embedder(folder: str | Path, embedder: Mapping[str, Any] | None) -> None:
-    """Checks that an adaptor that reads text was trained with the teacher's text embedder.
-
-    Args:
-        folder: The adaptor's folder, whose config names its text embedder under `openclip`.
-        embedder: Config of the teacher's text embedder (`OpenCLIP.config`); None if the teacher has none.
-
-    Raises:
-        UserError: If the adaptor was trained with another text embedder.
-    """
-    config = read_config(folder)
-    trained = config.get("openclip")
-    if "text_emb" in config["adaptor"].get("inputs", ()) and trained is not None and trained != embedder:
-        name, tag = (trained.get(key) for key in ("name", "tag"))
-        current = "none" if embedder is None else " ".join(filter(None, (embedder["name"], embedder["tag"])))
-        raise UserError(
-            f"the adaptor in {folder} reads text of {' '.join(filter(None, (name, tag)))}, but the teacher's text "
-            f"embedder is {current}: pass teacher.openclip={name} teacher.openclip_tag={tag or 'null'}, "
-            "or train another adaptor"
-        )
-
-
-def warn_if_mismatched(trained: OperatingPoint, current: OperatingPoint) -> None:
-    """Warns if an adaptor is used at another operating point than it was trained for (paper, Section 6).
-
-    Args:
-        trained: The operating point that the adaptor was trained for.
-        current: The operating point at which it is used.
-
-    Raises:
-        UserError: If the teacher or the cut differs.
-    """
-    check_teacher(trained, current.teacher, current.teacher_hash, current.cut)
-    if differences := current.differences(trained):
-        warnings.warn(mismatch_message(differences), stacklevel=2)
-
-
-def mismatch_message(differences: list[str]) -> str:
-    """Returns the warning for an adaptor that is used at another operating point than it was trained for.
-
-    Args:
-        differences: The differences, from `OperatingPoint.differences`.
-    """
-    return f"adaptor used away from the operating point it was trained for: {'; '.join(differences)}"
+    adaptor.point = point
+    return adaptor.eval().requires_grad_(False), point
 
 
 def adaptor_hash(adaptor: Adaptor | None) -> str | None:

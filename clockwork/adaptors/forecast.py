@@ -148,6 +148,6 @@ def _extrapolate(
 
 def _checked_order(order: int) -> int:
     """Returns the order, or refuses it."""
-    if order not in ORDERS:
+    if type(order) is not int or order not in ORDERS:
         raise UserError(f"order={order} is not possible: a forecast has order 1 or 2")
     return order

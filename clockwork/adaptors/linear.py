@@ -55,6 +55,10 @@ class Linear(Adaptor, kind="linear"):
     ) -> None:
         if not steps or not terms or set(terms) - set(TERMS):
             raise UserError(f"a linear adaptor needs adaptor steps, and terms of {', '.join(TERMS)}: pass some of each")
+        if any(type(step) is not int or step < 1 for step in steps) or len(set(steps)) < len(steps):
+            raise UserError("the steps of a linear adaptor have to be whole numbers from 1 on, each once: correct them")
+        if num_halves not in (1, 2):
+            raise UserError(f"num_halves={num_halves} is not possible: use 2 with guidance and 1 without")
         super().__init__(dims, ("r_in", "r_out_prev", *HISTORY_INPUTS))
         self.steps, self.terms = tuple(sorted(steps)), tuple(term for term in TERMS if term in terms)
         self.num_halves, self.rank, self.joint = num_halves, rank, joint and num_halves == 2

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.atomic import atomic_write
+from clockwork.io.paths import check_file
 
 
 def read_image(file: Path) -> Tensor:
@@ -88,8 +90,7 @@ def write_image(file: Path, image: Tensor) -> None:
         file: The file to write.
         image: 8-bit image, `3 × height × width`.
     """
-    with atomic_write(file) as partial:
-        _pil(image).save(partial, format="PNG")
+    _save(file, _pil(image))
 
 
 def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Sequence[str] = ()) -> None:
@@ -115,8 +116,31 @@ def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Seq
         for c, image in enumerate(images):
             enlarged = _pil(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
             sheet.paste(enlarged, (margin + c * cell[0], top + r * cell[1] + gap // 2))
+    _save(file, sheet)
+
+
+def check_image_file(file: Path) -> None:
+    """Checks that writing an image replaces no file but an image that Clockwork has written.
+
+    Args:
+        file: The file to write.
+
+    Raises:
+        UserError: Something else is there.
+    """
+    check_file(file, _SOFTWARE)
+
+
+_SOFTWARE = "Software\0Clockwork"  # as a png file holds it
+
+
+def _save(file: Path, image: Image.Image) -> None:
+    """Writes a PNG file that names this package, atomically."""
+    about = PngInfo()
+    name, value = _SOFTWARE.split("\0")
+    about.add_text(name, value)
     with atomic_write(file) as partial:
-        sheet.save(partial, format="PNG")
+        image.save(partial, format="PNG", pnginfo=about)
 
 
 def read_images(files: Sequence[Path]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from clockwork.adaptors import Identity, read_config, save_adaptor
+from clockwork.adaptors import Identity, check_adaptor_folder, read_config, save_adaptor
 from clockwork.calibration.fit import Calibrated, calibrate_sampler
 from clockwork.calibration.options import FitOptions
 from clockwork.calibration.plan import calibration_plan
@@ -70,7 +70,9 @@ def _calibrate(cfg: DictConfig) -> CalibratedAdaptor | Menu:
     plan = calibration_plan(sampler, len(prompts), options, distributed.world_size())
     output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
     result, is_main_process = output / "adaptor", distributed.rank() == 0
-    if claim(output, cfg, teacher, prompts, result, ignored=("batch_size", "what", "menu")):
+    if claim(
+        output, cfg, teacher, prompts, result, ignored=("batch_size", "what", "menu"), check_result=check_adaptor_folder
+    ):
         if is_main_process:
             print(f"already calibrated: {result}")
         return CalibratedAdaptor(result, read_config(result)["calibration"])

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from clockwork.data.image_io import write_grid, write_image
+from clockwork.data.image_io import check_image_file, write_grid, write_image
 from clockwork.editing.edit import Editor
 from clockwork.editing.evaluation import EditEvaluation
 from clockwork.editing.source_image import read_source_image
@@ -41,6 +41,8 @@ def _edit(cfg: DictConfig) -> None:
                 raise UserError(f"no {name}: pass image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
         if not Path(cfg.image).is_file():
             raise MissingFileError(f"no image at {cfg.image}: pass image=<a file>")
+        for name in ("source", "edit"):
+            _check_output(cfg, name)
     differences: Any = OmegaConf.to_container(cfg.points)
     for difference in differences:
         for of_phase in editor_differences(cfg, difference):
@@ -57,13 +59,27 @@ def edit_one(cfg: DictConfig, editors: list[Editor], image: Any) -> None:
     """`edit.png`: source and edits side by side; and each by itself."""
     images, output = {"source": image}, Path(cfg.output)
     for editor in editors:
+        _check_output(cfg, editor.clock)
+    for editor in editors:
         print(f"{editor.label}: {editor.flops().full / 1e9:.4g} GFLOPs")
         images[editor.clock] = editor.edit(editor.invert(image, cfg.source), cfg.target)
     output.mkdir(parents=True, exist_ok=True)
     for label, image in images.items():
-        write_image(output / f"{label.replace(' ', '-')}.png", image)
-    write_grid(output / "edit.png", {"": torch.stack(list(images.values()))}, 192, list(images))
+        write_image(_image_file(cfg, label), image)
+    write_grid(_image_file(cfg, "edit"), {"": torch.stack(list(images.values()))}, 192, list(images))
     print(f"images in {output}")
+
+
+def _image_file(cfg: DictConfig, label: str) -> Path:
+    return Path(cfg.output) / f"{label.replace(' ', '-')}.png"
+
+
+def _check_output(cfg: DictConfig, label: str) -> None:
+    """Refuses to replace the image that is edited, and images that Clockwork has not written."""
+    file = _image_file(cfg, label)
+    if file.exists() and file.samefile(cfg.image):
+        raise UserError(f"{file} would be replaced, which is the image to edit: pass output=<another folder>")
+    check_image_file(file)
 
 
 def edit_set(cfg: DictConfig, teacher: Teacher, editors: list[Editor]) -> None:

@@ -7,10 +7,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 import clockwork
-from clockwork.data.image_io import write_grid
+from clockwork.data.image_io import check_image_file, write_grid
 from clockwork.errors import UserError
 from clockwork.experiments.build import adaptor_source, require_values, weightless_adaptor
 from clockwork.io.atomic import atomic_write
+from clockwork.io.paths import check_file
 from clockwork.pipeline.compare import compare
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.solvers import make_solver
@@ -21,7 +22,10 @@ def generate(cfg: DictConfig) -> Path:
     require_values(cfg, "prompt")
     if cfg.adaptor_name == "none":
         raise UserError("adaptor=none is the image without Clockwork: use adaptor=identity, or a trained one")
-    folder = adaptor_source(cfg)
+    folder, output = adaptor_source(cfg), Path(cfg.output)
+    figures = output.with_suffix(".json")
+    check_image_file(output)
+    check_file(figures, '"seconds_without"')
     teacher = instantiate(cfg.teacher)
     weightless = weightless_adaptor(cfg, cfg.adaptor_name)
     adaptor = folder if weightless is None else weightless(feature_dims(teacher, str(cfg.cut)))
@@ -31,15 +35,14 @@ def generate(cfg: DictConfig) -> Path:
     size = {"height": teacher.resolution, "width": teacher.resolution}
     call = {"num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance, **size}
     pairs = [compare(teacher, cfg.prompt, seed, call) for seed in seeds]
-    output = Path(cfg.output)
     write_grid(output, {f"seed {pair.seed}": pair.images for pair in pairs})
     report = [pair.to_dict() for pair in pairs]
-    with atomic_write(output.with_suffix(".json")) as partial:
+    with atomic_write(figures) as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n")
     for pair in report:
         print(
             f"seed {pair['seed']}: {pair['seconds_without']:.3g} s without, {pair['seconds_with']:.3g} s with Clockwork"
         )
     clockwork.summary(teacher.pipe)
-    print(f"{output} (left without, right with Clockwork), figures in {output.with_suffix('.json')}")
+    print(f"{output} (left without, right with Clockwork), figures in {figures}")
     return output

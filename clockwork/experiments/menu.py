@@ -11,6 +11,7 @@ from clockwork.calibration.options import FitOptions
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.io import distributed
+from clockwork.io.paths import folder_name
 from clockwork.pipeline.menu import Menu
 from clockwork.pipeline.tune import tune
 from clockwork.reports.menu import write_menu
@@ -33,7 +34,7 @@ def make_menu(cfg: DictConfig, prompts: Sequence[Prompt], options: FitOptions) -
     """
     if distributed.world_size() > 1:
         raise UserError("a menu is made by one process: run it without torchrun")
-    teacher, folder = instantiate(cfg.teacher), Path(cfg.menu.output) / Path(cfg.teacher.path).name
+    teacher, folder = instantiate(cfg.teacher), Path(cfg.menu.output) / folder_name(cfg.teacher.path)
     teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
     size = {"height": teacher.resolution, "width": teacher.resolution}
     menu = tune(

@@ -2,16 +2,19 @@
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from clockwork.adaptors import read_config
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
+from clockwork.io.foreign import read_json
+from clockwork.io.paths import folder_name
 from clockwork.teachers import Teacher
 
 # Config keys that do not change a result: where things are, what is logged and shown; and the teacher, prompts and
@@ -32,17 +35,16 @@ def adaptor_folder(cfg: DictConfig, name: str, under: str) -> Path:
         under: The folder of all trainings.
     """
     point = f"{cfg.cut}-{cfg.schedule}-{cfg.solver}-{cfg.steps}".replace(",", "_")
-    teacher, side = Path(under) / Path(cfg.teacher.path).name, cfg.teacher.resolution
+    teacher, side = Path(under) / folder_name(cfg.teacher.path), cfg.teacher.resolution
     folder = teacher / f"{name}-{point}-g{float(cfg.guidance):g}{'' if side is None else f'-{side}px'}"
     former = teacher / f"{name}-{point}"  # before names held guidance and resolution
     return former if not folder.exists() and _was_trained_at(former, cfg) else folder
 
 
 def _was_trained_at(folder: Path, cfg: DictConfig) -> bool:
-    file = folder / "adaptor" / "config.json"
-    if not file.is_file():
+    if not (folder / "adaptor" / "config.json").is_file():
         return False
-    point = json.loads(file.read_text(encoding="utf-8"))["operating_point"]
+    point = read_config(folder / "adaptor")["operating_point"]
     return point["guidance"] == float(cfg.guidance) and cfg.teacher.resolution in (None, point["resolution"])
 
 
@@ -54,6 +56,7 @@ def claim(
     result: Path | None = None,
     ignored: Collection[str] = (),
     base: str | None = None,
+    check_result: Callable[[Path], None] | None = None,
 ) -> int:
     """Marks the folder of a run with everything that changes its result, so that no other run goes on in it.
 
@@ -65,17 +68,19 @@ def claim(
         result: What a training makes.
         ignored: Further config keys that do not change this run's result.
         base: Fingerprint of the adaptor on which the training starts, if there is one.
+        check_result: Raises a UserError if saving the result would replace something else.
 
     Returns:
         For how many epochs the result has been trained; 0 without one.
 
     Raises:
-        UserError: The folder was begun with something else, named with both values. More epochs extend a training.
+        UserError: The folder was begun with something else, named with both values, or is not a run's. More epochs
+            extend a training.
     """
     settings, marker = _settings(cfg, teacher, items), output / MARKER
     current = {key: value for key, value in settings.items() if key not in ignored}
     current |= {} if base is None else {"base": base}
-    content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    content = _content(marker)
     saved: dict[str, Any] = content.get("settings") or _former_settings(content)
     if "settings" not in content:
         saved = {key: value for key, value in saved.items() if key in current}
@@ -86,6 +91,8 @@ def claim(
         )
     # Earlier versions wrote no `trained`, and a result only at the end.
     trained = content.get("trained", saved.get("epochs", 0)) if result is not None and result.is_dir() else 0
+    if check_result is not None and result is not None and trained < cfg.get("epochs", 1):
+        check_result(result)
     _write(marker, {"settings": current, "trained": trained, "config": OmegaConf.to_container(cfg, resolve=True)})
     return int(trained)
 
@@ -93,7 +100,7 @@ def claim(
 def mark_trained(output: Path, epochs: int) -> None:
     """Records that a training has saved its result after so many epochs."""
     marker = output / MARKER
-    _write(marker, {**json.loads(marker.read_text(encoding="utf-8")), "trained": epochs})
+    _write(marker, {**_content(marker), "trained": epochs})
 
 
 def report_truncation(teacher: Teacher, prompts: Sequence[Prompt]) -> None:
@@ -109,6 +116,16 @@ def report_truncation(teacher: Teacher, prompts: Sequence[Prompt]) -> None:
 def is_main_process() -> bool:
     """Whether this process writes: the only one, or the first that torchrun or Lightning has started."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def _content(marker: Path) -> dict[str, Any]:
+    """What a folder was begun with; nothing for a new folder."""
+    if not marker.exists():
+        return {}
+    content = read_json(marker)
+    if not isinstance(content.get("settings"), dict) and "teacher_hash" not in content:
+        raise UserError(f"{marker} was not made by Clockwork, so it is not replaced: pass output=<another folder>")
+    return content
 
 
 def _write(marker: Path, content: Mapping[str, Any]) -> None:

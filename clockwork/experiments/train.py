@@ -10,12 +10,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 
-from clockwork.adaptors import adaptor_hash, save_adaptor
+from clockwork.adaptors import adaptor_hash, check_adaptor_folder, save_adaptor
 from clockwork.data.prompts import Prompt
 from clockwork.experiments.adaptor_in_training import load_base, make_adaptor
 from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.experiments.training_data import make_data, num_processes, train_and_validation_items, validation_split
+from clockwork.io.atomic import check_folder
 from clockwork.io.device import lightning_device
 from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.sampling.sampler import Sampler
@@ -80,7 +81,7 @@ def train_adaptor(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     data = make_data(cfg, _source(cfg, sampler), items, held_out, grouped)
     output = adaptor_folder(cfg, name, cfg.output)
     result = output / "adaptor"
-    if claim(output, cfg, teacher, items, result, base=base_hash) >= cfg.epochs:
+    if claim(output, cfg, teacher, items, result, base=base_hash, check_result=check_adaptor_folder) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return result, None
     report_truncation(teacher, items)
@@ -139,7 +140,7 @@ def train_teacher(cfg: DictConfig) -> tuple[Path, Trainer | None]:
     # Before anything is written: not every UNet is fit for every objective, cut and solver.
     untrained, _ = objective.func.init_student(teacher), _full(cfg, teacher, stages[0])
     output, result = Path(cfg.output) / name, Path(cfg.teachers) / name
-    if claim(output, cfg, teacher, items, result) >= cfg.epochs:
+    if claim(output, cfg, teacher, items, result, check_result=check_folder) >= cfg.epochs:
         _print_finished(result, cfg.epochs)
         return result, None
     report_truncation(teacher, items)

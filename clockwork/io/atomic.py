@@ -3,6 +3,7 @@
 This holds when a writer is killed, and when several processes or threads write the same path at once.
 """
 
+import ctypes
 import errno
 import os
 import re
@@ -14,6 +15,10 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
+from clockwork.errors import UserError
+from clockwork.io.paths import check_file
+
+MARKER = ".clockwork"  # a file in every folder that `atomic_folder` has written
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:32]  # several machines may share a file system
 
 
@@ -30,7 +35,11 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
     Yields:
         A temporary path in the same folder, to which the block writes.
+
+    Raises:
+        UserError: There is a folder at `file`.
     """
+    check_file(file)
     with _temporary(file) as partial:
         yield partial
         _flush(partial)
@@ -42,18 +51,41 @@ def atomic_write(file: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Context manager that replaces a folder when its block ends without an error, as `atomic_write` does for a file.
 
+    The new folder is marked by an empty file `.clockwork`. Only an empty folder or one with that mark is replaced.
+
     Args:
         folder: The folder to write. The previous folder is removed after the new one is in place.
 
     Yields:
         A temporary path in the same parent folder, at which the block creates the new folder.
+
+    Raises:
+        UserError: Something else is at `folder`.
     """
+    check_folder(folder)
+    folder = folder.resolve()  # of a link, what it leads to
     with _temporary(folder) as partial:
         yield partial
+        (partial / MARKER).touch()
         for path in (*partial.rglob("*"), partial):
             _flush(path)
         _replace_folder(partial, folder)
         _flush(folder.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that `atomic_folder` may write a folder.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        UserError: There is a file, or a folder that is not empty and that `atomic_folder` has not written.
+    """
+    if not os.path.lexists(folder) or (folder / MARKER).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise UserError(f"{folder} exists and was not made by Clockwork, so it is not replaced: choose another path")
 
 
 @contextmanager
@@ -69,24 +101,46 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Renames `new` to `target`.
-
-    Folders cannot be exchanged in one step: the old one is moved aside first, and moved back if the rename fails.
-    """
+    """Renames `new` to `target`. The folder that was there is at `new` then, which `_temporary` removes."""
     while True:
-        old = _unique(target, "replaced")
         try:
-            with suppress(FileNotFoundError):  # no old folder, or another writer has just moved it aside
-                target.rename(old)
-            new.rename(target)
+            check_folder(target)
+            if not target.exists():
+                new.rename(target)
+            elif not _exchange(new, target):
+                _replace_in_two_steps(new, target)
             return
-        except BaseException as error:
-            if getattr(error, "errno", None) not in (errno.ENOTEMPTY, errno.EEXIST):
-                if old.exists() and not target.exists():
-                    old.rename(target)
+        except OSError as error:  # another writer has placed its folder, or moved it aside, in the meantime
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
                 raise
-            # Another writer has placed its folder in the meantime: replace that one.
-        finally:
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders in one step; returns False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    relative_to, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename(relative_to, os.fsencode(one), relative_to, os.fsencode(other), flag) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EPERM):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _replace_in_two_steps(new: Path, target: Path) -> None:
+    """Moves the old folder aside, and back if `new` cannot be renamed to `target`."""
+    old = _unique(target, "replaced")
+    try:
+        target.rename(old)
+        new.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    finally:
+        if target.exists():
             _remove(old)
 
 
@@ -127,7 +181,7 @@ def _is_running(pid: int) -> bool:
 
 def _remove(path: Path) -> None:
     """Removes a file or a folder, if it exists."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

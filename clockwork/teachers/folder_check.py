@@ -1,17 +1,17 @@
 """Checks of a pipeline folder from its configs and the headers of its weights, before any weights are loaded."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from clockwork.errors import MissingFileError, UserError
+from clockwork.io.foreign import one_line, read_json, weight_shapes
+from clockwork.io.paths import below
 from clockwork.teachers.architectures import ARCHITECTURES
 
 MODELS = {  # the class of each part of a pipeline, by the name of its folder
@@ -95,7 +95,7 @@ def _without_weights(folder: Path, name: str) -> Any:
             return cls(AutoConfig.from_pretrained(folder / name))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{folder / name} has no valid config.json of a {cls.__name__} ({_one_line(error)}): download it again"
+            f"{folder / name} has no valid config.json of a {cls.__name__} ({one_line(error)}): download it again"
         ) from error
 
 
@@ -105,8 +105,10 @@ def _check_weights(part: Path, module: nn.Module) -> None:
     weight_files = [file for file in files if file.stem in ("model", "diffusion_pytorch_model")]
     shards = sorted(part.glob("*.safetensors.index.json"))
     if shards:
-        names = set(json.loads(shards[0].read_text(encoding="utf-8"))["weight_map"].values())
-        weight_files = [part / name for name in sorted(names)]
+        names = read_json(shards[0]).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise UserError(f"{shards[0]} has no weight_map of file names: download the folder again")
+        weight_files = [below(part, name, shards[0]) for name in sorted(set(names.values()))]
     if not weight_files:
         if any(part.glob("*.bin")):
             return  # a pickle, whose shapes are unknown before it is loaded
@@ -132,11 +134,7 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Reads the shapes of all weights from the header of a safetensors file."""
     if not file.is_file():
         raise MissingFileError(f"there is no {file}, which its index lists: download the folder again")
-    try:
-        with safe_open(file, "pt") as weights:
-            return {_current_name(name): tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{file} is not a complete safetensors file ({_one_line(error)}): download it again") from error
+    return {_current_name(name): shape for name, shape in weight_shapes(file).items()}
 
 
 def _current_name(name: str) -> str:
@@ -149,8 +147,3 @@ def _current_name(name: str) -> str:
 def _shape_text(shape: tuple[int, ...]) -> str:
     """Formats a shape, for example "320 × 4 × 3 × 3"."""
     return " × ".join(map(str, shape))
-
-
-def _one_line(error: Exception) -> str:
-    """Shortens an error message to one line."""
-    return " ".join(str(error).split())[:200]

@@ -11,6 +11,7 @@ from diffusers import __version__ as diffusers_version
 
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.device import choose_device, choose_precision
+from clockwork.io.paths import folder_name
 from clockwork.teachers.config_check import check_configs
 from clockwork.teachers.folder_check import check_folder, check_text_width
 from clockwork.teachers.shipped import shipped_models, shipped_text_embedder
@@ -70,7 +71,7 @@ def load_teacher(
     index = _checked_index(source or path)
     check_configs(source or path, resolution, flow)
     pipe = _pipeline(source or path, index, dtype, cross_attention_dim)
-    return Teacher(name or Path(path).name, pipe.to(torch_device), guidance, resolution, text_embedder, flow, compile)
+    return Teacher(name or folder_name(path), pipe.to(torch_device), guidance, resolution, text_embedder, flow, compile)
 
 
 def find_folder(path: str) -> Path | None:

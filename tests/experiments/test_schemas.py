@@ -1,28 +1,25 @@
 """What is allowed in a config: wrong commands are refused in one sentence before anything heavy is imported."""
 
-import copy
 import importlib
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from functools import cache
 from inspect import Parameter, signature
 from typing import Any, get_args
 
 import pytest
 from helpers.commands import ROOT
+from helpers.configs import changed, composed, refusal
 from helpers.wrong_commands import CHOICES, IN_LISTS, UNKNOWN, WRONG
 from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from clockwork.errors import UserError
-from clockwork.experiments.command import MISTAKES, quoted, sentence
-from clockwork.experiments.configs import check_config, compose_config
+from clockwork.experiments.command import MISTAKES, quoted
 from clockwork.experiments.schemas import COMMANDS, groups, tables, teachers, training, types
 from clockwork.experiments.schemas import editing as editing_schemas
 from clockwork.experiments.schemas.describe import known_keys
@@ -35,33 +32,6 @@ from clockwork.teachers.architectures import ARCHITECTURES
 def hydra() -> Iterator[None]:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         yield
-
-
-def composed(command: str) -> DictConfig:
-    config, *words = command.split()
-    return compose_config(config, [quoted(word) for word in words])
-
-
-def refusal(command: str, compose: Callable[[str], DictConfig] = composed) -> str:
-    with pytest.raises(MISTAKES) as refused:
-        compose(command)
-    return sentence(refused.value, command.split()[0])
-
-
-@cache
-def base(config: str, *choices: str) -> DictConfig:
-    return compose_config(config, choices)
-
-
-def changed(command: str) -> DictConfig:
-    """As `composed`, faster: values are set in a copy of a composed config, as Hydra sets them, and checked."""
-    config, *words = command.split()
-    choices = [word for word in words if (ROOT / "configs" / word.lstrip("+").partition("=")[0]).is_dir()]
-    cfg = copy.deepcopy(base(config, *choices))
-    for override in OverridesParser.create().parse_overrides([quoted(word) for word in words if word not in choices]):
-        OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True, force_add=override.is_add())
-    check_config(config, cfg, {})
-    return cfg
 
 
 @pytest.mark.parametrize("command", WRONG)

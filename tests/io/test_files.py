@@ -25,6 +25,7 @@ both = pytest.mark.parametrize("atomic", [atomic_write, atomic_folder])
 def fill(place: Path, folder: bool, text: str) -> None:
     if folder:
         (place / "below").mkdir(parents=True)
+        (place / ".clockwork").touch()
         (place / "name").write_text(text)
         (place / "below" / "name").write_text(text)
     else:
@@ -33,7 +34,8 @@ def fill(place: Path, folder: bool, text: str) -> None:
 
 def content(place: Path) -> str:
     """The one text that a file, or every file of a folder, holds."""
-    files = [file for file in place.rglob("*") if file.is_file()] if place.is_dir() else [place]
+    below = [file for file in place.rglob("*") if file.is_file() and file.name != ".clockwork"]
+    files = below if place.is_dir() else [place]
     (text,) = {file.read_text() for file in files}
     assert len(files) == (2 if place.is_dir() else 1)
     return text
@@ -66,6 +68,7 @@ def test_an_old_folder_stays_when_the_new_one_cannot_be_placed(
     target, move = tmp_path / "target", {atomic_write: "replace", atomic_folder: "rename"}[atomic]
     fill(target, atomic is atomic_folder, "old")
     moved = getattr(Path, move)
+    monkeypatch.setattr("clockwork.io.atomic._exchange", lambda *_: False)  # as where the system has no exchange
 
     def full(self: Path, to: Path) -> Path:
         if self.name.endswith(".partial"):
@@ -153,11 +156,12 @@ def test_a_folder_moved_aside_by_a_killed_run_comes_back(tmp_path: Path) -> None
     code = """
 import os, sys
 from pathlib import Path
-from clockwork.io.atomic import atomic_folder
+from clockwork.io import atomic
 
+atomic._exchange = lambda *_: False  # as where the system has no exchange
 rename = Path.rename
 Path.rename = lambda self, to: os.kill(os.getpid(), 9) if self.name.endswith(".partial") else rename(self, to)
-with atomic_folder(Path(sys.argv[1])) as partial:
+with atomic.atomic_folder(Path(sys.argv[1])) as partial:
     partial.mkdir()
 """
     fill(tmp_path / "target", True, "old")
@@ -166,6 +170,34 @@ with atomic_folder(Path(sys.argv[1])) as partial:
     with atomic_write(tmp_path / "another") as partial:
         partial.touch()
     assert content(tmp_path / "target") == "old" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path, when: str) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from clockwork.io import atomic
+
+target, when, exchange = Path(sys.argv[1]), sys.argv[2], atomic._exchange
+
+def killed(one, other):
+    done = when == "after" and exchange(one, other)
+    os.kill(os.getpid(), 9)
+
+atomic._exchange = killed
+with atomic.atomic_folder(target) as partial:
+    (partial / "below").mkdir(parents=True)
+    for file in (partial / "name", partial / "below" / "name"):
+        file.write_text("new")
+"""
+    fill(tmp_path / "target", True, "old")
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "target", when], env=ENVIRONMENT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert content(tmp_path / "target") == {"before": "old", "after": "new"}[when]
+    with atomic_write(tmp_path / "another") as partial:
+        partial.touch()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

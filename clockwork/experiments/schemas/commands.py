@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 
-from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, Phase
+from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, Phase, PhaseDifference
 from clockwork.experiments.schemas.groups import (
     Adaptor,
     Images,
@@ -36,8 +36,11 @@ from clockwork.experiments.schemas.types import (
     CountOrNone,
     CutText,
     Decay,
+    Folder,
     Guidance,
     GuidanceRange,
+    Name,
+    NewImage,
     NotNegative,
     Positive,
     ScheduleText,
@@ -80,14 +83,14 @@ class Train(OperatingPoint):
     keep: Literal["last", "best"]
     patience: Count | None
     samples_every: CountOrNone
-    name: Text | None
-    teachers: Text
+    name: Name | None
+    teachers: Folder
     scales: GuidanceRange | None
     step_counts: StepRange | None
-    data_name: Text
-    objective_name: Text
-    adaptor_name: Text
-    output: Text
+    data_name: Name
+    objective_name: Name
+    adaptor_name: Name
+    output: Folder
     trainer: Trainer
     callbacks: Callbacks
     start: Steps = ABSENT
@@ -119,13 +122,13 @@ class Menu:
     quality: Literal["high", "balanced", "fast"] | None
     measured: Count
     runs: Count
-    output: Text
+    output: Folder
 
 
 @dataclass(kw_only=True)
 class Calibrate(OperatingPoint):
     adaptor: Adaptor
-    adaptor_name: Text
+    adaptor_name: Name
     prompts: Prompts
     logger: Logger
     count: Count
@@ -134,7 +137,7 @@ class Calibrate(OperatingPoint):
     guided_weight: NotNegative
     held_out_every: Annotated[int, Bounds(least=2)]
     batch_size: Count
-    output: Text
+    output: Folder
     what: Literal["adaptor", "menu"]
     menu: Menu
     relation = staticmethod(schedule_fits)
@@ -143,9 +146,9 @@ class Calibrate(OperatingPoint):
 @dataclass(kw_only=True)
 class Evaluate(OperatingPoint):
     adaptor: Adaptor
-    adaptor_name: Text
+    adaptor_name: Name
     rival: Rival
-    rival_name: Text
+    rival_name: Name
     adaptors: Text
     prompts: Prompts
     metrics: Metrics
@@ -155,7 +158,7 @@ class Evaluate(OperatingPoint):
     keep_images: Literal["all", "teacher", "sample", "none"]
     seeds: Seeds | None
     fits: Seeds | None
-    output: Text
+    output: Folder
     points: Annotated[list[Difference], NOT_EMPTY] | None
     table: Table = ABSENT
     figure: Table = ABSENT
@@ -177,20 +180,12 @@ class EvaluateTable(Evaluate):
 @dataclass(kw_only=True)
 class Generate(OperatingPoint):
     adaptor: Adaptor
-    adaptor_name: Text
+    adaptor_name: Name
     adaptors: Text
     prompt: Text
     count: Count
-    output: Text
+    output: NewImage
     relation = staticmethod(schedule_fits)
-
-
-@dataclass(kw_only=True)
-class PhaseDifference:
-    """What an editor of a set has of its own."""
-
-    adaptor: Text = ABSENT
-    schedule: ScheduleText = ABSENT
 
 
 @dataclass(kw_only=True)
@@ -200,10 +195,10 @@ class Edit(WithTeacher):
     solver: Solver
     steps: Steps | None
     guidance: Guidance
-    teacher_name: Text
+    teacher_name: Name
     seed: Seed
     adaptor: Adaptor
-    adaptor_name: Text
+    adaptor_name: Name
     adaptors: Text
     edit_metrics: EditMetrics
     logger: Logger
@@ -218,11 +213,11 @@ class Edit(WithTeacher):
     tau_a: Share
     keep_source: bool
     replay: bool
-    latents: Text | None
-    output: Text
+    latents: Folder | None
+    output: Folder
     points: Annotated[list[PhaseDifference], NOT_EMPTY]
     benchmark: Benchmark = ABSENT
-    name: Text = ABSENT
+    name: Name = ABSENT
 
 
 def schema_of(config: str, composed: DictConfig) -> type:

@@ -49,6 +49,14 @@ class TI2I:
     source_prompt: Text | None
 
 
+@dataclass(kw_only=True)
+class PhaseDifference:
+    """What an editor of a set has of its own."""
+
+    adaptor: Text = ABSENT
+    schedule: ScheduleText = ABSENT
+
+
 Benchmark = Scenes | TI2I | Foreign
 
 

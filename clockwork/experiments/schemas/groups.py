@@ -9,6 +9,7 @@ from clockwork.experiments.schemas.types import (
     Count,
     CountOrNone,
     Device,
+    Folder,
     Split,
     Text,
 )
@@ -173,7 +174,7 @@ class AnyMetrics(Open):
 @dataclass(kw_only=True)
 class MiniatureMetrics:
     reference: Annotated[int, Bounds(least=2)]
-    cache: Text
+    cache: Folder
     device: Device
     latency: bool
     list: MetricEntries
@@ -187,7 +188,7 @@ class PaperMetrics:
     clip: Text
     clip_tag: Text | None
     size: Count | None
-    cache: Text
+    cache: Folder
     device: Device
     latency: bool
     list: MetricEntries

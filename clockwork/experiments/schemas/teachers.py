@@ -8,6 +8,7 @@ from clockwork.experiments.schemas.types import (
     Count,
     Device,
     Guidance,
+    Name,
     NotNegative,
     Positive,
     Precision,
@@ -29,7 +30,7 @@ class AnyTeacher(Open):
 class Teacher:
     _target_: Literal["clockwork.teachers.load_teacher"]
     path: Text
-    name: Text | None
+    name: Name | None
     guidance: Guidance
     resolution: Count | None
     cross_attention_dim: Count | None

@@ -17,6 +17,8 @@ from clockwork.experiments.schemas.types import (
     CountOrNone,
     CutText,
     Device,
+    Folder,
+    Name,
     Positive,
     Precision,
     ScheduleText,
@@ -41,7 +43,7 @@ class Drift(OperatingPoint):
     cuts: Annotated[list[CutText], NOT_EMPTY]
     count: Count
     batch_size: Count
-    output: Text
+    output: Folder
 
 
 @dataclass(kw_only=True)
@@ -54,7 +56,7 @@ class Perturb(OperatingPoint):
     count: Count
     grids: CountOrNone
     batch_size: Count
-    output: Text
+    output: Folder
 
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
@@ -85,7 +87,7 @@ class Report:
     rows: Text
     edits: Text
     adaptors: Text
-    output: Text
+    output: Folder
     scale: Scale
     table: Table = ABSENT
     figure: Table = ABSENT
@@ -98,23 +100,23 @@ class Tables:
     figures: list[Count]
     train: list[Text]
     evaluate: list[Text]
-    adaptors: Text
-    rows: Text
-    output: Text
+    adaptors: Folder
+    rows: Folder
+    output: Folder
 
 
 @dataclass(kw_only=True)
 class Evidence:
-    teacher_name: Text
+    teacher_name: Name
     count: Count
     seeds: Seeds
     fits: Seeds
     made_by: Any
     bases: Any
     evaluate: list[Text]
-    adaptors: Text
-    rows: Text
-    output: Text
+    adaptors: Folder
+    rows: Folder
+    output: Folder
     points: Annotated[list[Difference], NOT_EMPTY]
 
 
@@ -123,7 +125,7 @@ class GPUCheck:
     device: Device
     precision: Precision
     small: bool
-    output: Text
+    output: Folder
 
 
 @dataclass(kw_only=True)
@@ -153,7 +155,7 @@ class MiniatureTrainer:
 @dataclass(kw_only=True)
 class Miniature:
     stage: Literal["autoencoder", "clip", "draft", "miniature", "miniature_sd", "ship"]
-    output: Text
+    output: Folder
     scenes: Annotated[int, Bounds(least=1)]
     autoencoder: MiniatureStage
     clip: MiniatureStage

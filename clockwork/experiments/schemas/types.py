@@ -1,9 +1,11 @@
 """The types of values that several configs have."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from clockwork.experiments.schemas.rules import Bounds, Rule
+from clockwork.io.paths import can_be_folder
 from clockwork.schedule import Schedule
 
 
@@ -56,7 +58,29 @@ def _seeds(value: Any) -> list[int]:
     return seeds
 
 
+def _folder(value: str) -> str:
+    if not can_be_folder(Path(value)):
+        raise ValueError
+    return value
+
+
+def _image(value: str) -> str:
+    file = Path(value)
+    if file.suffix.lower() != ".png" or file.is_dir() or not can_be_folder(file.parent):
+        raise ValueError
+    return value
+
+
+def _name(value: str) -> str:
+    if value in (".", "..") or re.search(r"[/\\\0]", value):
+        raise ValueError
+    return value
+
+
 Text = Annotated[str, NOT_EMPTY]
+Folder = Annotated[str, NOT_EMPTY, Rule(_folder, "the path of a folder to write to, or of a new one")]
+NewImage = Annotated[str, NOT_EMPTY, Rule(_image, "the path of a png file to write")]
+Name = Annotated[str, NOT_EMPTY, Rule(_name, "a name without slashes")]
 Count = Annotated[int, Bounds(least=1)]
 CountOrNone = Annotated[int, Bounds(least=0)]
 Steps = Annotated[int, Bounds(least=1, most=1000)]
