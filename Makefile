@@ -41,9 +41,9 @@ eval: install
 # other miniatures: outputs/evidence/evidence.md. Hours; run again, it goes on where it stopped.
 evidence: install
 	@$(RUN) scripts/evidence.py
-	@$(RUN) scripts/evidence.py +experiment=other_teachers teacher_name=miniature_sd
+	@$(RUN) scripts/evidence.py sweep=other_teachers teacher_name=miniature_sd
 	@$(MAKE) distilled
-	@$(RUN) scripts/evidence.py +experiment=other_teachers teacher_name=miniature_distilled
+	@$(RUN) scripts/evidence.py sweep=other_teachers teacher_name=miniature_distilled
 
 # The tables of docs/calibration.md: what captions, terms, ranks and joint maps give, and where calibration fails.
 calibration-tables: install
