@@ -124,7 +124,7 @@ class Harness(ABC, Generic[Point]):
         if not measured:
             row = self.measure(point)
             if distributed.rank() == 0:
-                append_row(self.rows, asdict(row))
+                append_row(self.rows, asdict(row), unless_measured=True)
 
     def find_row(self, point: Point) -> dict[str, Any] | None:
         """Finds the row of an operating point.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import clockwork
+from clockwork.io.lock import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,15 +162,19 @@ def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in row.items() if name != "metrics"}, **row.get("metrics", {})}
 
 
-def append_row(file: Path, row: Mapping[str, Any]) -> None:
+def append_row(file: Path, row: Mapping[str, Any], unless_measured: bool = False) -> None:
     """Appends a row in one write and flushes it to disk, so that a kill leaves complete lines only.
 
     Args:
         file: The file of rows, which is created if it is missing.
         row: The row.
+        unless_measured: Whether to leave it out if the file has a row with its digest, from another process.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b") as stream:
+    with file.open("a+b") as stream, locked(stream):
+        if unless_measured and any(other["digest"] == row["digest"] for other in read_rows(file)):
+            return
+        stream.seek(0, os.SEEK_END)
         if stream.tell() and not _ends_with_newline(stream):
             stream.write(b"\n")  # an earlier run was cut off in the middle of a line
         stream.write(json.dumps(dict(row)).encode() + b"\n")

@@ -20,6 +20,7 @@ from clockwork.experiments.build import is_linear, make_sampler, require_values
 from clockwork.experiments.menu import make_menu
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained, report_truncation
 from clockwork.io import distributed
+from clockwork.io.lock import release_folders
 from clockwork.pipeline.menu import Menu
 from clockwork.reports.calibration import save_step_errors, step_table
 from clockwork.reports.loggers import log_calibration
@@ -56,7 +57,7 @@ def calibrate(cfg: DictConfig) -> CalibratedAdaptor | Menu:
         UserError: The adaptor is not a linear one, the schedule cannot be calibrated, the captions are too few, or the
             folder holds another run.
     """
-    with distributed.process_group():
+    with release_folders(), distributed.process_group():
         return _calibrate(cfg)
 
 

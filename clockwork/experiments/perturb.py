@@ -11,9 +11,11 @@ from clockwork.data.image_io import read_images, write_grid
 from clockwork.evaluation.generate import generate, read_batches
 from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import claim
+from clockwork.io.lock import release_folders
 from clockwork.reports.analysis import curves, summary, write_csv
 
 
+@release_folders()
 def perturb(cfg: DictConfig) -> list[dict[str, Any]]:
     """Writes perturbation.csv, a figure and grids into the output folder; returns the rows."""
     prompts, output = instantiate(cfg.prompts)[: cfg.count], Path(cfg.output)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
 from clockwork.io.foreign import read_json
+from clockwork.io.lock import lock_folder
 from clockwork.io.paths import folder_name
 from clockwork.teachers import Teacher
 
@@ -60,6 +62,8 @@ def claim(
 ) -> int:
     """Marks the folder of a run with everything that changes its result, so that no other run goes on in it.
 
+    The folder is locked until the block of `release_folders` ends, in which this is called.
+
     Args:
         output: The folder.
         cfg: The run's config.
@@ -74,8 +78,8 @@ def claim(
         For how many epochs the result has been trained; 0 without one.
 
     Raises:
-        UserError: The folder was begun with something else, named with both values, or is not a run's. More epochs
-            extend a training.
+        UserError: The folder was begun with something else, named with both values, is not a run's, or another process
+            is writing to it. More epochs extend a training.
     """
     settings, marker = _settings(cfg, teacher, items), output / MARKER
     current = {key: value for key, value in settings.items() if key not in ignored}
@@ -93,7 +97,10 @@ def claim(
     trained = content.get("trained", saved.get("epochs", 0)) if result is not None and result.is_dir() else 0
     if check_result is not None and result is not None and trained < cfg.get("epochs", 1):
         check_result(result)
-    _write(marker, {"settings": current, "trained": trained, "config": OmegaConf.to_container(cfg, resolve=True)})
+    if is_main_process():
+        lock_folder(output, owner=str(content.get("process", "another process")))
+    config, process = OmegaConf.to_container(cfg, resolve=True), f"process {os.getpid()} on {socket.gethostname()}"
+    _write(marker, {"settings": current, "trained": trained, "process": process, "config": config})
     return int(trained)
 
 

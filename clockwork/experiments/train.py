@@ -18,6 +18,7 @@ from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process
 from clockwork.experiments.training_data import make_data, num_processes, train_and_validation_items, validation_split
 from clockwork.io.atomic import check_folder
 from clockwork.io.device import lightning_device
+from clockwork.io.lock import release_folders
 from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
@@ -49,6 +50,7 @@ class Trained:
     metrics: Mapping[str, float]
 
 
+@release_folders()
 def train(cfg: DictConfig) -> Trained:
     """Trains the config's adaptor, or with an objective its teacher, unless that has been done.
 

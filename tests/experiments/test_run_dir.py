@@ -1,7 +1,10 @@
 """The folder of a run: what may go on in it and what may not, and that a finished training is left alone."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +16,9 @@ from helpers.commands import QUICK_TRAINING, config, run
 from omegaconf import DictConfig
 
 from clockwork.adaptors import adaptor_hash, add_row, load_adaptor, read_config
+from clockwork.errors import UserError
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained
+from clockwork.io.lock import release_folders
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.objectives.adaptor import AdaptorDistillation
@@ -52,6 +57,21 @@ SAME = {
     "other images, which are not used": ["images.count=7"],
     "more epochs": ["epochs=3"],
 }
+
+
+def test_a_second_run_is_refused_with_the_first_one_named(teacher: Teacher, begun: Path, tmp_path: Path) -> None:
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    hold = "import sys; from clockwork.io.lock import *; lock_folder(Path(sys.argv[1])); print(1, flush=True); input()"
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        marker = (tmp_path / "config.json").read_bytes()
+        with pytest.raises(UserError, match=rf"process {os.getpid()} on .* is writing to"):  # which has begun it
+            begin(tmp_path, teacher)
+        assert (tmp_path / "config.json").read_bytes() == marker
+        other.communicate(b"\n")
+    with release_folders():
+        begin(tmp_path, teacher)
 
 
 @pytest.mark.parametrize("name", SAME)
