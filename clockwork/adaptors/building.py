@@ -4,6 +4,7 @@ The folder may come from elsewhere: its config can ask for any size and any numb
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def build_adaptor(folder: Path, config: Mapping[str, Any]) -> Adaptor:
     adaptor_class, arguments = KINDS[kind], with_new_keys(arguments)
     about = f"{folder / 'config.json'} does not describe a {kind} adaptor"
     try:
-        with torch.device("meta"), _CallLimit(len(shapes)):
+        with torch.device("meta"), _CallLimit(len(shapes)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on layers without weights
             planned = adaptor_class.from_config(arguments)
         rebuilt = planned.config()
     except _WRONG_CONFIG as error:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -135,10 +135,18 @@ class Progress:
             digest: Identifies the calibration.
 
         Returns:
-            The state; an empty one if there is no file, or it belongs to another calibration.
+            The state; an empty one if there is no file, or it is damaged or belongs to another calibration.
         """
         if not file.is_file():
             return cls()
+        try:
+            return cls._read(file, digest)
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            print(f"{file} is damaged ({type(error).__name__}): the calibration starts again")
+            return cls()
+
+    @classmethod
+    def _read(cls, file: Path, digest: str) -> "Progress":
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             if metadata.get("digest") != digest:

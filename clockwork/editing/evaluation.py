@@ -14,7 +14,7 @@ from clockwork.data.image_io import read_image, write_image
 from clockwork.data.prompts import chunks
 from clockwork.editing.benchmark import EditPair, pairs_hash
 from clockwork.editing.edit import Editor
-from clockwork.editing.inversion import LatentsOnDisk, save_latents
+from clockwork.editing.inversion import LatentsOnDisk, read_latents, save_latents
 from clockwork.evaluation.harness import Harness
 from clockwork.evaluation.rows import EditRow
 from clockwork.flops.counter import Flops
@@ -112,8 +112,9 @@ class EditEvaluation(Harness[Editor]):
         if self.latents is None:
             return point.invert(pair.image(), pair.source)
         file = self.latents / f"{digest([point.inversion.identity(), pairs_hash([pair]), point.visited])}.safetensors"
-        if not file.is_file():
-            save_latents(file, point.invert(pair.image(), pair.source))
+        if (kept := read_latents(file)) is not None:
+            return kept
+        save_latents(file, point.invert(pair.image(), pair.source))
         return LatentsOnDisk(file)
 
     def batches(self, point: Editor, needed: set[str]) -> Iterator[Batch]:

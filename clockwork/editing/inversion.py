@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from diffusers import SchedulerMixin
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -114,3 +114,19 @@ class LatentsOnDisk(Mapping[int, Tensor]):
 
     def __len__(self) -> int:
         return len(self._timesteps)
+
+
+def read_latents(file: Path) -> LatentsOnDisk | None:
+    """Opens a file of `save_latents`.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The latents; None if there is no such file, or it is damaged.
+    """
+    try:
+        return LatentsOnDisk(file) if file.is_file() else None
+    except (SafetensorError, ValueError, OSError) as error:
+        print(f"{file} is damaged ({type(error).__name__}): the image is inverted again")
+        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import clockwork
+from clockwork.evaluation.row_lines import parse_row, report_foreign_lines
 from clockwork.io.lock import locked
 
 
@@ -171,19 +172,18 @@ def append_row(file: Path, row: Mapping[str, Any], unless_measured: bool = False
         unless_measured: Whether to leave it out if the file has a row with its digest, from another process.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b") as stream, locked(stream):
+    with file.open("a+b", buffering=0) as stream, locked(stream):
         if unless_measured and any(other["digest"] == row["digest"] for other in read_rows(file)):
             return
         stream.seek(0, os.SEEK_END)
-        if stream.tell() and not _ends_with_newline(stream):
-            stream.write(b"\n")  # an earlier run was cut off in the middle of a line
-        stream.write(json.dumps(dict(row)).encode() + b"\n")
-        stream.flush()
+        # An earlier run may have been cut off in the middle of a line.
+        start = b"\n" if stream.tell() and not _ends_with_newline(stream) else b""
+        stream.write(start + json.dumps(dict(row)).encode() + b"\n")
         os.fsync(stream.fileno())
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Reads rows, of this version and of earlier ones. Skips a line that a kill cut off.
+    """Reads rows, of this version and of earlier ones. Lines that are no rows are passed over, and reported once.
 
     Args:
         file: The file of rows; it may be missing.
@@ -192,12 +192,14 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         The rows, of each digest the last one, with the metrics in a dictionary of their own.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[row["digest"]] = _with_named_metrics(row)
+    foreign: list[int] = []
+    for number, line in enumerate(file.read_bytes().split(b"\n") if file.is_file() else [], 1):
+        if (row := parse_row(line, (ImageRow, EditRow))) is not None:
+            rows[row["digest"]] = _with_named_metrics(row)
+        elif line.strip():
+            foreign.append(number)
+    if foreign:
+        report_foreign_lines(file, tuple(foreign))
     return list(rows.values())
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
-from clockwork.io.distributed import from_main_process, hides_bars, rank, share, sum_over_processes
+from clockwork.io.distributed import hides_bars, rank, share, sum_over_processes
 from clockwork.io.threads import map_in_threads
 from clockwork.metrics.base import Batch, FeatureModel, measure
 from clockwork.metrics.inception import Inception, resized
@@ -90,14 +90,11 @@ class FID(ReferenceMetric):
 
     def _reference_sums(self) -> dict[str, Tensor]:
         """Reads the sums over the reference's features, or computes and keeps them."""
-        file = self.reference.cache_file("fid")
-        (cached,) = from_main_process([file is not None and file.is_file()])
-        if cached and file is not None:
-            return {key: torch.from_numpy(value) for key, value in self.reference.read_cache(file).items()}
+        if (kept := self.reference.read_cache("fid", _SUMS)) is not None:
+            return {key: torch.from_numpy(value) for key, value in kept.items()}
         features = self.reference.features.double()
         sums = dict(zip(_SUMS, (features.sum(0), features.mT @ features, torch.tensor(len(features))), strict=True))
-        if file is not None and rank() == 0:
-            self.reference.write_cache(file, **{key: value.numpy() for key, value in sums.items()})
+        self.reference.write_cache("fid", **{key: value.numpy() for key, value in sums.items()})
         return sums
 
 

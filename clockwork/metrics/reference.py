@@ -1,7 +1,9 @@
 """What images are compared with as a set: the features of real images, computed once for all metrics."""
 
+import zipfile
+import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_write
-from clockwork.io.distributed import from_main_process, gather, rank, sum_over_processes
+from clockwork.io.distributed import gather, rank, sum_over_processes
 from clockwork.io.fingerprint import digest
 from clockwork.metrics.base import Batch, FeatureModel, Metric
 from clockwork.metrics.numerics import require_finite_features
@@ -43,14 +45,12 @@ class Reference:
         Raises:
             UserError: The cache holds another reference's, or a feature is not finite.
         """
-        file = self.cache_file("features")
-        (cached,) = from_main_process([file is not None and file.is_file()])
-        if cached and file is not None:
-            return torch.from_numpy(self.read_cache(file)["features"])
+        kept = self.read_cache("features", ("features",))
+        if kept is not None:
+            return torch.from_numpy(kept["features"])
         batches = (self.model(batch) for batch in self.images())
         features = gather_features([require_finite_features(part, self.label) for part in batches])
-        if file is not None and rank() == 0:
-            self.write_cache(file, features=features.numpy())
+        self.write_cache("features", features=features.numpy())
         return features
 
     def features_of(self, batch: Batch) -> Tensor:
@@ -72,32 +72,61 @@ class Reference:
         """
         return None if self.cache is None else self.cache / f"{kind}-{digest(self.label)}.npz"
 
-    def read_cache(self, file: Path) -> dict[str, np.ndarray]:
-        """Reads a file of the cache.
+    def read_cache(self, kind: str, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+        """Reads what is kept of one kind. All processes must call it.
 
         Args:
-            file: The file.
+            kind: What is kept.
+            names: Names of its arrays.
 
         Returns:
-            The arrays by name.
+            The arrays by name. None if they have to be computed: there is no cache, no file, or one that is damaged.
 
         Raises:
-            UserError: It holds what belongs to another reference.
+            UserError: The file belongs to another reference.
         """
-        with np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["label"]) != self.label:
-                raise UserError(f"{file} holds features of {arrays['label']}, not of {self.label}: remove it")
-            return {name: arrays[name] for name in arrays.files if name != "label"}
+        file = self.cache_file(kind)
+        arrays = None if file is None else _read_arrays(file, (*names, "label"))
+        if not all(gather(arrays is not None)) or arrays is None:  # processes may see different file systems
+            return None
+        if str(arrays["label"]) != self.label:
+            raise UserError(f"{file} holds features of {arrays['label']}, not of {self.label}: remove it")
+        return {name: arrays[name] for name in names}
 
-    def write_cache(self, file: Path, **arrays: np.ndarray) -> None:
-        """Writes a file of the cache.
+    def write_cache(self, kind: str, **arrays: np.ndarray) -> None:
+        """Keeps arrays, if there is a cache; the main process writes.
 
         Args:
-            file: The file.
-            **arrays: What it keeps, by name.
+            kind: What is kept.
+            **arrays: The arrays by name.
         """
-        with atomic_write(file) as partial, partial.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, label=np.array(self.label), **arrays)
+        file = self.cache_file(kind)
+        if file is not None and rank() == 0:
+            with atomic_write(file) as partial, partial.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, label=np.array(self.label), **arrays)
+
+
+def _read_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """Reads arrays from a file; None if there is none, or it is damaged or has others."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as opened:
+            arrays = {name: opened[name] for name in names}
+    except FileNotFoundError:
+        return None
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        EOFError,
+        MemoryError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        print(f"{file} is damaged ({type(error).__name__}): its features are computed again")
+        return None
+    numbers = [array for name, array in arrays.items() if name != "label"]
+    return arrays if all(array.dtype.kind in "fiu" and np.isfinite(array).all() for array in numbers) else None
 
 
 def gather_features(batches: Iterable[Tensor]) -> Tensor:

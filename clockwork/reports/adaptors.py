@@ -1,12 +1,13 @@
 """Trained adaptors that rows were measured with, and the losses of their training."""
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clockwork.adaptors import read_config
+from clockwork.errors import UserError
 from clockwork.operating_point import is_measured_at
 from clockwork.reports.tables import Row
 
@@ -40,7 +41,12 @@ def find_trained_adaptors(under: Path, rows: Sequence[Row]) -> list[TrainedAdapt
     """
     adaptors = []
     for file in sorted(under.glob("**/adaptor/config.json")):
-        config, run = json.loads(file.read_text()), file.parent.parent
+        run = file.parent.parent
+        try:
+            config = read_config(file.parent)
+        except UserError as error:
+            print(f"passed over: {error}")
+            continue
         if any(_used(config, run.name, row) for row in rows):
             adaptors.append(TrainedAdaptor(run.name, file.parent, config, curves(run / "log")))
     return adaptors

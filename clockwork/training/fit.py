@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from clockwork.errors import UserError
 from clockwork.training.callbacks import ProgressBar, StayStopped, StopWhenNotFinite, WeightAverage
+from clockwork.training.checkpoints import LAST, AtomicCheckpoints, checkpoint_to_resume
 from clockwork.training.interruption import StopAtSignals, interruptible
 
 KEEP = ("last", "best")
@@ -28,7 +29,7 @@ def fit(
     patience: int | None = None,
     **trainer: Any,
 ) -> Trainer:
-    """Trains a module, resuming from `output/checkpoints/last.ckpt` if that exists.
+    """Trains a module, resuming from `output/checkpoints/last.ckpt` if that exists, or if it is damaged the one before.
 
     Afterwards the module holds the weights that `keep` and `ema` choose.
 
@@ -49,7 +50,8 @@ def fit(
         The trainer.
 
     Raises:
-        UserError: The options are not compatible (`check_options`), or the loss or a gradient was not finite.
+        UserError: The options are not compatible (`check_options`), the loss or a gradient was not finite, or all
+            checkpoints are damaged.
         KeyboardInterrupt: Ctrl-C was pressed; the message names the checkpoint that is kept.
         SystemExit: SIGTERM was received; the status is 143.
     """
@@ -69,12 +71,13 @@ def fit(
         callbacks=[*standard, *_checkpoints(folder, monitor, every_n_steps), *callbacks],
         use_distributed_sampler=False,
         inference_mode=False,
+        plugins=[AtomicCheckpoints()],
         limit_val_batches=0 if monitor is None else None,
         **settings,
     )
-    last = folder / "last.ckpt"
-    with interruptible(pl_trainer, last):
-        pl_trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    resumed = checkpoint_to_resume(folder)
+    with interruptible(pl_trainer, folder / LAST):
+        pl_trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     _load_final_weights(module, average, folder / "best.ckpt" if keep == "best" else None)
     return pl_trainer
 

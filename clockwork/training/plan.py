@@ -161,8 +161,8 @@ def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, world_size: in
         ema: Whether there is a moving average of the weights.
 
     Returns:
-        The plan. A checkpoint holds the weights, Adam's two moments and the moving average, if there is one; with
-        validation there are two checkpoints.
+        The plan. A checkpoint holds the weights, Adam's two moments and the moving average, if there is one. There are
+        the last, after several epochs the one before, and with validation the best.
     """
     rounds_by_epoch = [data.rounds(epoch, 0, world_size) for epoch in range(epochs)]
     rounds = [batches for epoch_rounds in rounds_by_epoch for batches in epoch_rounds]
@@ -170,7 +170,7 @@ def plan(data: OnlineDataModule, cost: TrainingCost, epochs: int, world_size: in
     losses = world_size * data.repeats_per_epoch * sum(examples)
     generation_calls = sum(len(batch.items) * batch.work.unet_calls for batches in rounds for batch in batches)
     unet_calls = world_size * generation_calls + cost.unet_calls_per_loss * losses
-    checkpoints = 2 if data.validation else 1
+    checkpoints = (2 if data.validation else 1) + (epochs > 1)
     return Plan(
         epochs=epochs,
         rounds=max(map(len, rounds_by_epoch)),

@@ -154,3 +154,13 @@ def test_captions_of_one_word(teacher: Teacher) -> None:
     unconditional, conditional = result.adaptor.weight.unbind(1)
     assert (unconditional - conditional).norm() < 1e-3 * conditional.norm()
     assert all(fit.error < fit.identity_error for fit in result.fits)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_damaged_progress_starts_again(share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "progress0.safetensors"
+    maps = StepMaps(torch.zeros(2, 3, 4), torch.zeros(2, 3))
+    Progress({2: maps}, [], 2).save(file, "digest")
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    assert Progress.load(file, "digest") == Progress()
+    assert f"{file} is damaged" in capsys.readouterr().out

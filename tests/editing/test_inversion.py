@@ -10,7 +10,7 @@ from helpers.editing import PICTURE, SOURCE, editor
 from torch import Tensor
 
 from clockwork.adaptors import History
-from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, save_latents, timesteps
+from clockwork.editing.inversion import LatentsOnDisk, inverse_solver, invert, read_latents, save_latents, timesteps
 from clockwork.sampling.denoisers import Denoised
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.solvers import make_solver
@@ -77,3 +77,14 @@ def test_latents_on_disk(teacher: Teacher, tmp_path: Path) -> None:
     assert list(kept) == list(latents) and len(kept) == 4
     assert all(torch.equal(kept[t], latents[t]) for t in kept)
     assert [file.name for file in (tmp_path / "kept").iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_damaged_latents_are_not_taken(share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.safetensors"
+    assert read_latents(file) is None
+    save_latents(file, {1: torch.ones(1, 4, 2, 2), 21: torch.zeros(1, 4, 2, 2)})
+    kept = read_latents(file)
+    assert kept is not None and list(kept) == [1, 21]
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    assert read_latents(file) is None and "is inverted again" in capsys.readouterr().out

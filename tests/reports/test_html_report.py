@@ -58,7 +58,7 @@ def sweep(tmp_path: Path) -> Path:
     run = tmp_path / "adaptors" / "small" / "resnet-stage1-clock2-dpm++-8"
     (run / "adaptor").mkdir(parents=True)
     names = [*POINT, "schedule", "steps", "resolution"]
-    config = {"kind": "resnet", "operating_point": {name: ROWS[3][name] for name in names}}
+    config = {"kind": "resnet", "adaptor": {}, "operating_point": {name: ROWS[3][name] for name in names}}
     (run / "adaptor" / "config.json").write_text(json.dumps(config))
     older = "epoch,identity,loss_epoch,loss_step\n0,,,3\n0,2.5,2.0,\n"
     for version, lines in enumerate([older, "epoch,identity,loss\n1,2.5,1.5\n"]):  # the second is a resumed run's

@@ -131,7 +131,9 @@ def test_the_best_epochs_weights_are_kept_on_request(tmp_path: Path, ema: float 
     assert best.figures == two.figures and best.figures["val/loss"] < last.figures["val/loss"]
     resumed = run(tmp_path / "two", 3, options, keep="best", ema=ema, **VALIDATED)
     assert equal(weights(resumed), weights(best)) and resumed.figures == best.figures
-    assert {file.name for file in (tmp_path / "best" / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {file.name for file in (tmp_path / "best" / "checkpoints").iterdir()} == {
+        *("best.ckpt", "last.ckpt", "previous.ckpt")
+    }
 
 
 def test_validation_changes_nothing_that_is_trained(tmp_path: Path) -> None:
