@@ -22,8 +22,9 @@ APPEND = """
 import sys
 from pathlib import Path
 from clockwork.evaluation.rows import append_row
+row = {"adaptor": "none", "schedule": "full", "steps": 8, "command": "x" * 20000}
 for i in range(20):
-    append_row(Path(sys.argv[1]), {"digest": str(i), "metrics": {"fid": float(i)}, "command": "x" * 20000}, True)
+    append_row(Path(sys.argv[1]), {**row, "digest": str(i), "metrics": {"fid": float(i)}}, True)
 """
 
 
@@ -60,5 +61,5 @@ def test_rows_of_several_processes_are_all_there_and_none_twice(tmp_path: Path) 
     processes = [start(APPEND, file) for _ in range(4)]
     assert [process.communicate()[1] or process.returncode for process in processes] == [0] * 4
     assert len(file.read_text().splitlines()) == 20 == len(read_rows(file))
-    append_row(file, {"digest": "3", "metrics": {"fid": 3.0}, "latency_ms": 1.0})  # a row that knows more replaces it
+    append_row(file, {**read_rows(file)[3], "latency_ms": 1.0})  # a row that knows more replaces it
     assert len(read_rows(file)) == 20 and read_rows(file)[3]["latency_ms"] == 1.0
