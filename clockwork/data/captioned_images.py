@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clockwork.data.caption_files import caption_column, read_rows
+from clockwork.data.caption_files import caption_column, read_rows, text_of
 from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import Prompt
+from clockwork.data.text_files import read_text
 from clockwork.errors import MissingFileError, UserError
+from clockwork.io.paths import below
 
 FILE_COLUMNS = ("file_name", "file", "image", "path")  # in which file names are looked for
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -100,15 +102,16 @@ def _captions_in_table(table: Path, column: str | None) -> list[tuple[Path, str]
     """Reads image files and their captions from a folder's table."""
     captioned: list[tuple[Path, str]] = []
     file_column = text_column = ""
-    for row in read_rows(table):
+    for place, row in read_rows(table):
         if not captioned:
             file_column = next((name for name in FILE_COLUMNS if name in row), "")
             text_column = caption_column(table, list(row), column)
             if not file_column:
                 raise UserError(f"{table} has no column file_name, only {', '.join(row)}: add one with the image files")
-        if not row.get(file_column) or not row.get(text_column):
-            raise UserError(f"{table} has a row without {file_column} or {text_column}: {str(row)[:80]}")
-        captioned.append((table.parent / str(row[file_column]), " ".join(str(row[text_column]).split())))
+        name, text = row.get(file_column), text_of(row.get(text_column), place, text_column)
+        if not isinstance(name, str) or not name.strip() or not text:
+            raise UserError(f"{place} is a row without {file_column} or {text_column}: {str(row)[:80]}")
+        captioned.append((below(table.parent, name, table), text))
     if not captioned:
         raise UserError(f"{table} has no images: write one per row, with the columns file_name and caption")
     return captioned
@@ -122,7 +125,7 @@ def _captions_beside(files: list[Path]) -> list[tuple[Path, str]]:
                 f"{file} has no caption: write {file.with_suffix('.txt').name} beside it, or a metadata.csv "
                 "with the columns file_name and caption"
             )
-    return [(file, " ".join(file.with_suffix(".txt").read_text().split())) for file in files]
+    return [(file, " ".join(read_text(file.with_suffix(".txt")).split())) for file in files]
 
 
 def _check(file: Path) -> None:

@@ -63,7 +63,7 @@ def captions(
     column: str | None = None,
     sample: int | None = None,
     category: str | None = None,
-    quotes: bool = True,
+    quotes: bool | None = None,
 ) -> list[Prompt]:
     """Reads prompts from a caption file, in one pass and without holding the whole file in memory.
 

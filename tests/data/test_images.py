@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from clockwork.data.captioned_images import folder, pixels
+from clockwork.errors import UserError
 from clockwork.miniature import scenes
 from clockwork.miniature.prompts import scene_images
 
@@ -64,4 +65,18 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         folder(path)
     (path / "1.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no image at .*1\.png"):
+        folder(path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere/0.png", "/elsewhere/0.png", "a/../../elsewhere/0.png", ".."])
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.tsv", "metadata.jsonl"])
+def test_a_table_names_images_of_its_folder_alone(table: str, name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "pictures")
+    write(tmp_path / "elsewhere")
+    tab = "\t" if table.endswith("tsv") else ","
+    line = (
+        json.dumps({"file_name": name, "caption": "a"}) if "json" in table else f"file_name{tab}caption\n{name}{tab}a"
+    )
+    (path / table).write_text(line)
+    with pytest.raises(UserError, match=rf"{table} names '.*', which is not below"):
         folder(path)

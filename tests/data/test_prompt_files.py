@@ -47,8 +47,9 @@ def test_partiprompts_is_a_tsv_file_whose_quotes_are_part_of_the_prompts(tmp_pat
     ]
     assert [prompt.category for prompt in read] == ["Animals", "Illustrations", "Artifacts"]
     assert prompts("parti", file, "prompts.category=Challenge")[1].category == "Writing & Symbols"
+    assert [prompt.text for prompt in captions(file)] == [prompt.text for prompt in read]
     with pytest.raises(UserError, match=r"line 3 has a quote.*prompts\.quotes=false"):
-        captions(file)
+        captions(file, quotes=True)
     with pytest.raises(UserError, match=r"no column 'Kind', only Prompt, Category"):
         captions(file, category="Kind", quotes=False)
 

@@ -45,7 +45,8 @@ def test_a_mistake_shows_before_a_teacher_is_loaded(
     monkeypatch.setattr("clockwork.teachers.load_teacher", load_teacher)
     script, arguments, expected = CHEAP[name]
     with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, script, *arguments, *([] if script == "score" else [f"output={tmp_path}"]))
+        output = tmp_path / "new.png" if script == "generate" else tmp_path
+        run(monkeypatch, script, *arguments, *([] if script == "score" else [f"output={output}"]))
     answers_in_one_sentence(stopped.value.code, capsys, expected, tmp_path)
 
 

@@ -121,7 +121,7 @@ class Captions:
     column: Text | None = ABSENT
     sample: int | None = ABSENT
     category: Text | None = ABSENT
-    quotes: bool = ABSENT
+    quotes: bool | None = ABSENT
 
 
 @dataclass(kw_only=True)
