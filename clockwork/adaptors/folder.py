@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +201,13 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
 def adaptor_hash(adaptor: Adaptor | None) -> str | None:
     """Returns the fingerprint of an adaptor's class, arguments and weights; None for None.
 
+    Arguments that are defaults are left out, so that it stays the same when a later version adds others.
+
     Args:
         adaptor: The adaptor, if any.
     """
     if adaptor is None:
         return None
-    return weights_hash(adaptor, about=json.dumps([type(adaptor).__name__, adaptor.config()], sort_keys=True))
+    parameters = signature(type(adaptor).__init__).parameters
+    given = {k: v for k, v in adaptor.config().items() if k not in parameters or parameters[k].default != v}
+    return weights_hash(adaptor, about=json.dumps([type(adaptor).__name__, given], sort_keys=True))

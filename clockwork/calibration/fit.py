@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from clockwork.adaptors import Linear
 from clockwork.calibration.denoiser import CalibratingDenoiser
@@ -16,8 +15,9 @@ from clockwork.calibration.options import FitOptions
 from clockwork.calibration.progress import Progress
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
-from clockwork.io.distributed import hides_bars, rank, share, world_size
+from clockwork.io.distributed import rank, share, world_size
 from clockwork.io.fingerprint import digest
+from clockwork.io.progress import progress_bar
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
@@ -93,7 +93,7 @@ def calibrate_sampler(
     solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
     steps = rollout(denoiser, solver, sampler.steps, noise, condition, negative if guided else None, sampler.guidance)
     resumed = f", resumed after {len(progress.fits)} fitted steps" if progress.step else ""
-    with tqdm(total=last_adaptor_step, desc=f"calibration{resumed}", disable=hides_bars(), unit="step") as bar:
+    with progress_bar(total=last_adaptor_step, desc=f"calibration{resumed}", unit="step") as bar:
         for record in steps:
             bar.update()
             if record.step == last_adaptor_step:

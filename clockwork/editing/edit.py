@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from clockwork.editing.cost import edit_flops
 from clockwork.editing.injection import Features, Injection, recording
@@ -16,6 +15,7 @@ from clockwork.editing.inversion import condition, inverse_solver, invert, times
 from clockwork.editing.plug_and_play import PlugAndPlay, ReplayDenoiser, SourceDenoiser
 from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
+from clockwork.io.progress import progress_bar
 from clockwork.sampling.denoisers import Denoiser
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.sampler import Sampler
@@ -137,7 +137,7 @@ class Editor:
         negative = condition(self.generation, self.negative) if self.unet_calls_per_step == 2 else None
         steps = self._rollout(denoiser, latents, condition(self.generation, target), negative)
         last = deque(
-            tqdm(steps, "generation", self.generation.num_unet_calls, leave=False, unit="step"), maxlen=1
+            progress_bar(steps, "generation", self.generation.num_unet_calls, leave=False, unit="step"), maxlen=1
         ).pop()
         return self.generation.teacher.decode(last.latents)[0]
 

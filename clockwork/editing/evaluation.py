@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from clockwork.data.image_io import read_image, write_image
 from clockwork.data.prompts import chunks
@@ -20,6 +19,7 @@ from clockwork.evaluation.rows import EditRow
 from clockwork.flops.counter import Flops
 from clockwork.io import distributed
 from clockwork.io.fingerprint import digest
+from clockwork.io.progress import progress_bar
 from clockwork.metrics.base import Batch
 from clockwork.teachers import Teacher
 
@@ -74,12 +74,8 @@ class EditEvaluation(Harness[Editor]):
         missing = distributed.from_main_process([bool(self._missing_files(folder, group)) for group in self.groups])
         groups = [group for group, is_missing in zip(self.groups, missing, strict=True) if is_missing]
         done = len(self.pairs) - sum(map(len, groups))
-        with tqdm(
-            total=len(self.pairs),
-            initial=done,
-            desc=f"{self.benchmark}, {point.label}",
-            unit="edit",
-            disable=distributed.rank() > 0,
+        with progress_bar(
+            total=len(self.pairs), initial=done, desc=f"{self.benchmark}, {point.label}", unit="edit"
         ) as bar:
             for round_of_groups in chunks(groups, distributed.world_size()):
                 for group in distributed.share(round_of_groups):

@@ -7,9 +7,9 @@ from diffusers import SchedulerMixin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from clockwork.io.atomic import atomic_write
+from clockwork.io.progress import progress_bar
 from clockwork.sampling.rollout import rollout
 from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import make_solver
@@ -33,7 +33,7 @@ def invert(sampler: Sampler, latent: Tensor, prompt: str, keep: Collection[int] 
         The latents by timestep, in the order of increasing noise, `1 × channels × height × width` each.
     """
     steps = rollout(sampler.denoiser, inverse_solver(sampler), sampler.steps, latent, condition(sampler, prompt))
-    records = tqdm(steps, "inversion", sampler.num_unet_calls, leave=False, unit="step")
+    records = progress_bar(steps, "inversion", sampler.num_unet_calls, leave=False, unit="step")
     return {int(r.timestep): r.latents for r in records if keep is None or int(r.timestep) in keep}
 
 

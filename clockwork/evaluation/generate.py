@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
 from clockwork.data.image_io import images_at_once, read_images, write_image
 from clockwork.data.prompts import Prompt, chunks
 from clockwork.io import distributed
+from clockwork.io.progress import progress_bar
 from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.sampling.denoisers import Denoiser
 from clockwork.sampling.sampler import Sampler
@@ -41,7 +41,7 @@ def generate(
     missing = _missing(prompts, folder)
     label = label or f"{sampler.adaptor_name} {sampler.schedule} {sampler.steps} steps"
     total, done = len(prompts), len(prompts) - len(missing)
-    with tqdm(total=total, initial=done, desc=label, unit="image", disable=distributed.hides_bars()) as bar:
+    with progress_bar(total=total, initial=done, desc=label, unit="image") as bar:
         for _ in map_in_threads(_write, _images(sampler, missing, folder, seed, batch_size, wrap)):
             bar.update(min(distributed.world_size(), total - bar.n))
     distributed.barrier()

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from clockwork.data.image_io import images_at_once, write_image
 from clockwork.data.prompts import Prompt, chunks, prompts_hash
 from clockwork.errors import UserError
@@ -21,6 +19,7 @@ from clockwork.flops.counter import Flops
 from clockwork.io import distributed
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import digest
+from clockwork.io.progress import progress_bar
 from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.metrics.base import Batch, require_images
 from clockwork.sampling.sampler import Sampler
@@ -113,11 +112,8 @@ class Evaluation(Harness[Sampler]):
         folder, teacher_folder = self.image_folder(point), self.image_folder(teacher)
         sample = set(self.prompts[:SAMPLE] if self.keep_images == "sample" else [])
         at_once = images_at_once(point.teacher.resolution, self.batch_size)
-        with tqdm(
-            total=total,
-            desc=f"{point.adaptor_name} {point.schedule} {point.steps} steps",
-            unit="image",
-            disable=distributed.hides_bars(),
+        with progress_bar(
+            total=total, desc=f"{point.adaptor_name} {point.schedule} {point.steps} steps", unit="image"
         ) as bar:
             for prompts in rounds(self.prompts, at_once):
                 images = read_or_generate(point, prompts, folder, self.seed)
@@ -149,8 +145,7 @@ class Evaluation(Harness[Sampler]):
             return batch
 
         batches_read = map_in_threads(read, batches, ahead=THREADS)
-        silent = distributed.hides_bars()
-        yield from tqdm(batches_read, "metrics", len(batches), leave=False, unit="batch", disable=silent)
+        yield from progress_bar(batches_read, "metrics", len(batches), leave=False, unit="batch")
 
     def _at_once(self, point: Sampler) -> int:
         """Returns the number of images per batch of the metrics."""

@@ -11,11 +11,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch.utils.benchmark import Timer
-from tqdm import tqdm
 
 import clockwork
 from clockwork.adaptors import Identity, Linear
 from clockwork.experiments.build import make_sampler
+from clockwork.io.progress import progress_bar
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.solvers import make_solver
 
@@ -60,7 +60,8 @@ def bench(cfg: DictConfig) -> None:
     with torch.no_grad():
         timed = cases(cfg)
         times: dict[str, list[float]] = {name: [] for name in timed}
-        for _ in tqdm(range(cfg.rounds), "rounds", leave=False):  # in turns, so that a busy spell hits all alike
+        rounds = range(cfg.rounds)  # in turns, so that a busy spell hits all alike
+        for _ in progress_bar(rounds, "rounds", leave=False):
             for name, (call, _) in timed.items():
                 times[name].append(Timer("call()", globals={"call": call}).timeit(1).mean * 1000)
     print("| what | ms (median) | ratio | to |\n|---|---|---|---|")

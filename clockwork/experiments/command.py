@@ -28,6 +28,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 from clockwork.deprecated import with_new_config_keys
 from clockwork.errors import UserError
 from clockwork.experiments import configs
+from clockwork.experiments.log_file import log_file
 from clockwork.experiments.schemas import COMMANDS, unknown_key
 
 # Warnings of other libraries that a user cannot act on.
@@ -73,7 +74,10 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
         with _exit_statuses(config, resumable, cfg):
             configs.check_config(config, cfg, HydraConfig.get().runtime.choices)
             module, _, name = function.partition(":")
-            getattr(import_module(module), name)(cfg)
+            run = getattr(import_module(module), name)
+            _hide_loading_bars()
+            with log_file(cfg.get("output"), words):
+                run(cfg)
 
     with _exit_statuses(config, resumable):
         first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
@@ -144,6 +148,13 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it sets its logger's level when imported
     for library in ("lightning.pytorch", "pytorch_lightning", RANK_ZERO, "diffusers", "transformers", "open_clip"):
         logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _hide_loading_bars() -> None:
+    """Hides the bars with which libraries load weights: they are short, and a log would keep them."""
+    for library in ("diffusers", "transformers"):
+        if library in sys.modules:  # else the command loads no weights
+            import_module(f"{library}.utils.logging").disable_progress_bar()
 
 
 def quoted(word: str, multirun: bool = False) -> str:

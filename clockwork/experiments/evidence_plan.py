@@ -9,7 +9,6 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from clockwork.adaptors import Identity
 from clockwork.data.prompts import Prompt, prompts_hash
@@ -17,6 +16,7 @@ from clockwork.evaluation.plan import EvaluationPlan, evaluation_plan, run_trial
 from clockwork.evaluation.rows import read_rows
 from clockwork.evaluation.text_to_image import full_teacher
 from clockwork.experiments.build import at_difference, build_sampler, make_sampler, weightless_adaptor
+from clockwork.io.progress import progress_bar
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
 from clockwork.teachers import Teacher
@@ -76,7 +76,8 @@ class WantedRows:
     def progress(self) -> Iterator[None]:
         """Shows a bar over the rows, those included that were measured before, while other processes measure them."""
         ended = Event()
-        with tqdm(total=len(self.samplers), initial=self._count(), desc="rows", unit="row", smoothing=0) as bar:
+        count = len(self.samplers)
+        with progress_bar(total=count, initial=self._count(), desc="rows", unit="row", smoothing=0) as bar:
 
             def watch() -> None:
                 while not ended.wait(INTERVAL):

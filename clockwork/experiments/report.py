@@ -7,7 +7,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from clockwork.errors import UserError
 from clockwork.evaluation.rows import read_rows
@@ -15,6 +14,7 @@ from clockwork.experiments.configs import compose_config
 from clockwork.experiments.paper_tables import KINDS, Table, numbers
 from clockwork.experiments.paper_tables import kind as adaptor_kind
 from clockwork.flops.paper_models import PaperModels
+from clockwork.io.progress import progress_bar
 from clockwork.reports.compare import comparison_sheet, full_teacher_of, operating_point
 from clockwork.reports.html import write_report
 from clockwork.reports.index import edited, measured
@@ -34,7 +34,7 @@ def flops(cfg: DictConfig) -> Path:
         n: instantiate(compose_config("train", ["teacher=sd15", f"adaptor={k}"]).adaptor) for n, k in kinds.items()
     }
     counted = flops_lines({table.name: table.spec for table in tables}, PaperModels(adaptors))
-    lines = list(tqdm(counted, "counting at real size", unit="figure", leave=False))
+    lines = list(progress_bar(counted, "counting at real size", unit="figure", leave=False))
     file = Path(cfg.output) / "flops.csv"
     write_flops(lines, file)
     print(f"{summary(lines)}\n{len(lines)} figures in {file}")

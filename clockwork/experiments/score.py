@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.data.image_io import images_at_once
 from clockwork.data.prompts import chunks
 from clockwork.experiments.build import make_metrics
 from clockwork.io import distributed
+from clockwork.io.progress import progress_bar
 from clockwork.io.threads import THREADS, map_in_threads
 from clockwork.metrics.base import Batch, label, measurable, measure, require_images
 
@@ -31,7 +31,7 @@ def _score(cfg: DictConfig) -> dict[str, float]:
         return Batch(pixels(group, cfg.resolution), [image.text for image in group])
 
     batches = map_in_threads(read, groups, ahead=THREADS)
-    figures = measure(metrics, tqdm(batches, "images", len(groups), disable=not main_process))
+    figures = measure(metrics, progress_bar(batches, "images", len(groups)))
     if main_process:
         for name, value in figures.items():
             print(f"{name} {value:.4f}")

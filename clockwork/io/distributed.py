@@ -38,11 +38,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def hides_bars() -> bool:
-    """Whether this process shows no progress bars: all but the main process, and what shows a bar of its own above."""
-    return rank() > 0 or bool(os.environ.get("TQDM_DISABLE"))
-
-
 def world_size() -> int:
     """Returns the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
-from tqdm import tqdm
 
 from clockwork.data.image_io import image_files, read_image, squared
 from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
-from clockwork.io.distributed import hides_bars, rank, share, sum_over_processes
+from clockwork.io.distributed import rank, share, sum_over_processes
+from clockwork.io.progress import progress_bar
 from clockwork.io.threads import map_in_threads
 from clockwork.metrics.base import Batch, FeatureModel, measure
 from clockwork.metrics.inception import Inception, resized
@@ -189,7 +189,7 @@ def read_share(
         return torch.cat([fit((squared(image, size) if size else image)[None]) for image in images])
 
     batches = list(chunks(share(files), 32))
-    yield from tqdm(map_in_threads(read, batches), "reference", len(batches), unit="batch", disable=hides_bars())
+    yield from progress_bar(map_in_threads(read, batches), "reference", len(batches), unit="batch")
 
 
 def files_hash(files: Sequence[Path]) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from clockwork.adaptors import Linear
 from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
+from clockwork.io.progress import progress_bar
 from clockwork.metrics.latency import measure_latency
 from clockwork.pipeline.calibrate import calibrate_call, default_prompts, pipeline_arguments
 from clockwork.pipeline.enable import disable, enable, replace_hook
@@ -77,7 +77,7 @@ def tune(
         disable(pipe)
         reference = _measure(pipe, measured, call, seed, runs)
         teacher, entries = (pipeline_name(pipe), unet_fingerprint(get_unet(pipe))), []
-        for cut, schedule in tqdm(pairs, "menu", unit="entry"):
+        for cut, schedule in progress_bar(pairs, "menu", unit="entry"):
             adaptor = calibrate_call(pipe, fitted, schedule, cut, call, options, seed, teacher)
             entries.append(_entry(pipe, cut, schedule, adaptor, _measure(pipe, measured, call, seed, runs), reference))
         menu = Menu(tuple(sorted(entries, key=lambda entry: -entry.psnr)), tuple(measured), reference.images)

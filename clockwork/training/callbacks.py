@@ -1,6 +1,7 @@
 """Callbacks: moving average of the weights, stop at a loss that is not finite, early stopping and progress bar."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
 from torch import Tensor
 from torch.optim import Optimizer
 
 from clockwork.errors import UserError
+from clockwork.io.units import duration
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.epoch_means import EpochMeans
 
@@ -160,6 +162,21 @@ class StayStopped(EarlyStopping):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Stops at once if the checkpoint has no patience left."""
         trainer.should_stop = self.wait_count >= self.patience
+
+
+class EpochLines(Checkpoint):
+    """Prints a line per finished epoch, in place of a bar. As a `Checkpoint`, it runs after all figures are logged."""
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Notes the time."""
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Prints the epoch's figures and its duration, on the main process."""
+        figures = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items()))
+        if trainer.is_global_zero:
+            took = duration(time.monotonic() - self._start)
+            print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs} ({took}): {figures}", flush=True)
 
 
 class ProgressBar(TQDMProgressBar):

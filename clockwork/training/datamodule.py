@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from tqdm import tqdm
 
 from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
+from clockwork.io.progress import progress_bar
 from clockwork.training.batches import GenerationBatch, ValidationBatches, generate, shuffled
 from clockwork.training.source import ExampleSource
 from clockwork.training.store import Batch, ExampleStore
@@ -200,7 +200,7 @@ class Epoch:
         largest = max(sum(batch.examples for batch in batches) for batches in self.rounds)
         for batches in self.rounds:
             data.store.clear(largest)
-            bar = tqdm(batches, f"epoch {self.epoch}: generating examples", leave=False, disable=self.rank > 0)
+            bar = progress_bar(batches, f"epoch {self.epoch}: generating examples", leave=False)
             generate(data.source, bar, data.noise_seed(self.epoch), data.store)
             groups = shuffled(data.store.groups, data.repeats_per_epoch, data.groups_per_batch, order)
             yield from data.store.batches(list(groups))

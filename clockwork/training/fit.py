@@ -9,7 +9,8 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from clockwork.errors import UserError
-from clockwork.training.callbacks import ProgressBar, StayStopped, StopWhenNotFinite, WeightAverage
+from clockwork.io.progress import hides_bars
+from clockwork.training.callbacks import EpochLines, ProgressBar, StayStopped, StopWhenNotFinite, WeightAverage
 from clockwork.training.checkpoints import LAST, AtomicCheckpoints, checkpoint_to_resume
 from clockwork.training.interruption import StopAtSignals, interruptible
 
@@ -63,9 +64,10 @@ def fit(
         standard.append(average)
     if patience is not None:
         standard.append(StayStopped(monitor, patience=patience, check_on_train_epoch_end=True))
-    if trainer.get("enable_progress_bar", True):
-        standard.append(ProgressBar(refresh_rate=20))
-    settings = {"log_every_n_steps": 1, "enable_model_summary": False, "num_sanity_val_steps": 0, **trainer}
+    shows_bar = trainer.get("enable_progress_bar", not hides_bars())
+    standard.append(ProgressBar(refresh_rate=20) if shows_bar else EpochLines())
+    quiet = {"enable_progress_bar": shows_bar, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    settings = {"log_every_n_steps": 1, **quiet, **trainer}
     pl_trainer = Trainer(
         default_root_dir=output,
         callbacks=[*standard, *_checkpoints(folder, monitor, every_n_steps), *callbacks],

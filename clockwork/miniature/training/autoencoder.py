@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
-from tqdm import tqdm
 
 from clockwork.io.atomic import atomic_write
+from clockwork.io.progress import progress_bar
 from clockwork.miniature import models, scenes
 from clockwork.miniature.training.module import MiniatureModule
 
@@ -81,7 +81,7 @@ def encode_scenes(vae: AutoencoderKL, count: int, file: Path, chunk: int = 64) -
     """
     if not file.exists():
         latents = np.empty((count, 4, models.LATENT_SIZE, models.LATENT_SIZE), np.float16)
-        for start in tqdm(range(0, count, chunk), "encoding scenes"):
+        for start in progress_bar(range(0, count, chunk), "encoding scenes"):
             size = min(chunk, count - start)
             posterior = vae.encode(scenes.render_batch("train", start, size)[1]).latent_dist
             latents[start : start + size] = posterior.mean.numpy()
