@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clockwork.data.caption_files import caption_column, read_rows, text_of
-from clockwork.data.image_io import image_files, read_image, squared
+from clockwork.data.image_files import check_image, image_files, read_image
+from clockwork.data.image_io import squared
 from clockwork.data.prompts import Prompt
 from clockwork.data.text_files import read_text
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.paths import below
+from clockwork.io.threads import map_in_threads
 
 FILE_COLUMNS = ("file_name", "file", "image", "path")  # in which file names are looked for
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -72,7 +73,7 @@ def folder(path: str | Path, count: int | None = None, column: str | None = None
 
     The captions come from the folder's `metadata.csv` (or `.tsv`, `.jsonl`, `.parquet`) with the columns `file_name`
     and `caption`, or from a text file beside each image: `cat.jpg`, `cat.txt`. Every image is opened once, so that a
-    broken file is reported before training begins.
+    broken file is reported before training begins, and so is what is left out (`image_files`).
 
     Args:
         path: The folder.
@@ -93,8 +94,10 @@ def folder(path: str | Path, count: int | None = None, column: str | None = None
     if count is not None and count > len(captioned):
         raise UserError(f"{path} holds {len(captioned)} captioned images, fewer than {count}: lower images.count")
     images = [ImageFile(i, text, file) for i, (file, text) in enumerate(captioned[:count])]
-    for image in images:
-        _check(image.file)
+    if missing := next((image.file for image in images if not image.file.is_file()), None):
+        raise MissingFileError(f"no image at {missing}, which its folder's metadata names: add it or remove its row")
+    for _ in map_in_threads(check_image, [image.file for image in images]):
+        pass
     return images
 
 
@@ -126,14 +129,3 @@ def _captions_beside(files: list[Path]) -> list[tuple[Path, str]]:
                 "with the columns file_name and caption"
             )
     return [(file, " ".join(read_text(file.with_suffix(".txt")).split())) for file in files]
-
-
-def _check(file: Path) -> None:
-    """Raises an error unless a file is an image that PIL can read."""
-    if not file.is_file():
-        raise MissingFileError(f"no image at {file}, which its folder's metadata names: add it or remove its row")
-    try:
-        with Image.open(file) as image:
-            image.verify()
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{file} is not an image that can be read: remove or replace it") from error

@@ -1,57 +1,16 @@
-"""Reading, resizing and writing of 8-bit images, and grids of images."""
+"""Resizing and writing of 8-bit images, batches and grids of images."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from clockwork.errors import MissingFileError, UserError
+from clockwork.data.image_files import read_image, to_tensor
 from clockwork.io.atomic import atomic_write
 from clockwork.io.paths import check_file
-
-
-def read_image(file: Path) -> Tensor:
-    """Reads an image file.
-
-    Args:
-        file: A file in any format that PIL reads.
-
-    Returns:
-        8-bit RGB image, `3 × height × width`.
-
-    Raises:
-        UserError: The file is not an image that can be read.
-    """
-    try:
-        with Image.open(file) as image:
-            return _tensor(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
-        raise UserError(f"{file} is not an image that can be read: remove or replace it") from error
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Lists the image files in a folder and its subfolders, ordered by name.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The png, jpg and webp files.
-
-    Raises:
-        MissingFileError: There is no such folder.
-        UserError: The folder has no images.
-    """
-    if not folder.is_dir():
-        raise MissingFileError(f"no image folder at {folder}: pass a folder of png, jpg or webp files")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
-    if not files:
-        raise UserError(f"{folder} holds no images: pass a folder of png, jpg or webp files")
-    return files
 
 
 def images_at_once(side: int, most: int) -> int:
@@ -80,7 +39,7 @@ def squared(image: Tensor, side: int) -> Tensor:
     short = min(image.shape[-2:])
     top, left = ((n - short) // 2 for n in image.shape[-2:])
     middle = image[:, top : top + short, left : left + short]
-    return middle if short == side else _tensor(_pil(middle).resize((side, side), Image.Resampling.BICUBIC))
+    return middle if short == side else to_tensor(_pil(middle).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def write_image(file: Path, image: Tensor) -> None:
@@ -161,8 +120,3 @@ def read_images(files: Sequence[Path]) -> Tensor:
 def _pil(image: Tensor) -> Image.Image:
     """Converts an 8-bit tensor, `3 × height × width`, to a PIL image."""
     return Image.fromarray(image.permute(1, 2, 0).numpy())
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    """Converts an RGB image of PIL to an 8-bit tensor, `3 × height × width`."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clockwork.data.image_io import read_image, write_image
+from clockwork.data.image_files import read_image
+from clockwork.data.image_io import write_image
 from clockwork.data.prompts import chunks
 from clockwork.editing.benchmark import EditPair, pairs_hash
 from clockwork.editing.edit import Editor

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clockwork.data.image_io import read_image, squared
+from clockwork.data.image_files import read_image
+from clockwork.data.image_io import squared
 from clockwork.errors import UserError
 
 

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from clockwork.data.image_files import check_image
 from clockwork.data.image_io import check_image_file, write_grid, write_image
 from clockwork.editing.edit import Editor
 from clockwork.editing.evaluation import EditEvaluation
@@ -41,6 +42,7 @@ def _edit(cfg: DictConfig) -> None:
                 raise UserError(f"no {name}: pass image=<file> source=<prompt> target=<prompt>, or +benchmark=<set>")
         if not Path(cfg.image).is_file():
             raise MissingFileError(f"no image at {cfg.image}: pass image=<a file>")
+        check_image(Path(cfg.image))
         for name in ("source", "edit"):
             _check_output(cfg, name)
     differences: Any = OmegaConf.to_container(cfg.points)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from clockwork.data.image_io import image_files, read_image, squared
+from clockwork.data.image_files import image_files, read_image
+from clockwork.data.image_io import squared
 from clockwork.data.prompts import chunks
 from clockwork.errors import UserError
 from clockwork.io.distributed import rank, share, sum_over_processes

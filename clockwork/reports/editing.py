@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from clockwork.data.image_io import read_image, write_grid
+from clockwork.data.image_files import read_image
+from clockwork.data.image_io import write_grid
 from clockwork.evaluation.rows import image_folder
 from clockwork.reports.pareto import save_pareto
 from clockwork.reports.tables import Row, label, metric_names

@@ -11,7 +11,8 @@ from helpers.editing import editor
 from helpers.figures import saved_figures, shows
 from PIL import Image
 
-from clockwork.data.image_io import read_image, squared, write_image
+from clockwork.data.image_files import read_image
+from clockwork.data.image_io import squared, write_image
 from clockwork.editing.benchmark import EditPair, pairs_hash, read_ti2i
 from clockwork.editing.evaluation import EditEvaluation
 from clockwork.editing.source_image import read_source_image

@@ -13,7 +13,8 @@ import torch
 from helpers.evaluation import evaluation_of
 from helpers.figures import saved_figures, shows
 
-from clockwork.data.image_io import images_at_once, read_image
+from clockwork.data.image_files import read_image
+from clockwork.data.image_io import images_at_once
 from clockwork.errors import UserError
 from clockwork.evaluation.generate import read_batches
 from clockwork.evaluation.rows import append_row, image_folder, read_rows

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from clockwork.adaptors import load_adaptor
-from clockwork.data.image_io import read_image
+from clockwork.data.image_files import read_image
 from clockwork.evaluation.rows import image_folder, read_rows
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.unet.inputs import EmbeddedInputs

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from clockwork.data.image_io import read_image
+from clockwork.data.image_files import read_image
 
 Panels = dict[str, dict[str, list[list[float]]]]  # per title of the vertical axis, x and y of points by curve
 

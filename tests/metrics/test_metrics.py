@@ -14,7 +14,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from clockwork.data.image_io import image_files, read_image, squared, write_image
+from clockwork.data.image_files import image_files, read_image
+from clockwork.data.image_io import squared, write_image
 from clockwork.metrics.fid import FID, inception_fid
 from clockwork.metrics.inception import Inception, resized
 from clockwork.metrics.reference import Reference
