@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         save_adaptor,
     )
     from clockwork.errors import UserError
+    from clockwork.exporting import export
     from clockwork.operating_point import OperatingPoint
     from clockwork.pipeline import calibrate, disable, enable, summary, tune
     from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
@@ -39,6 +40,7 @@ _HOME = {
     "clockwork.unet.chain": ("Cut",),
     "clockwork.sampling.denoisers": ("ClockworkDenoiser", "FullDenoiser"),
     "clockwork.errors": ("UserError",),
+    "clockwork.exporting": ("export",),
     "clockwork.operating_point": ("OperatingPoint",),
     "clockwork.pipeline": ("calibrate", "disable", "enable", "summary", "tune"),
     "clockwork.sampling.rollout": ("rollout",),
@@ -67,6 +69,7 @@ __all__ = [
     "calibrate",
     "disable",
     "enable",
+    "export",
     "load_adaptor",
     "load_teacher",
     "push_to_hub",

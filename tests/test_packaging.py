@@ -74,7 +74,7 @@ def test_the_core_imports_its_own_dependencies_only() -> None:
     ("extra", "verbs"),
     [
         ("train", ["train"]),
-        ("eval", ["evaluate", "generate", "edit", "score", "drift", "perturb"]),
+        ("eval", ["evaluate", "generate", "export", "edit", "score", "drift", "perturb"]),
         ("report", ["report", "calibrate"]),
     ],
 )
@@ -87,7 +87,7 @@ def test_an_extra_suffices_for_its_commands(extra: str, verbs: list[str]) -> Non
 
 def test_core_dependencies_are_few_and_dev_has_all() -> None:
     assert {re.split("[>=<]", line)[0].replace("-", "_") for line in PROJECT["dependencies"]} == CORE
-    assert set(PROJECT["optional-dependencies"]) == {"train", "eval", "report", "rivals", "all", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"train", "eval", "report", "rivals", "export", "all", "dev"}
     assert modules_of("all") | {"omegaconf"} == cli.OPTIONAL  # Hydra's
     assert "clockwork-diffusion[all]" in PROJECT["optional-dependencies"]["dev"]
 

@@ -111,15 +111,15 @@ class Linear(Adaptor, kind="linear"):
         weight = self._maps(self._of_step(self.weight, step), conditional)
         size, start = r_out_prev.shape[-2:], 0
         # Maps at each position and nearest interpolation commute: terms of low resolution are interpolated once mapped.
-        mapped: dict[torch.Size, Tensor] = {}
+        mapped: dict[bool, Tensor] = {}  # by whether it has the size of r_out; a dynamic size has no hash
         for term in self.terms:
             stop = start + self.term_channels(term)
             value = values[term]
             if value is not None:
                 value = value if value.shape[-2] <= size[0] else F.interpolate(value, size=tuple(size))
                 product = _at_each_position(self._columns(weight, start, stop), self._inputs(value, conditional))
-                shape = product.shape[-2:]
-                mapped[shape] = mapped[shape] + product if shape in mapped else product
+                is_large = product.shape[-2:] == size
+                mapped[is_large] = mapped[is_large] + product if is_large in mapped else product
             start = stop
         change = sum(x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size)) for x in mapped.values())
         if isinstance(change, Tensor):  # else no term is known

@@ -5,6 +5,7 @@ from typing import Any, final
 from torch import Tensor
 
 from clockwork.adaptors.base import HISTORY_INPUTS, KINDS, Adaptor
+from clockwork.adaptors.history import FullStep
 from clockwork.errors import UserError
 
 PARTS = ("base", "correction")
@@ -55,6 +56,11 @@ class Residual(Adaptor, kind="residual"):
     def reads_both_halves(self) -> bool:
         """Whether one of both adaptors reads the other half of guidance."""
         return self.base.reads_both_halves or self.correction.reads_both_halves
+
+    def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
+        """Adds full steps that change no estimate of either adaptor, if that is possible."""
+        readers = [part for part in (self.base, self.correction) if "full_steps" in part.inputs]
+        return readers[0].padded(full_steps) if len(readers) == 1 else full_steps
 
     def forward(
         self,

@@ -26,9 +26,11 @@ from clockwork.experiments.command import missing_value
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.flops.editing import generation_steps
 from clockwork.metrics.base import Metric
+from clockwork.pipeline.enable import enable
 from clockwork.rivals.base import Rival
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
+from clockwork.sampling.solvers import make_solver
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
@@ -154,6 +156,18 @@ def trained_folder(cfg: DictConfig, name: str) -> Path:
         made_by = "calibrated" if calibrated else "trained"
         raise MissingFileError(f"no adaptor {name!r} {made_by} at this point: run `{command}`, or name a folder")
     return folder
+
+
+def enabled_teacher(cfg: DictConfig) -> Teacher:
+    """The config's teacher, whose pipeline has the config's solver, and Clockwork with its adaptor. An adaptor that is
+    missing shows before the teacher is loaded."""
+    folder = adaptor_source(cfg)
+    teacher: Teacher = instantiate(cfg.teacher)
+    weightless = weightless_adaptor(cfg, cfg.adaptor_name)
+    adaptor = folder if weightless is None else weightless(feature_dims(teacher, str(cfg.cut)))
+    teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
+    enable(teacher.pipe, str(cfg.schedule), adaptor, str(cfg.cut))
+    return teacher
 
 
 def is_linear(config: DictConfig | None) -> bool:

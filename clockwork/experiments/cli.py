@@ -45,6 +45,9 @@ COMMANDS = {
     "edit": Command(
         "clockwork.experiments.edit:edit", "edits an image by a text without and with Clockwork", resumable="rows"
     ),
+    "export": Command(
+        "clockwork.experiments.export:export", "writes full and adaptor steps as two graphs, for devices"
+    ),
     "report": Command(
         "clockwork.experiments.report:report", "writes the paper's tables beside what was measured", word="what"
     ),
@@ -70,7 +73,7 @@ COMMANDS = {
         resumable="finished stages and checkpoints",
     ),
 }
-VERBS = ("train", "calibrate", "evaluate", "generate", "edit", "report")  # those of the console script's help
+VERBS = ("train", "calibrate", "evaluate", "generate", "edit", "export", "report")  # those of the console script's help
 
 
 EXTRAS = {  # others: eval

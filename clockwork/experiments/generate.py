@@ -3,18 +3,15 @@
 import json
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 import clockwork
 from clockwork.data.image_io import check_image_file, write_grid
 from clockwork.errors import UserError
-from clockwork.experiments.build import adaptor_source, require_values, weightless_adaptor
+from clockwork.experiments.build import enabled_teacher, require_values
 from clockwork.io.atomic import atomic_write
 from clockwork.io.paths import check_file
 from clockwork.pipeline.compare import compare
-from clockwork.sampling.feature_shapes import feature_dims
-from clockwork.sampling.solvers import make_solver
 
 
 def generate(cfg: DictConfig) -> Path:
@@ -22,15 +19,11 @@ def generate(cfg: DictConfig) -> Path:
     require_values(cfg, "prompt")
     if cfg.adaptor_name == "none":
         raise UserError("adaptor=none is the image without Clockwork: use adaptor=identity, or a trained one")
-    folder, output = adaptor_source(cfg), Path(cfg.output)
+    output = Path(cfg.output)
     figures = output.with_suffix(".json")
     check_image_file(output)
     check_file(figures, '"seconds_without"')
-    teacher = instantiate(cfg.teacher)
-    weightless = weightless_adaptor(cfg, cfg.adaptor_name)
-    adaptor = folder if weightless is None else weightless(feature_dims(teacher, str(cfg.cut)))
-    teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
-    clockwork.enable(teacher.pipe, str(cfg.schedule), adaptor, str(cfg.cut))
+    teacher = enabled_teacher(cfg)
     seeds = list(range(cfg.seed, cfg.seed + cfg.count))
     size = {"height": teacher.resolution, "width": teacher.resolution}
     call = {"num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance, **size}

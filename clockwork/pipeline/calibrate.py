@@ -172,7 +172,7 @@ class CalibrationHook(ClockHook):
             )
         return super()._step(call, location, log)
 
-    def _denoiser_for(self, sample: Tensor) -> Any:
+    def denoiser_for(self, sample: Tensor) -> Any:
         """Returns the calibrating denoiser, which places its adaptor itself."""
         return self.denoiser
 

@@ -190,7 +190,7 @@ class ClockHook(ModelHook):
         """Runs and logs a step. Returns its result, and the text embedding for the image's later steps."""
         arguments = dict(call)
         sample, t, prompt_embeds = (arguments.pop(name) for name in ("sample", "timestep", "encoder_hidden_states"))
-        denoiser, reason, text = self._denoiser_for(sample), location.forced_full_reason, location.text
+        denoiser, reason, text = self.denoiser_for(sample), location.forced_full_reason, location.text
         scheduled_full = reason != UNKNOWN_POSITION and denoiser.schedule.is_full(location.step)
         if self.prompts is not None and not scheduled_full and reason is None:
             text = text or TextEmbedding(self.prompts.text_emb(prompt_embeds))
@@ -212,7 +212,7 @@ class ClockHook(ModelHook):
             return None
         return is_conditional(len(sample), len(sample) // 2).bool().to(sample.device)
 
-    def _denoiser_for(self, sample: Tensor) -> ClockworkDenoiser:
+    def denoiser_for(self, sample: Tensor) -> ClockworkDenoiser:
         """Returns the denoiser with its adaptor on the sample's device and in its precision, which are the UNet's."""
         placement = sample.device, sample.dtype
         last_placement, denoiser = self._last_copy

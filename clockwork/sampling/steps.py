@@ -93,7 +93,7 @@ def estimate(adaptor: Adaptor, r_in: Tensor, t_emb: Tensor, inputs: AdaptorInput
     """
     dtype = adaptor.dtype or r_in.dtype
     text_emb = None if inputs.text_emb is None else inputs.text_emb.to(dtype)
-    t_emb = t_emb.expand(len(r_in), -1).to(dtype)
+    t_emb = t_emb.expand(r_in.shape[0], -1).to(dtype)
     past = inputs.history.map(lambda x: x.to(dtype))
     return run_adaptor(adaptor, r_in.to(dtype), t_emb, text_emb, inputs.conditional, inputs.step, past).to(r_in.dtype)
 

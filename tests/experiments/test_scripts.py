@@ -59,6 +59,12 @@ MISTAKES = {
         ["data=noised", "images=folder"],
         "pass images.path=<a folder of captioned images>",
     ),
+    "no solver of the runner": (
+        "export",
+        ["solver=pndm"],
+        "solver=pndm cannot be exported: use solver=dpm++ or solver",
+    ),
+    "nothing to export": ("export", ["adaptor=none"], "adaptor=none has no adaptor step to export"),
     "folder without adaptor": ("evaluate", ["adaptor=folder", "adaptor.path=configs"], "config.json"),
 }
 
@@ -156,7 +162,7 @@ def test_the_console_script_lists_its_verbs(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2 and capsys.readouterr().err == (
-        "error: trian is not a verb: use train, calibrate, evaluate, generate, edit, report\n"
+        "error: trian is not a verb: use train, calibrate, evaluate, generate, edit, export, report\n"
     )
     monkeypatch.setattr(cli, "other_distributions", list)  # whatever is installed here
     monkeypatch.setattr(sys, "argv", ["clockwork", "train", "steps=0"])
@@ -202,7 +208,7 @@ ROOMS = [
     "evaluation",
     "editing",
     "analysis",
-    "export",
+    "exporting",
     "reports",
     "experiments",
     "miniature",

@@ -164,15 +164,15 @@ def miniature_pipeline(teacher: Teacher) -> StableDiffusionPipeline:
     return pipe
 
 
-def random_adaptor(teacher: Teacher, folder: Path) -> Path:
-    """A ResNet's folder, with every input, text too, for the operating point of `GIVEN`."""
+def random_adaptor(teacher: Teacher, folder: Path, steps: int = 4) -> Path:
+    """A ResNet's folder, with every input, text too, by default for the operating point of `GIVEN`."""
     torch.manual_seed(0)
     adaptor = ResNet(feature_dims(teacher, "stage1"), 16, 1)
     for weight in adaptor.parameters():
         nn.init.normal_(weight, std=0.05)
     cut = str(clockwork.SplitUNet(teacher.unet).cut)
     settings = solver_settings(make_solver("dpm++", teacher.noise_schedule))
-    point = OperatingPoint("miniature", teacher.hash, cut, "clock2", "dpm++", 4, 3.0, 32, solver_settings=settings)
+    point = OperatingPoint("miniature", teacher.hash, cut, "clock2", "dpm++", steps, 3.0, 32, solver_settings=settings)
     assert teacher.text_embedder is not None
     clockwork.save_adaptor(folder, adaptor, point, openclip=teacher.text_embedder.config)
     return folder

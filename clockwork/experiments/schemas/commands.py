@@ -6,14 +6,7 @@ from typing import Annotated, Any, Literal
 from omegaconf import DictConfig
 
 from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, Phase, PhaseDifference
-from clockwork.experiments.schemas.groups import (
-    Adaptor,
-    Images,
-    Logger,
-    Metrics,
-    Prompts,
-    Rival,
-)
+from clockwork.experiments.schemas.groups import Adaptor, Images, Logger, Metrics, Prompts, Rival
 from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, adaptor_fits, schedule_fits
 from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.tables import Scale, Table
@@ -21,6 +14,7 @@ from clockwork.experiments.schemas.tools import (
     Bench,
     Drift,
     Evidence,
+    Export,
     GPUCheck,
     Miniature,
     Perturb,
@@ -232,6 +226,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": Evaluate,
     "generate": Generate,
     "edit": Edit,
+    "export": Export,
     "bench": Bench,
     "drift": Drift,
     "perturb": Perturb,

@@ -1,14 +1,10 @@
-"""The configs of the commands that analyse, report and prepare."""
+"""The configs of the commands that analyse, report, prepare and export."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from clockwork.experiments.schemas.groups import (
-    Images,
-    Metrics,
-    Prompts,
-)
-from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher
+from clockwork.experiments.schemas.groups import Adaptor, Images, Metrics, Prompts
+from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
 from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.types import (
@@ -165,3 +161,13 @@ class Miniature:
     trainer: MiniatureTrainer
     device: Device
     seed: Seed
+
+
+@dataclass(kw_only=True)
+class Export(OperatingPoint):
+    adaptor: Adaptor
+    adaptor_name: Text
+    adaptors: Text
+    format: Literal["onnx", "pt2"]
+    output: Text
+    relation = staticmethod(schedule_fits)

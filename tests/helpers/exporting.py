@@ -1,0 +1,67 @@
+"""Exported pairs and the pipelines that they come from: both sample from the same noise."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from helpers.shapes import CROSS, DOWN, UP, UP_CROSS
+from numpy.typing import NDArray
+
+from clockwork.exporting.runner import Runner
+from clockwork.pipeline.enable import enabled_hook
+from clockwork.sampling.solvers import make_solver
+from clockwork.teachers.random_weights import pipeline_around
+
+STEPS = 8
+GUIDANCE = 3.0
+
+
+def tiny_pipeline(**config: Any) -> Any:
+    """A pipeline with random weights whose UNet has few operations, because each takes time to export."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=(CROSS, DOWN),
+        up_block_types=(UP, UP_CROSS),
+        mid_block_type=None,
+        cross_attention_dim=12,
+        attention_head_dim=4,
+        **config,
+    )
+    text = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = {"block_out_channels": (4, 8), "norm_num_groups": 2, "mid_block_add_attention": False, **blocks}
+    pipe = pipeline_around(unet.eval().requires_grad_(False), [text], vae, vocabulary=1000)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = make_solver("dpm++", dict(pipe.scheduler.config))
+    return pipe
+
+
+def largest_difference(
+    pipe: Any, runner: Runner, images: int, height: int, width: int, guidance: float = GUIDANCE
+) -> float:
+    """Samples the same images with the pipeline, and with the runner from an export of it."""
+    noise = torch.randn(images, pipe.unet.config.in_channels, height, width, generator=torch.Generator().manual_seed(1))
+    scale = pipe.vae_scale_factor
+    with torch.no_grad():
+        text, negative = pipe.encode_prompt(["a red circle", "a hat", "snow"][:images], "cpu", 1, True)
+        expected = pipe(
+            prompt_embeds=text,
+            negative_prompt_embeds=negative,
+            latents=noise,
+            num_inference_steps=STEPS,
+            guidance_scale=guidance,
+            height=height * scale,
+            width=width * scale,
+            output_type="latent",
+        ).images
+    embeds, prompts = torch.cat([negative, text]) if guidance > 1 else text, enabled_hook(pipe).prompts
+    text_emb: Any = None if prompts is None else prompts.text_emb(embeds)
+    conditions = {} if text_emb is None else {"text_emb": text_emb.numpy()}
+    latents: NDArray[Any] = runner(noise.numpy(), embeds.numpy(), **conditions)
+    assert latents.dtype == np.float32 and latents.shape == expected.shape
+    return float(np.abs(latents - expected.numpy()).max())
