@@ -132,19 +132,15 @@ class Linear(Adaptor, kind="linear"):
 
     def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
         """Repeats the only full step: a trend from a step to itself is zero, as if there were none."""
-        if len(full_steps) != 1:
-            return full_steps
-        (only,) = full_steps
-        # Copies: a graph whose inputs are the same tensor would not serve others.
-        return (only, FullStep(only.step, None if only.r_in is None else only.r_in.clone(), only.r_out.clone()))
+        return full_steps * 2 if len(full_steps) == 1 else full_steps
 
     def _of_step(self, of_steps: Tensor, step: int | Tensor) -> Tensor:
         """Returns what belongs to the nearest step that has a map, the earlier one of two."""
         if isinstance(step, int):
             return of_steps[min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - step))]
         # A number would make a graph of its own for every step. The sum of two neighbours is twice where they meet.
-        borders = [a + b for a, b in pairwise(self.steps)]
-        index = (2 * step > torch.tensor(borders, device=step.device)).sum() if borders else torch.zeros_like(step)
+        # Borders are compared one by one, because a list would be a tensor on the CPU, which CUDA graphs do not allow.
+        index = sum(((2 * step > a + b).long() for a, b in pairwise(self.steps)), torch.zeros_like(step))
         return of_steps.index_select(0, index.reshape(1))[0]
 
     def _maps(self, of_halves: Tensor, conditional: Tensor | None) -> Tensor:

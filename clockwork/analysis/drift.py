@@ -53,8 +53,9 @@ def drift(
         One entry per prompt, cut and step from 2 on.
 
     Raises:
-        UserError: If a cut is unknown or does not fit the UNet.
+        UserError: If a cut is unknown or does not fit the UNet, or the teacher's steps are compiled.
     """
+    sampler.require_uncompiled("drift")
     chain = sampler.split.chain
     modules = {name: r_out_module(chain, Cut.parse(name, chain)) for name in cuts}
     return [entry for group in chunks(prompts, batch) for entry in _batch_drift(sampler, group, modules, seed)]

@@ -147,8 +147,9 @@ class Perturbation:
             The perturbations, grouped by layer.
 
         Raises:
-            UserError: If an argument is out of range, or the UNet has no such layers.
+            UserError: If an argument is out of range, the UNet has no such layers, or the teacher's steps are compiled.
         """
+        sampler.require_uncompiled("perturbation")
         if not 0 <= alpha <= 1:
             raise UserError(f"alpha {alpha} is out of range: use a value from 0 (all noise) to 1 (unperturbed)")
         if over not in STATISTICS_AXES:

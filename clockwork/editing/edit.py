@@ -47,6 +47,7 @@ class Editor:
     replay: bool = False
 
     def __post_init__(self) -> None:
+        self.generation.require_uncompiled("editing")
         inverted = set(timesteps(inverse_solver(self.inversion), self.inversion.steps))
         if missing := [t for t in self.visited if t not in inverted]:
             raise UserError(

@@ -80,6 +80,8 @@ def _calibrate(cfg: DictConfig) -> CalibratedAdaptor | Menu:
     report_truncation(teacher, prompts)
     if is_main_process:
         print(plan)
+        if teacher.compile is not False:
+            print("the calibration runs uncompiled: teacher.compile is for evaluation, generation and training")
     calibrated = calibrate_sampler(sampler, prompts, list(cfg.negatives), cfg.seed, options, output)
     figures = {"captions": len(prompts), "negatives": list(cfg.negatives), **calibrated.figures()}
     if is_main_process:

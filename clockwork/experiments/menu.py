@@ -48,6 +48,7 @@ def make_menu(cfg: DictConfig, prompts: Sequence[Prompt], options: FitOptions) -
         options=options,
         seed=cfg.seed,
         runs=cfg.menu.runs,
+        compile=teacher.compile,
         num_inference_steps=cfg.steps,
         guidance_scale=cfg.guidance,
         negative_prompt=list(cfg.negatives),

@@ -39,6 +39,7 @@ def calibrate(
     *,
     options: FitOptions | None = None,
     seed: int = 0,
+    compile: bool | Mapping[str, Any] | None = None,
     **call: Any,
 ) -> Linear:
     """Fits an adaptor for the pipeline in closed form, and enables Clockwork with it.
@@ -59,6 +60,8 @@ def calibrate(
         cut: Where the UNet is split.
         options: How the maps are fitted, and how many prompts the UNet runs on at a time.
         seed: Seed of the noise, if `call` has no generator.
+        compile: Whether Clockwork is enabled with compiled steps, as in `enable`. The calibration itself runs
+            uncompiled.
         **call: Arguments of the pipeline's own call, such as `num_inference_steps`, `guidance_scale`,
             `negative_prompt`, or the images of image-to-image. One text or image serves all prompts.
 
@@ -67,14 +70,14 @@ def calibrate(
 
     Raises:
         UserError: If the UNet cannot be split, the cut does not fit it, the prompts are too few, the schedule does not
-            fit the steps, or the pipeline calls its UNet in a way that cannot be followed.
+            fit the steps, `compile` is not possible, or the pipeline calls its UNet in a way that cannot be followed.
 
     Example:
         >>> adaptor = clockwork.calibrate(pipe, prompts, num_inference_steps=8, guidance_scale=7.5)
         >>> image = pipe("a lighthouse in a storm", num_inference_steps=8, guidance_scale=7.5).images[0]
         >>> clockwork.save_adaptor("lighthouse", adaptor)
     """
-    return calibrate_call(pipe, prompts, schedule, cut, call, options, seed)
+    return calibrate_call(pipe, prompts, schedule, cut, call, options, seed, compile)
 
 
 def calibrate_call(
@@ -85,6 +88,7 @@ def calibrate_call(
     call: Mapping[str, Any],
     options: FitOptions | None,
     seed: int,
+    compile: bool | Mapping[str, Any] | None = None,
     teacher: tuple[str, str] | None = None,
 ) -> Linear:
     """Does the work of `calibrate`.
@@ -97,6 +101,7 @@ def calibrate_call(
         call: Arguments of the pipeline's own call.
         options: How the maps are fitted.
         seed: Seed of the noise.
+        compile: Whether Clockwork is enabled with compiled steps.
         teacher: Name and weights' fingerprint of the UNet, for callers that calibrate several times.
 
     Returns:
@@ -106,13 +111,14 @@ def calibrate_call(
     unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
     check_hooks(pipe)
     split, previous = SplitUNet(unet, cut), get_hook(unet)
+    functions = pipeline_functions(whole_unet(pipe), compile)
     if clock == Schedule():
         raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
     denoiser = CalibratingDenoiser(split, clock, lambda: float(getattr(pipe, "guidance_scale", 1.0)), options)
     arguments = pipeline_arguments(pipe, prompts, call, seed)
     num_images = len(prompts) * int(call.get("num_images_per_prompt") or 1)
     teacher = teacher or (pipeline_name(pipe), unet_fingerprint(unet))
-    hook, functions = CalibrationHook(pipe, denoiser, teacher, num_images), pipeline_functions(whole_unet(pipe))
+    hook = CalibrationHook(pipe, denoiser, teacher, num_images)
     replace_hook(pipe, hook)
     try:
         with torch.no_grad():

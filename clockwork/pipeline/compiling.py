@@ -56,10 +56,10 @@ def pipeline_functions(whole_unet: WholeUNet, compile: bool | Mapping[str, Any] 
             compiled as a whole, with the options of that.
 
     Raises:
-        UserError: If `compile` is something else.
+        UserError: If `compile` is something else, or the machine lacks the compiler.
     """
     if compile is None:
-        return step_functions(whole_unet.compiler or False)
+        return step_functions(whole_unet.compiler or False, whole_unet.unet.device)
     if not isinstance(compile, bool | Mapping):
         raise UserError(f"compile={compile!r} is not possible: pass True, or arguments of torch.compile as a dict")
-    return step_functions(compile)
+    return step_functions(compile, whole_unet.unet.device)

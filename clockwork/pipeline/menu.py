@@ -1,5 +1,6 @@
 """The menu of `tune`: what cuts and schedules cost, and how near their images come."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +83,14 @@ class Menu:
         prompts: The prompts that were measured.
         images: Their images without Clockwork, 8 bits, `prompts × 3 × height × width`.
         chosen: The entry that was enabled, if a budget or a quality was given.
+        compile: Whether steps were compiled, as in `clockwork.enable`.
     """
 
     entries: tuple[MenuEntry, ...]
     prompts: tuple[str, ...]
     images: Tensor
     chosen: MenuEntry | None = None
+    compile: bool | Mapping[str, Any] | None = None
 
     def use(self, pipe: Any, number: int) -> Linear:
         """Enables an entry.
@@ -105,7 +108,7 @@ class Menu:
         if not 1 <= number <= len(self.entries):
             raise UserError(f"the menu has no entry {number}: choose one from 1 to {len(self.entries)}")
         entry = self.entries[number - 1]
-        enable(pipe, entry.schedule, entry.adaptor, entry.cut)
+        enable(pipe, entry.schedule, entry.adaptor, entry.cut, compile=self.compile)
         return entry.adaptor
 
     def cells(self) -> list[tuple[str, ...]]:

@@ -8,19 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clockwork.adaptors import Linear
+from clockwork.adaptors import Identity, Linear
 from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
 from clockwork.io.progress import progress_bar
 from clockwork.metrics.latency import measure_latency
 from clockwork.pipeline.calibrate import calibrate_call, default_prompts, pipeline_arguments
-from clockwork.pipeline.enable import disable, enable, replace_hook
-from clockwork.pipeline.hook import get_hook
+from clockwork.pipeline.compiling import pipeline_functions
+from clockwork.pipeline.enable import disable, enable, replace_hook, whole_unet
+from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.menu import QUALITIES, Menu, MenuEntry
 from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
 from clockwork.pipeline.summary import summarise
+from clockwork.sampling.denoisers import ClockworkDenoiser
+from clockwork.schedule import Schedule
 from clockwork.teachers.autoencoder import decode_latents
+from clockwork.unet.split import SplitUNet
 
 CUTS = ("layer1", "stage1_upsampled")
 SCHEDULES = ("clock2", "clock3", "clock4")
@@ -38,6 +42,7 @@ def tune(
     options: FitOptions | None = None,
     seed: int = 0,
     runs: int = 3,
+    compile: bool | Mapping[str, Any] | None = None,
     **call: Any,
 ) -> Menu:
     """Calibrates each cut with each schedule, measures all of them, prints the menu, and enables one on request.
@@ -57,6 +62,8 @@ def tune(
         options: How the maps are fitted.
         seed: Seed of the noise, if `call` has no generator.
         runs: How many calls are timed per entry.
+        compile: Whether entries are measured and enabled with compiled steps, as in `enable`; each entry compiles its
+            own graphs. The UNet without Clockwork is then compiled with the same options, so that times are comparable.
         **call: Arguments of the pipeline's own call; see `calibrate`.
 
     Returns:
@@ -74,21 +81,31 @@ def tune(
     previous, chosen = get_hook(get_unet(pipe)), None
     pairs = [(cut, schedule) for cut in cuts for schedule in schedules]
     try:
-        disable(pipe)
+        _enable_full(pipe, compile)
         reference = _measure(pipe, measured, call, seed, runs)
         teacher, entries = (pipeline_name(pipe), unet_fingerprint(get_unet(pipe))), []
         for cut, schedule in progress_bar(pairs, "menu", unit="entry"):
-            adaptor = calibrate_call(pipe, fitted, schedule, cut, call, options, seed, teacher)
+            adaptor = calibrate_call(pipe, fitted, schedule, cut, call, options, seed, compile, teacher)
             entries.append(_entry(pipe, cut, schedule, adaptor, _measure(pipe, measured, call, seed, runs), reference))
-        menu = Menu(tuple(sorted(entries, key=lambda entry: -entry.psnr)), tuple(measured), reference.images)
+        by_psnr = tuple(sorted(entries, key=lambda entry: -entry.psnr))
+        menu = Menu(by_psnr, tuple(measured), reference.images, compile=compile)
         chosen = _choose(menu, budget, quality)
     finally:
         replace_hook(pipe, previous)
     menu = replace(menu, chosen=chosen)
     if chosen is not None:
-        enable(pipe, chosen.schedule, chosen.adaptor, chosen.cut)
+        enable(pipe, chosen.schedule, chosen.adaptor, chosen.cut, compile=compile)
     print(menu)
     return menu
+
+
+def _enable_full(pipe: Any, compile: bool | Mapping[str, Any] | None) -> None:
+    """Leaves the pipeline the full UNet, whose steps are compiled on request."""
+    disable(pipe)
+    if compile:
+        functions = pipeline_functions(whole_unet(pipe), compile)
+        denoiser = ClockworkDenoiser(SplitUNet(get_unet(pipe)), Identity(), Schedule(), functions)
+        replace_hook(pipe, ClockHook(pipe, denoiser, (pipeline_name(pipe), "")))
 
 
 def _check(

@@ -1,9 +1,12 @@
 """Full steps and adaptor steps as two graphs, compiled by `torch.compile`.
 
 What decides between them stays outside, so there are two graphs without breaks, whatever the schedule, the prompts, the
-number of steps and the guidance scale are. Numbers that change from step to step enter as tensors.
+number of steps and the guidance scale are. Numbers that change from step to step enter as tensors. What a graph reads
+and returns are copies: with CUDA graphs, results are in memory that the next run of any graph overwrites; and a graph
+that was traced with one tensor in two places would not serve others.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from clockwork.adaptors import Adaptor, FullStep, History
+from clockwork.adaptors import Adaptor, FullStep
 from clockwork.errors import UserError
 from clockwork.sampling.steps import (
     EAGER,
@@ -35,6 +39,9 @@ class CompiledSteps:
     Args:
         options: Arguments of `torch.compile`, such as `mode="max-autotune"`; or a function that compiles one. Without
             `fullgraph=False`, what cannot be one graph is an error.
+
+    Raises:
+        UserError: If `torch.compile` does not have such an argument or value.
     """
 
     def __init__(self, options: Mapping[str, Any] | Compiler | None = None) -> None:
@@ -57,37 +64,39 @@ class CompiledSteps:
 
     def adaptor(self, split: SplitUNet, adaptor: Adaptor, call: UNetArguments, inputs: AdaptorInputs) -> Features:
         """Runs an adaptor step; arguments and result are those of `adaptor_step`."""
-        device = call["sample"].device
-        history = replace(inputs.history, full_steps=adaptor.padded(inputs.history.full_steps))
-        inputs = inputs._replace(step=_number(inputs.step, device), history=_with_tensors(history, device))
+        inputs = _graph_inputs(adaptor, inputs, call["sample"].device)
         with _graph_call(split, call) as call:
             return self._run(self._adaptor, split, adaptor, call, inputs)
 
     def _run(self, function: Callable[..., Features], *arguments: Any) -> Features:
-        """Runs a compiled function; its results stay valid when it runs again."""
-        # With CUDA graphs, results are in memory that the next run of either graph overwrites, and features are needed
-        # for several steps. Elsewhere the copies cost nothing that could be measured beside a UNet call.
+        """Runs a compiled function and copies its results."""
         torch.compiler.cudagraph_mark_step_begin()
         try:
-            return Features(*(result.clone() for result in function(*arguments)))
+            # Else forward hooks that are added to a layer later would not run, and nothing would say so.
+            with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False):
+                return _copies(function(*arguments))
         except Exception as error:
-            if reason := _missing_compiler(error):
-                raise UserError(
-                    f"the UNet cannot be compiled, because this machine lacks a compiler: {reason}; install one, or "
-                    "leave out compile"
-                ) from error
+            if message := _user_message(error):
+                raise UserError(message) from error
             raise
 
 
-def step_functions(options: bool | Mapping[str, Any] | Compiler) -> StepFunctions:
+def step_functions(options: bool | Mapping[str, Any] | Compiler, device: torch.device) -> StepFunctions:
     """Returns the functions that run a UNet's steps.
 
     Args:
         options: Whether they are compiled, arguments of `torch.compile`, or a function that compiles one.
+        device: Device of the UNet.
+
+    Raises:
+        UserError: If `torch.compile` does not have such an argument or value, or lacks a compiler.
     """
     if options is False:
         return EAGER
-    return CompiledSteps(None if options is True else options).functions
+    compiled = CompiledSteps(None if options is True else options)
+    if device.type == "cpu" and not callable(compiled.options):
+        _require_compiler(compiled.options.get("backend", "inductor"))
+    return compiled.functions
 
 
 def _compiled(function: Any, options: Mapping[str, Any] | Compiler) -> Callable[..., Any]:
@@ -95,38 +104,85 @@ def _compiled(function: Any, options: Mapping[str, Any] | Compiler) -> Callable[
     duplicate = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     if callable(options):
         return options(duplicate)
-    return torch.compile(duplicate, **{"fullgraph": True, **options})
+    try:
+        return torch.compile(duplicate, **{"fullgraph": True, **options})
+    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"compile={options!r} is not possible: {_first_clause(error)}; pass True, or arguments of torch.compile as "
+            'a dict, such as {"mode": "max-autotune"}'
+        ) from error
 
 
 @contextmanager
 def _graph_call(split: SplitUNet, call: UNetArguments) -> Iterator[UNetArguments]:
-    """Yields a graph's arguments: the timestep is a tensor, and LoRA's scale, which changes modules, is applied."""
+    """Yields copies of a UNet call's arguments for a graph, with LoRA's scale, which changes modules, applied.
+
+    Solvers' timesteps have several types; the UNet casts all of them to float32 as the first thing.
+    """
     extra = call["cross_attention_kwargs"] or {}
     rest = {name: value for name, value in extra.items() if name != "scale"}
-    timestep = torch.as_tensor(call["timestep"], device=call["sample"].device)
+    timestep = _number(call["timestep"], call["sample"].device).float()
     with split.scaled_lora(extra.get("scale", 1.0)):
-        yield {
-            **call,
-            "timestep": timestep,
-            "cross_attention_kwargs": rest if extra else call["cross_attention_kwargs"],
-        }
+        yield _copies({**call, "timestep": timestep, "cross_attention_kwargs": rest or None})
 
 
-def _with_tensors(history: History, device: torch.device) -> History:
-    """Returns a history with tensors for the numbers of its steps."""
+def _graph_inputs(adaptor: Adaptor, inputs: AdaptorInputs, device: torch.device) -> AdaptorInputs:
+    """Returns copies of an adaptor's inputs for a graph, with tensors for the numbers of steps."""
+    history = replace(inputs.history, full_steps=adaptor.padded(inputs.history.full_steps)).map(Tensor.clone)
     full_steps = tuple(FullStep(_number(full.step, device), full.r_in, full.r_out) for full in history.full_steps)
-    return replace(history, full_steps=full_steps)
+    embedding, conditional = _copies((inputs.text_emb, inputs.conditional))
+    return AdaptorInputs(embedding, conditional, _number(inputs.step, device), replace(history, full_steps=full_steps))
 
 
-def _number(value: int | Tensor, device: torch.device) -> Tensor:
-    """Returns a number as a tensor of its own: a graph whose inputs were the same tensor would not serve others."""
-    return torch.as_tensor(value, device=device).clone()
+def _copies(values: Any) -> Any:
+    """Copies the tensors in nested containers."""
+    return tree_map_only(Tensor, Tensor.clone, values)
 
 
-def _missing_compiler(error: BaseException | None) -> str | None:
-    """Finds a compiler that is missing among the causes of an error."""
+def _number(value: float | Tensor, device: torch.device) -> Tensor:
+    """Returns a number as a tensor. It is filled in, because a copy from the CPU would wait for the GPU."""
+    return value.to(device, copy=True) if isinstance(value, Tensor) else torch.full((), value, device=device)
+
+
+def _require_compiler(backend: Any) -> None:
+    """Refuses inductor on a machine without the C++ compiler that it needs on the CPU."""
+    if backend != "inductor":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        if message := _user_message(error):
+            raise UserError(message) from error
+        raise
+
+
+def _user_message(error: BaseException | None) -> str | None:
+    """Returns what a user can do about an error of the compiler, or one of its causes; None for other errors."""
     while error is not None:
-        if type(error).__name__ in ("InvalidCxxCompiler", "TritonMissing"):
-            return str(error).splitlines()[0]
+        kind = type(error).__name__
+        if kind in ("InvalidCxxCompiler", "TritonMissing"):
+            return (
+                f"the UNet cannot be compiled, because this machine lacks a compiler ({_first_clause(error)}): install "
+                'g++ or clang, on a GPU Triton, too, or pass compile={"backend": …} with one of '
+                "torch.compiler.list_backends(), or leave out compile"
+            )
+        if kind == "FailOnRecompileLimitHit":
+            return (
+                "the UNet was compiled too often, because something about it changes again and again, such as FreeU's "
+                "factors or an IP-Adapter's scale: call clockwork.enable again, raise "
+                "torch._dynamo.config.recompile_limit, or leave out compile"
+            )
+        if kind == "Unsupported":
+            return (
+                f"the UNet cannot be compiled to one graph ({_first_clause(error)}): remove the hook or layer that the "
+                'traceback names, pass compile={"fullgraph": False}, or leave out compile'
+            )
         error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
     return None
+
+
+def _first_clause(error: BaseException) -> str:
+    """Returns the beginning of an error's message, without lists and hints."""
+    return re.split(r"[.]\s|\n|, known|\.$", str(error))[0]

@@ -73,6 +73,20 @@ class Sampler:
             raise UserError("rivals do not run compiled, so that latencies would mislead: use teacher.compile=false")
         _ = self.denoiser  # raises if the adaptor does not fit the schedule, or the rival the UNet
 
+    def require_uncompiled(self, task: str) -> None:
+        """Refuses compiled steps for tasks that change the UNet's hooks from step to step: each change compiles again.
+
+        Args:
+            task: The task, for the message.
+
+        Raises:
+            UserError: If the teacher's steps are compiled.
+        """
+        if self.teacher.compile is not False:
+            raise UserError(
+                f"{task} reads or replaces features by hooks, so steps cannot be compiled: use teacher.compile=false"
+            )
+
     @property
     def num_unet_calls(self) -> int:
         """Number of UNet calls per roll-out: one per step, and one more for PNDM."""
@@ -126,7 +140,7 @@ class Sampler:
     @cached_property
     def functions(self) -> StepFunctions:
         """What runs the UNet, compiled if the teacher's are."""
-        return step_functions(self.teacher.compile)
+        return step_functions(self.teacher.compile, self.teacher.device)
 
     @property
     def reads_text(self) -> bool:

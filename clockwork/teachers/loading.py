@@ -52,6 +52,7 @@ def load_teacher(
         made_by: The command that trains this teacher, for the message if there is no folder at `path`.
         cross_attention_dim: Expected width of the text features that the UNet reads; None accepts any width.
         compile: Whether roll-outs compile the UNet (`clockwork.sampling.compiled`), or arguments of `torch.compile`.
+            Calibration runs uncompiled; editing, drift and perturbation refuse compiled steps.
 
     Returns:
         The teacher.

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import test_compiled_table
 import test_pipeline
 import test_pipeline_adaptor
 import test_pipeline_adaptor_copy
@@ -19,6 +20,7 @@ from helpers.pipelines import KINDS
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
+    test_compiled_table,
     test_pipeline,
     test_pipeline_adaptor,
     test_pipeline_adaptor_copy,

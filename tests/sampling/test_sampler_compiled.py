@@ -1,13 +1,23 @@
 """A teacher whose roll-outs are compiled: the same latents, and rows of its own."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from helpers.editing import editor
+from helpers.models import small_teacher
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
 from clockwork.adaptors import Identity
+from clockwork.analysis.drift import drift
+from clockwork.analysis.perturbation import Perturbation
+from clockwork.errors import UserError
 from clockwork.experiments.build import make_sampler
 from clockwork.experiments.configs import FOLDER, compose_config
+from clockwork.sampling.sampler import Sampler
+from clockwork.schedule import Schedule
+from clockwork.unet.split import SplitUNet
 
 
 @pytest.mark.slow
@@ -23,3 +33,26 @@ def test_a_compiled_teacher_samples_the_same_latents() -> None:
     assert torch.equal(*latents)
     identities = [sampler.identity() for sampler in samplers]
     assert "compile" not in identities[0] and identities[1]["compile"] == "{'backend': 'eager'}"
+
+
+def sampler_with(compile: object) -> Sampler:
+    teacher = small_teacher("efficient", guidance=1.0, compile=compile)
+    return Sampler(teacher, SplitUNet(teacher.unet), Schedule(), "ddim", 2, 1.0)
+
+
+USES: dict[str, Callable[[], object]] = {
+    "editing": lambda: editor(sampler_with({"backend": "eager"}).teacher),
+    "drift": lambda: drift(sampler_with({"backend": "eager"}), [], ["stage1"]),
+    "perturbation": lambda: Perturbation.each(sampler_with({"backend": "eager"}), "bottleneck", [0], 0.5),
+}
+
+
+@pytest.mark.parametrize("task", USES)
+def test_what_changes_hooks_on_every_step_is_not_compiled(task: str) -> None:
+    with pytest.raises(UserError, match=f"^{task} .*teacher.compile=false"):
+        USES[task]()
+
+
+def test_a_mistake_is_told_when_the_operating_point_is_built() -> None:
+    with pytest.raises(UserError, match="Unrecognized mode=fastest"):
+        sampler_with({"mode": "fastest"})

@@ -27,6 +27,17 @@ class AnyTeacher(Open):
 
 
 @dataclass(kw_only=True)
+class Compile:
+    """Arguments of `torch.compile`."""
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = ABSENT
+    backend: Text = ABSENT
+    options: dict[str, Any] = ABSENT
+    dynamic: bool | None = ABSENT
+    fullgraph: bool = ABSENT
+
+
+@dataclass(kw_only=True)
 class Teacher:
     _target_: Literal["clockwork.teachers.load_teacher"]
     path: Text
@@ -40,7 +51,7 @@ class Teacher:
     precision: Precision
     flow: bool = ABSENT
     made_by: Text | None = ABSENT
-    compile: bool | dict[str, Any] = ABSENT
+    compile: bool | Compile = ABSENT
 
 
 @dataclass(kw_only=True)
