@@ -113,9 +113,10 @@ editing: install
 gpu-check: install
 	@$(RUN) scripts/gpu_check.py
 
-# What the parts cost against each other.
+# What the parts cost against each other, with a UNet of random weights that is large enough for its layers to count:
+# outputs/bench/timings.json. BENCH="compare=<an older file>" prints what has become slower.
 bench: install
-	$(RUN) scripts/bench.py
+	@$(RUN) scripts/bench.py "channels=[128,256,384,512]" teacher.resolution=64 batch=1 cut=stage1 $(BENCH)
 
 # The contract (chain equals unet.forward), FLOPs and pipelines on the oldest and the newest torch and diffusers that
 # pyproject allows, each in an environment of its own that is removed afterwards. Core packages only: torchvision, which

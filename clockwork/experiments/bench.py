@@ -1,70 +1,70 @@
-"""Times the parts against each other."""
+"""Times the parts against each other, in turns, so that a busy spell affects all alike."""
 
-import copy
-from collections.abc import Callable
-from itertools import cycle
-from statistics import median
-from types import SimpleNamespace
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
+import diffusers
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from torch.utils.benchmark import Timer
+from omegaconf import DictConfig, OmegaConf
 
-import clockwork
-from clockwork.adaptors import Identity, Linear
-from clockwork.experiments.build import make_sampler
-from clockwork.io.progress import progress_bar
-from clockwork.sampling.feature_shapes import feature_dims
-from clockwork.sampling.solvers import make_solver
+from clockwork.experiments.bench_parts import Case, Parts
+from clockwork.metrics.latency import device_name, time_in_turn
+from clockwork.reports.timings import Timing, Timings
+from clockwork.teachers import Teacher
 
-
-def cases(cfg: DictConfig) -> dict[str, tuple[Callable[[], Any], str | None]]:
-    """What is timed, and what it stands against."""
-    teacher = instantiate(cfg.teacher)
-    full = make_sampler(cfg, teacher)
-    dims = feature_dims(teacher, str(cfg.cut))
-    clocked = make_sampler(cfg, teacher, Identity(dims), "identity")
-    maps = Linear(dims, clocked.schedule.adaptor_steps(clocked.num_unet_calls)).to(teacher.device, teacher.unet.dtype)
-    linear = make_sampler(cfg, teacher, maps.requires_grad_(False), "linear")
-    captions = ["a large red circle on a plain blue background"] * cfg.batch
-    noise, tokens = teacher.noise(list(range(cfg.batch))), teacher.encode(captions).prompt_embeds
-    t = torch.tensor(500, device=teacher.device)
-    e = full.split.embed(noise, t, tokens)
-    high = full.split.high_in(e)
-    r_out = full.split.low(high, e)
-    # steps through `clockwork.enable`, of a UNet of its own: what the hook costs
-    pipe = SimpleNamespace(unet=copy.deepcopy(teacher.unet), scheduler=make_solver("ddim", teacher.noise_schedule))
-    pipe.scheduler.set_timesteps(50)
-    timesteps = cycle(pipe.scheduler.timesteps)
-    clockwork.enable(pipe, schedule="full", cut=full.split.cut)
-    call = {"latents": noise, "num_inference_steps": full.steps, "guidance_scale": cfg.guidance}
-    return {
-        "the UNet": (lambda: teacher.unet(noise, t, tokens), None),
-        "the UNet in two parts": (lambda: full.split(noise, t, tokens), "the UNet"),
-        "the UNet with the hook": (lambda: pipe.unet(noise, next(timesteps), tokens), "the UNet in two parts"),
-        "an identity step": (lambda: full.split.high_out(r_out, full.split.high_in(e), e), "the UNet"),
-        "diffusers' pipeline": (lambda: teacher.pipe(captions, **call, output_type="latent"), None),
-        "the roll-out": (lambda: full.latents(captions, noise), "diffusers' pipeline"),
-        f"the roll-out, identity {clocked.schedule}": (lambda: clocked.latents(captions, noise), "the roll-out"),
-        f"the roll-out, linear {linear.schedule}": (
-            lambda: linear.latents(captions, noise),
-            f"the roll-out, identity {clocked.schedule}",
-        ),
-    }
+SETTINGS = ("teacher_name", "cut", "schedule", "solver", "steps", "guidance", "batch", "channels")
+LARGEST_DIFFERENCE = 0.1  # of compiled latents to eager ones, relative; rounding is far below, wrong memory far above
 
 
 def bench(cfg: DictConfig) -> None:
-    """Prints a table of times in ms, each with its ratio to what it is compared with."""
+    """Times all cases, prints a table with the machine's name, and writes it as rows.
+
+    Args:
+        cfg: The composed config of the command `bench`.
+
+    Raises:
+        UserError: If the file to compare with is missing or of other settings.
+        RuntimeError: If compiled steps do not compute what the others do.
+    """
+    plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    settings = {name: plain[name] for name in SETTINGS}
+    older = None if cfg.compare is None else Timings.read(Path(cfg.compare))
+    if older is not None:
+        older.require_settings(settings)
     with torch.no_grad():
-        timed = cases(cfg)
-        times: dict[str, list[float]] = {name: [] for name in timed}
-        rounds = range(cfg.rounds)  # in turns, so that a busy spell hits all alike
-        for _ in progress_bar(rounds, "rounds", leave=False):
-            for name, (call, _) in timed.items():
-                times[name].append(Timer("call()", globals={"call": call}).timeit(1).mean * 1000)
-    print("| what | ms (median) | ratio | to |\n|---|---|---|---|")
-    for name, (_, against) in timed.items():
-        ratios = [a / b for a, b in zip(times[name], times[against or name], strict=True)]
-        print(f"| {name} | {median(times[name]):.1f} | {median(ratios):.3f} | {against or '–'} |")
+        parts = Parts(cfg)
+        cases = {**parts.steps(), **parts.rollouts(), **parts.rivals(), **parts.compiled(), **parts.hooks()}
+        durations = time_in_turn([case.call for case in cases.values()], parts.teacher.device, cfg.rounds, warm_up=2)
+        differences = parts.differences()
+    timings = Timings(machine(parts.teacher), settings, _rows(cases, durations))
+    timings.write(Path(cfg.output))
+    print(f"{timings}\n\nrows in {cfg.output}")
+    for name, difference in differences.items():
+        print(f"latents of the roll-out, {name}: relative L2 difference {difference:.1e} to those of uncompiled steps")
+    for sentence in [] if older is None else timings.slower_than(older) or ["nothing has become slower"]:
+        print(sentence)
+    if wrong := [name for name, difference in differences.items() if not difference <= LARGEST_DIFFERENCE]:
+        raise RuntimeError(f"compiled steps ({', '.join(wrong)}) do not compute what uncompiled ones do")
+
+
+def machine(teacher: Teacher) -> str:
+    """Names the device, the teacher's precision and the versions that ran, in one line.
+
+    Args:
+        teacher: The teacher.
+    """
+    versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
+    return f"{device_name(teacher.device)} of {os.cpu_count()} cores, {teacher.precision}; {versions}"
+
+
+def _rows(cases: Mapping[str, Case], durations: Sequence[Sequence[float]]) -> tuple[Timing, ...]:
+    """Summarises the durations of all cases."""
+    times = {
+        name: [ms / case.count for ms in each] for (name, case), each in zip(cases.items(), durations, strict=True)
+    }
+    return tuple(
+        Timing.of(name, times[name], case.to, times[case.to] if case.to else None, case.flops_ratio, case.bar)
+        for name, case in cases.items()
+    )

@@ -132,12 +132,20 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
         "evaluate": [*measure, points],
         "generate": ["generate", *at, f"prompt={CAPTIONS[0]}", f"output={image}"],
         "edit": edit,
-        "bench": ["bench", *teacher, *where, f"steps={2 if cfg.small else 8}", "batch=1", "rounds=3"],
+        "bench": ["bench", *teacher, *where, *_timed(cfg, folder)],
     }
     if not cfg.small:
         weights = ["random_teacher", "architecture=sd15", f"path={folder / 'sd15'}"]
         commands = {"weights": weights, **commands}
     return [Stage(name, verb, tuple(overrides)) for name, (verb, *overrides) in commands.items()]
+
+
+def _timed(cfg: DictConfig, folder: Path) -> list[str]:
+    """What the benchmark times. It fails if the latents of compiled steps are not those of uncompiled ones."""
+    inductor = "{mode: default}, {mode: reduce-overhead}"  # without and with CUDA graphs
+    modes = "{backend: eager}" if cfg.small else inductor
+    size = [f"steps={2 if cfg.small else 8}", "batch=1", "rounds=3"]
+    return [*size, f"compile=[{modes}]", "rivals=[]", f"output={folder / 'timings.json'}"]
 
 
 def check_gpu(cfg: DictConfig) -> None:

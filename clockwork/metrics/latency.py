@@ -59,6 +59,28 @@ def measure_in_turn(
     Returns:
         The latency of each call.
     """
+    return [_latency(times, device) for times in time_in_turn(calls, device, runs, warm_up, after_run)]
+
+
+def time_in_turn(
+    calls: Sequence[Callable[[], Any]],
+    device: torch.device,
+    runs: int,
+    warm_up: int,
+    after_run: Callable[[], None] = lambda: None,
+) -> list[list[float]]:
+    """Times several calls in turn, as `measure_in_turn` does.
+
+    Args:
+        calls: As in `measure_in_turn`, and so are the other arguments.
+        device: Waited for before and after each run.
+        runs: How many of each are timed.
+        warm_up: How many of each go before them untimed.
+        after_run: Called after every run, untimed.
+
+    Returns:
+        The durations of each call's runs, in milliseconds.
+    """
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(warm_up + runs):
         for call, milliseconds in zip(calls, times, strict=True):
@@ -68,7 +90,7 @@ def measure_in_turn(
             _synchronize(device)
             milliseconds.append(1000 * (time.perf_counter() - start))
             after_run()
-    return [_latency(milliseconds[warm_up:], device) for milliseconds in times]
+    return [milliseconds[warm_up:] for milliseconds in times]
 
 
 def _latency(times: Sequence[float], device: torch.device) -> Latency:

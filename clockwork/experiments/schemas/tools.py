@@ -7,6 +7,7 @@ from clockwork.experiments.schemas.groups import Adaptor, Images, Metrics, Promp
 from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
 from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.tables import Scale, Table
+from clockwork.experiments.schemas.teachers import Compile
 from clockwork.experiments.schemas.types import (
     NOT_EMPTY,
     Count,
@@ -31,6 +32,11 @@ from clockwork.experiments.schemas.types import (
 class Bench(OperatingPoint):
     batch: Count
     rounds: Count
+    channels: Annotated[list[Count], NOT_EMPTY] | None
+    compile: list[Compile]
+    rivals: list[Text]
+    output: Text
+    compare: Text | None
 
 
 @dataclass(kw_only=True)

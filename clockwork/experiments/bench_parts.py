@@ -1,0 +1,194 @@
+"""What `scripts/bench.py` times: steps and roll-outs of one teacher, each with what it is compared with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from diffusers import UNet2DConditionModel
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from clockwork.adaptors import NO_HISTORY, Adaptor, Hermite, Identity, Linear, ResNet, Taylor
+from clockwork.adaptors.base import INPUTS
+from clockwork.experiments.bench_hook import STEPS, hook_image
+from clockwork.experiments.build import make_rival, make_sampler
+from clockwork.flops.cost import image_flops, step_flops
+from clockwork.sampling.compiled import step_functions
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, arguments
+from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.guidance import is_conditional
+from clockwork.sampling.sampler import Sampler
+from clockwork.sampling.steps import EAGER, AdaptorInputs, StepFunctions
+from clockwork.teachers import Teacher
+
+CAPTION = "a large red circle on a plain blue background"
+# Bars on a CPU (docs/speed.md): shares of the FLOPs ratio, a ratio, and milliseconds per step.
+ADAPTOR_STEP_BAR, ROLLOUT_BAR, COMPILED_BAR, HOOK_BAR_MS = 1.02, 1.03, 0.9, 0.06
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that is timed.
+
+    Attributes:
+        call: What is timed.
+        to: Name of the case that it is compared with.
+        flops_ratio: Its FLOPs divided by those of that case.
+        bar: Upper bound; see `Timing`.
+        count: How many steps a call runs, if durations are per step.
+    """
+
+    call: Callable[[], Any]
+    to: str | None = None
+    flops_ratio: float | None = None
+    bar: float | None = None
+    count: int = 1
+
+
+class Parts:
+    """What is timed: steps and roll-outs of one teacher, without and with Clockwork, eager and compiled.
+
+    Args:
+        cfg: The composed config of the command `bench`.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg, self.teacher = cfg, instantiate(cfg.teacher)
+        if cfg.channels is not None:
+            self.teacher.pipe.unet = _random_unet(self.teacher, tuple(cfg.channels))
+        self.full = make_sampler(cfg, self.teacher)
+        dims = feature_dims(self.teacher, str(cfg.cut))
+        self.identity = make_sampler(cfg, self.teacher, Identity(dims), "identity")
+        maps = Linear(dims, self.identity.schedule.adaptor_steps(self.identity.num_unet_calls))
+        self.linear = self._with(maps, "linear")
+        self.captions = [CAPTION] * cfg.batch
+        self.noise = self.teacher.noise(list(range(cfg.batch)))
+        self.clock = str(self.identity.schedule)
+        self.functions = {
+            ", ".join(f"{key}={value}" for key, value in options.items()): step_functions(options, self.teacher.device)
+            for options in cast(list[dict[str, Any]], OmegaConf.to_container(cfg.compile))
+        }
+        calls = self.teacher.unet_calls_per_step(cfg.guidance)  # steps are timed with both halves of guidance
+        sample, t = self.noise.repeat(calls, 1, 1, 1), torch.tensor(500, device=self.teacher.device)
+        condition = self.teacher.encode(self.captions * calls, with_text_emb=False)
+        self.arguments = arguments(self.full.split, sample, t, condition)
+        self.conditional = is_conditional(len(sample), cfg.batch).bool().to(sample.device) if calls == 2 else None
+        self.features = EAGER.full(self.full.split, self.arguments)
+
+    def _with(self, adaptor: Adaptor, name: str) -> Sampler:
+        """Creates the sampler of an adaptor, placed as the UNet."""
+        placed = adaptor.to(self.teacher.device, self.teacher.unet.dtype).requires_grad_(False)
+        return make_sampler(self.cfg, self.teacher, placed, name)
+
+    def steps(self) -> dict[str, Case]:
+        """The UNet, and full and adaptor steps."""
+        call, unet = self.arguments, self.teacher.unet
+        cases = {
+            "the UNet": Case(lambda: unet(**call, return_dict=False)),
+            "a full step": Case(lambda: EAGER.full(self.full.split, call), "the UNet", 1.0),
+        }
+        for sampler in (self.identity, self.linear):
+            full, adaptor = step_flops(sampler)
+            ratio = adaptor.full / full.full
+            bar = ratio * ADAPTOR_STEP_BAR
+            run = self._adaptor_step(sampler, EAGER)
+            cases[f"an adaptor step, {sampler.adaptor_name}"] = Case(run, "a full step", ratio, bar)
+        return cases
+
+    def _adaptor_step(self, sampler: Sampler, functions: StepFunctions) -> Callable[[], Any]:
+        """Returns an adaptor step after a full one."""
+        adaptor = sampler.adaptor
+        assert adaptor is not None
+        history = NO_HISTORY.after(adaptor, 1, self.features.r_in, self.features.r_out, full=True)
+        inputs = AdaptorInputs(None, self.conditional, 2, history)
+        return lambda: functions.adaptor(sampler.split, adaptor, self.arguments, inputs)
+
+    def rollouts(self) -> dict[str, Case]:
+        """diffusers' pipeline, and the roll-outs without and with Clockwork."""
+        cfg = self.cfg
+        call = {"latents": self.noise, "num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance}
+        pipeline = Case(lambda: self.teacher.pipe(self.captions, **call, output_type="latent"))
+        cases = {
+            "diffusers' pipeline": pipeline,
+            "the roll-out": Case(self._rollout(self.full), "diffusers' pipeline"),
+        }
+        for sampler in (self.identity, self.linear):
+            ratio = image_flops(sampler).full / image_flops(self.full).full
+            bar = ratio * ROLLOUT_BAR
+            cases[self._name(sampler)] = Case(self._rollout(sampler), "the roll-out", ratio, bar)
+        return cases
+
+    def _name(self, sampler: Sampler) -> str:
+        """Names the roll-out of a sampler with an adaptor."""
+        return f"the roll-out, {sampler.adaptor_name} {self.clock}"
+
+    def _rollout(self, sampler: Sampler, denoiser: Denoiser | None = None) -> Callable[[], Tensor]:
+        """Returns a roll-out."""
+        return lambda: sampler.latents(self.captions, self.noise, denoiser)
+
+    def rivals(self) -> dict[str, Case]:
+        """Other methods' roll-outs, and Clockwork's where it computes the same as DeepCache."""
+        cases = {}
+        for chosen in self.cfg.rivals:
+            name, rival = make_rival(self.cfg, {"rival": chosen})
+            sampler = replace(self.full, rival=rival, adaptor_name=name)
+            ratio = image_flops(sampler).full / image_flops(self.full).full
+            cases[f"the roll-out, {name}"] = Case(self._rollout(sampler), "the roll-out", ratio)
+        if "deepcache2" in self.cfg.rivals:
+            cfg = OmegaConf.merge(self.cfg, {"cut": "layer1", "schedule": "clock2"})
+            same = make_sampler(cast(DictConfig, cfg), self.teacher, Identity(), "identity")
+            name = "the roll-out, identity clock2 at layer1"
+            cases[name] = Case(self._rollout(same), "the roll-out, deepcache2", 1.0, 1.0)
+        return cases
+
+    def compiled(self) -> dict[str, Case]:
+        """Compiled steps and roll-outs, against the same uncompiled."""
+        cases = {}
+        for name, functions in self.functions.items():
+            full = partial(functions.full, self.full.split, self.arguments)
+            cases[f"a full step, {name}"] = Case(full, "a full step", bar=COMPILED_BAR)
+            step = self._adaptor_step(self.linear, functions)
+            cases[f"an adaptor step, linear, {name}"] = Case(step, "an adaptor step, linear", bar=COMPILED_BAR)
+            rollout = self._rollout(self.linear, self._denoiser(functions))
+            cases[f"{self._name(self.linear)}, {name}"] = Case(rollout, self._name(self.linear))
+        return cases
+
+    def _denoiser(self, functions: StepFunctions) -> Denoiser:
+        """Returns the linear adaptor's denoiser with other functions."""
+        assert self.linear.adaptor is not None
+        return ClockworkDenoiser(self.linear.split, self.linear.adaptor, self.linear.schedule, functions)
+
+    def differences(self) -> dict[str, float]:
+        """Returns the relative L2 difference of the latents with compiled steps to those without, by name."""
+        latents, differences = self._rollout(self.linear)(), {}
+        for name, functions in self.functions.items():
+            compiled = self._rollout(self.linear, self._denoiser(functions))()
+            differences[name] = float((compiled - latents).norm() / latents.norm())
+        return differences
+
+    def hooks(self) -> dict[str, Case]:
+        """What the hook of `clockwork.enable` costs per step besides the UNet and the adaptor."""
+        dims = feature_dims(self.teacher, str(self.cfg.cut))
+        without_text = tuple(name for name in INPUTS if name != "text_emb")
+        steps = self.linear.schedule.adaptor_steps(self.linear.num_unet_calls)
+        adaptors = [Identity(dims), Linear(dims, steps), Taylor(order=2), Hermite(), ResNet(dims, 8, 1, without_text)]
+        return {
+            f"the hook per step, {adaptor.kind}": Case(
+                hook_image(self.teacher, str(self.cfg.cut), adaptor)[0], bar=HOOK_BAR_MS, count=STEPS
+            )
+            for adaptor in adaptors
+        }
+
+
+def _random_unet(teacher: Teacher, channels: tuple[int, ...]) -> UNet2DConditionModel:
+    """Creates a UNet with random weights for a teacher's text features, with other sizes as in SD v1.5."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=teacher.latent_shape[-1],
+        block_out_channels=channels,
+        cross_attention_dim=teacher.unet.config.cross_attention_dim,
+    )
+    return unet.to(teacher.device, teacher.unet.dtype).eval().requires_grad_(False)
