@@ -75,11 +75,6 @@ class Residual(Adaptor, kind="residual"):
         r_out: Tensor = self.correction(r_in, estimate, t_emb, text_emb, **_declared(self.correction, history))
         return r_out
 
-    def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
-        """Adds full steps as the part does that reads them, if only one does."""
-        readers = [part for part in (self.base, self.correction) if "full_steps" in part.inputs]
-        return readers[0].padded(full_steps) if len(readers) == 1 else full_steps
-
 
 def _declared(adaptor: Adaptor, history: dict[str, Any]) -> dict[str, Any]:
     """Returns what an adaptor declares of the past, with as many full steps as it reads."""

@@ -200,7 +200,6 @@ IN_LISTS = {
     "evaluate points=[{},{schedule:every2}]": ("points[1].schedule=every2", "clock2"),
     "evaluate points=[{adaptor:identity,steps:3,schedule:[4]}]": ("schedule 4", "longer than the 3 steps"),
     "evaluate points=[{stepps:3}]": ("points[0].stepps", "did you mean points[0].steps"),
-    "bench compile=[{mode:fastest}]": ("compile[0].mode=fastest", "one of default, reduce-overhead"),
     "edit points=[{steps:3}]": ("points[0].steps is not a key", "use adaptor, schedule"),
 }
 # command: the key it names, and the key it suggests
@@ -227,7 +226,6 @@ UNKNOWN = {
     "edit sourc=a": ("sourc", "source"),
     "edit inversion.step=3": ("inversion.step", "inversion.steps"),
     "bench round=3": ("round", "rounds"),
-    "evaluate teacher.compile={modes:default}": ("teacher.compile.modes", "teacher.compile.mode"),
     "drift cut_s=[]": ("cut_s", "cuts"),
     "perturb alhpa=1": ("alhpa", "alpha"),
     "score resolutions=3": ("resolutions", "resolution"),

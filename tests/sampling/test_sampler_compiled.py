@@ -56,3 +56,16 @@ def test_what_changes_hooks_on_every_step_is_not_compiled(task: str) -> None:
 def test_a_mistake_is_told_when_the_operating_point_is_built() -> None:
     with pytest.raises(UserError, match="Unrecognized mode=fastest"):
         sampler_with({"mode": "fastest"})
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "message"),
+    [
+        ("bench", "compile=[{mode:fastest}]", r"compile\[0\].mode=fastest .* one of default, reduce-overhead"),
+        ("evaluate", "teacher.compile={modes:default}", "did you mean teacher.compile.mode?"),
+        ("train", "teacher.compile=fast", "use true or false"),
+    ],
+)
+def test_a_mistake_in_a_config_is_told_before_anything_is_loaded(command: str, override: str, message: str) -> None:
+    with initialize_config_dir(str(FOLDER), version_base="1.3"), pytest.raises(UserError, match=message):
+        compose_config(command, [override])
