@@ -20,7 +20,7 @@ from clockwork.pipeline.enable import check_hooks, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.parts import get_unet, is_guided, pipeline_name, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
-from clockwork.pipeline.step_tracking import StepLocation, TextEmbedding
+from clockwork.pipeline.step_tracking import UNKNOWN_HALF, StepLocation, TextEmbedding
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.schedule import Schedule
 from clockwork.unet.chain import Cut
@@ -167,8 +167,8 @@ class CalibrationHook(ClockHook):
         self, call: dict[str, Any], location: StepLocation, log: StepLog
     ) -> tuple[Denoised, TextEmbedding | None]:
         """Runs and logs a step, if it is one of the call's steps, in order and with all images."""
-        if location.forced_full_reason is not None:
-            raise UserError(f"this pipeline cannot be calibrated: {location.forced_full_reason}")
+        if location.forced_full_reason is not None or log.halves_apart:
+            raise UserError(f"this pipeline cannot be calibrated: {location.forced_full_reason or UNKNOWN_HALF}")
         batch = len(call["sample"])
         expected = self.num_images * (2 if is_guided(self.pipe, batch) else 1)
         if batch != expected:

@@ -19,20 +19,22 @@ from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import HOOK_NAME
 from clockwork.pipeline.compiling import WholeUNet
+from clockwork.pipeline.image_settings import operating_point
 from clockwork.pipeline.parts import is_guided
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import (
+    UNKNOWN_HALF,
     UNKNOWN_POSITION,
     LoopState,
     StepLocation,
     TextEmbedding,
     UNetCall,
     find_position,
+    next_states,
 )
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.sampling.guidance import is_conditional
-from clockwork.sampling.solvers import solver_name, solver_settings, timesteps_of_caller
 from clockwork.teachers import Condition
 
 UNET_SIGNATURE = inspect.signature(UNet2DConditionModel.forward)
@@ -43,12 +45,12 @@ class _ThreadState(threading.local):
     """The state of one thread after its last UNet call.
 
     Attributes:
-        loop: State after the last call of known position.
+        states: States after the last calls of known position, of each image and half of guidance.
         log: Log of the last step.
         unknown_log: Log of the last step of unknown position.
     """
 
-    loop: LoopState | None = None
+    states: tuple[LoopState, ...] = ()
     log: StepLog | None = None
     unknown_log: StepLog | None = None
 
@@ -134,10 +136,17 @@ class ClockHook(ModelHook):
             thread.unknown_log = StepLog.for_unknown_position(call["timestep"], thread.unknown_log)
             location = StepLocation(0, 1, forced_full_reason=UNKNOWN_POSITION)
             return self._step(call, location, thread.unknown_log)[0].output
-        location = StepLocation.locate(unet_call, thread.loop)
-        log = self._start_log(unet_call) if location.is_first_step or thread.loop is None else thread.loop.log
+        previous = LoopState.before(unet_call, thread.states)
+        location = StepLocation.locate(unet_call, previous)
+        log = location.log_of_other_half(unet_call, thread.states)
+        if log is None:
+            log = self._start_log(unet_call) if location.is_first_step or previous is None else previous.log
+        else:
+            log.halves_apart = True
         denoised, text = self._step(call, location, log)
-        thread.loop = location.next_state(unet_call, denoised.history, text, log)
+        thread.states = next_states(
+            thread.states, previous, location.next_state(unet_call, denoised.history, text, log)
+        )
         return denoised.output
 
     def _unet_call(self, call: dict[str, Any]) -> UNetCall | None:
@@ -155,34 +164,13 @@ class ClockHook(ModelHook):
         split.chain.refuse_exchanged_layers(split.unet)
         num_calls = len(first_call.timesteps) - first_call.position
         self.denoiser.schedule.adaptor_steps(num_calls)  # refuses a schedule that is too long
-        point = self._operating_point(first_call, num_calls)
+        point = operating_point(self.pipe, self.teacher, self.denoiser, first_call)
         differences = [] if self.trained is None else point.differences(self.trained)
         warning = mismatch_message(differences)
         if differences and warning not in self._issued_warnings:
             self._issued_warnings.add(warning)
             warnings.warn(warning, stacklevel=2)
         return StepLog(point, differences)
-
-    def _operating_point(self, first_call: UNetCall, num_calls: int) -> OperatingPoint:
-        """Describes how the image is generated."""
-        solver, sample_shape = self.pipe.scheduler, first_call.sample_spec[0]
-        steps = num_calls
-        if first_call.position == 0:  # else an image is changed (strength), with fewer steps than the solver's
-            steps = getattr(solver, "num_inference_steps", None) or num_calls
-        height, width = (side * getattr(self.pipe, "vae_scale_factor", 1) for side in sample_shape[-2:])
-        return OperatingPoint(
-            *self.teacher,
-            cut=str(self.denoiser.split.cut),
-            schedule=str(self.denoiser.schedule),
-            solver=solver_name(solver),
-            steps=steps,
-            guidance=float(getattr(self.pipe, "guidance_scale", 1.0)),
-            resolution=height,
-            width=None if width == height else width,
-            guidance_rescale=float(getattr(self.pipe, "guidance_rescale", 0.0)),
-            solver_settings=solver_settings(solver),
-            timesteps=timesteps_of_caller(solver, steps, first_call.position),
-        )
 
     def _step(
         self, call: dict[str, Any], location: StepLocation, log: StepLog
@@ -192,6 +180,8 @@ class ClockHook(ModelHook):
         sample, t, prompt_embeds = (arguments.pop(name) for name in ("sample", "timestep", "encoder_hidden_states"))
         denoiser, reason, text = self.denoiser_for(sample), location.forced_full_reason, location.text
         scheduled_full = reason != UNKNOWN_POSITION and denoiser.schedule.is_full(location.step)
+        if log.halves_apart and "conditional" in denoiser.adaptor.inputs and not scheduled_full:
+            reason = reason or UNKNOWN_HALF
         if self.prompts is not None and not scheduled_full and reason is None:
             text = text or TextEmbedding(self.prompts.text_emb(prompt_embeds))
             reason = UNKNOWN_PROMPT if text.text_emb is None else None

@@ -40,12 +40,14 @@ class StepLog:
         ran: The operating point at which the image is generated; None if the position of its calls is unknown.
         differences: In which fields `ran` differs from the adaptor's operating point, one phrase each.
         source: Where the image's first timestep lies in memory; None if the position of its calls is known.
+        halves_apart: Whether the UNet is called once per half of guidance, so that there are two steps per timestep.
         steps: The steps.
     """
 
     ran: OperatingPoint | None = None
     differences: list[str] = field(default_factory=list)
     source: tuple[Any, Any] | None = None
+    halves_apart: bool = False
     steps: deque[LoggedStep] = field(default_factory=lambda: deque(maxlen=MAX_STEPS))
 
     def add(self, full: bool, forced_full_reason: str | None, call: dict[str, Any]) -> None:

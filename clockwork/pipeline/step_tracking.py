@@ -6,6 +6,9 @@ per step (Heun, KDPM2) or repeats a timestep (PNDM). Every pipeline call creates
 sampling loop may generate many images with one tensor: there, a call at position 0, or at the position at which the
 previous image started, starts a new image.
 
+A loop may call the UNet once per half of guidance. Calls with one prompt tensor are followed by themselves, so that
+each half has its own features; both halves share the image's log.
+
 Images on one tensor may be aborted or generated alternately, and their calls look alike. Therefore the positions at
 which unfinished images stopped are stored, and features are reused only if no other image can be at the same position.
 Whenever that is uncertain, the step is a full one. Once an image has run from its first to its last position without
@@ -14,6 +17,7 @@ neither ever gets the other's features. With three, an image can get another's i
 and position and the other one paused while the third image ran from start to end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +30,9 @@ from clockwork.pipeline.step_log import StepLog
 UNKNOWN_POSITION = "its position in the solver's timesteps is not known"
 OUT_OF_ORDER = "the calls do not follow the timesteps one by one"
 CALL_CHANGED = "batch, size, dtype, device or prompt changed"
+UNKNOWN_HALF = "the UNet is called once per half of guidance, and the adaptor needs to know which half that is"
 MAX_UNFINISHED = 64
+MAX_STATES = 16
 
 
 def find_position(t: Any, timesteps: Any) -> int | None:
@@ -98,6 +104,25 @@ class LoopState:
     text: TextEmbedding | None = None
     unfinished: tuple[int, ...] = ()
     uninterrupted: bool = True
+
+    @classmethod
+    def before(cls, call: UNetCall, states: Sequence["LoopState"]) -> "LoopState | None":
+        """Finds the state from which a call goes on.
+
+        Args:
+            call: The call.
+            states: States of the thread, the one of its previous call last.
+
+        Returns:
+            The state with the call's timesteps and prompt; without one, and if the call follows the previous one, that
+            of the half of guidance whose prompt was exchanged; else None.
+        """
+        states = [state for state in states if state.call.timesteps is call.timesteps]
+        for state in states:
+            if state.call.prompt_embeds is call.prompt_embeds:
+                return state
+        of_image = [state for state in states if state.log is states[-1].log]
+        return next((state for state in of_image if state.call.position == call.position - 1), None)
 
     @property
     def finished(self) -> bool:
@@ -174,6 +199,20 @@ class StepLocation:
             **reused,
         )
 
+    def log_of_other_half(self, call: UNetCall, states: Sequence[LoopState]) -> StepLog | None:
+        """Returns the log of the image if its other half of guidance has run this step before, as its first.
+
+        Args:
+            call: The call.
+            states: States of the thread, the one of its previous call last.
+        """
+        last = states[-1] if states else None
+        if last is None or not self.is_first_step or last.call.prompt_embeds is call.prompt_embeds:
+            return None
+        same_step = last.call.position == last.first_position == call.position
+        same_image = last.call.timesteps is call.timesteps and last.call.sample_spec == call.sample_spec
+        return last.log if same_step and same_image else None
+
     def next_state(self, call: UNetCall, history: History, text: TextEmbedding | None, log: StepLog) -> LoopState:
         """Returns the loop's state after this step.
 
@@ -186,6 +225,21 @@ class StepLocation:
         is_last = call.position == len(call.timesteps) - 1
         stored = NO_HISTORY if is_last else history.map(Tensor.detach)
         return LoopState(call, self.first_position, stored, log, text, self.unfinished, self.uninterrupted)
+
+
+def next_states(states: Sequence[LoopState], previous: LoopState | None, new: LoopState) -> tuple[LoopState, ...]:
+    """Returns a thread's states after a step.
+
+    Args:
+        states: The states before.
+        previous: The one from which the step went on, if any.
+        new: The state after the step.
+
+    Returns:
+        Those on the same timesteps that another call may go on from, at most `MAX_STATES`.
+    """
+    others = (state for state in states if state is not previous and state.call.timesteps is new.call.timesteps)
+    return (*(state for state in others if not state.finished or state.unfinished), new)[-MAX_STATES:]
 
 
 def _remove_first(position: int, positions: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import test_pipeline_adaptor_copy
 import test_pipeline_compiled
 import test_pipeline_devices
 import test_pipeline_loops
+import test_pipeline_modular
 import test_pipeline_modules
 import test_pipeline_state
 import test_pipeline_text
@@ -27,6 +28,7 @@ MODULES = (
     test_pipeline_compiled,
     test_pipeline_devices,
     test_pipeline_loops,
+    test_pipeline_modular,
     test_pipeline_modules,
     test_pipeline_state,
     test_pipeline_text,

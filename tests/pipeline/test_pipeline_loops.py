@@ -5,12 +5,13 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from helpers.pipelines import StoppedError, fresh, loop, make, reasons, solver, steps, texts
+from helpers.pipelines import StoppedError, fresh, loop, make, miniature_pipeline, reasons, solver, steps, texts
 from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled_hook
-from clockwork.pipeline.step_tracking import OUT_OF_ORDER, UNKNOWN_POSITION
+from clockwork.pipeline.step_tracking import OUT_OF_ORDER, UNKNOWN_HALF, UNKNOWN_POSITION
+from clockwork.teachers import Teacher
 
 
 def all_of(loops: list[Any]) -> list[Tensor]:
@@ -20,16 +21,43 @@ def all_of(loops: list[Any]) -> list[Tensor]:
 
 @torch.no_grad()
 def test_two_loops_in_turn_on_the_same_timesteps() -> None:
-    """Whose step is whose cannot be known: full steps, and counted as such."""
+    """With one prompt, whose step is whose cannot be known: full steps, and counted as such."""
     pipe, _ = make()
     pipe.scheduler.set_timesteps(4)
-    for given in (texts(2), texts(1) * 2):  # the second pair shares even its prompt
-        plain = [list(loop(pipe, seed, pipe.scheduler.timesteps, text))[-1] for seed, text in enumerate(given)]
-        clockwork.enable(pipe)
-        loops = [loop(pipe, seed, pipe.scheduler.timesteps, text) for seed, text in enumerate(given)]
-        assert all(map(torch.equal, all_of(loops), plain))
-        assert OUT_OF_ORDER in reasons(pipe)
-        clockwork.disable(pipe)
+    given = texts(1) * 2
+    plain = [list(loop(pipe, seed, pipe.scheduler.timesteps, text))[-1] for seed, text in enumerate(given)]
+    clockwork.enable(pipe)
+    loops = [loop(pipe, seed, pipe.scheduler.timesteps, text) for seed, text in enumerate(given)]
+    assert all(map(torch.equal, all_of(loops), plain))
+    assert OUT_OF_ORDER in reasons(pipe)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_two_loops_of_other_prompts_in_turn_are_clocked_as_each_alone(seeds: tuple[int, int]) -> None:
+    """The halves of guidance in calls of their own, or two images: each call goes on from those with its prompt."""
+    pipe, _ = fresh()
+    pipe.scheduler.set_timesteps(4)
+    pairs = list(zip(seeds, texts(2), strict=True))
+    alone = [list(loop(pipe, seed, pipe.scheduler.timesteps, text))[-1] for seed, text in pairs]
+    for _ in range(2):  # the second begins where the first ended
+        loops = [loop(pipe, seed, pipe.scheduler.timesteps, text) for seed, text in pairs]
+        assert all(map(torch.equal, all_of(loops), alone))
+        assert steps(pipe) == "FFaaFFaa" and not reasons(pipe)
+    halves = clockwork.summary(pipe).flops
+    list(loop(pipe, 0, pipe.scheduler.timesteps, pairs[0][1]))
+    assert halves.full == 2 * clockwork.summary(pipe).flops.full
+
+
+@torch.no_grad()
+def test_an_adaptor_that_must_know_the_half_is_not_run_on_one(teacher: Teacher) -> None:
+    """A calibrated one has a map for each half, and a call does not say which it is."""
+    pipe = miniature_pipeline(teacher)
+    clockwork.calibrate(pipe, ["a red circle", "a green star"] * 40, num_inference_steps=4, guidance_scale=3.0)
+    pipe.scheduler.set_timesteps(4)
+    halves = [torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    all_of([loop(pipe, 0, pipe.scheduler.timesteps, text) for text in halves])
+    assert steps(pipe) == "FFFFFFFF" and set(reasons(pipe)) == {UNKNOWN_HALF}
 
 
 @torch.no_grad()

@@ -10,12 +10,14 @@ from clockwork.adaptors import NO_HISTORY, FullStep, History
 from clockwork.pipeline.step_log import MAX_STEPS, StepLog
 from clockwork.pipeline.step_tracking import (
     CALL_CHANGED,
+    MAX_STATES,
     MAX_UNFINISHED,
     OUT_OF_ORDER,
     LoopState,
     StepLocation,
     UNetCall,
     find_position,
+    next_states,
 )
 
 
@@ -24,14 +26,16 @@ class Thread:
 
     def __init__(self, calls: int) -> None:
         self.timesteps, self.text, self.log = torch.arange(calls), object(), StepLog()
-        self.state: LoopState | None = None
+        self.states: tuple[LoopState, ...] = ()
 
     def call(self, image: int, at: int, text: object = None) -> StepLocation:
         call = UNetCall(self.timesteps, at, text or self.text, ())
-        location = StepLocation.locate(call, self.state)
+        previous = LoopState.before(call, self.states)
+        location = StepLocation.locate(call, previous)
         features = torch.tensor(100 * image + at)
         full_steps = (FullStep(location.step, features, features), *location.history.full_steps)[:2]
-        self.state = location.next_state(call, History(features, features, full_steps), None, self.log)
+        state = location.next_state(call, History(features, features, full_steps), None, self.log)
+        self.states = next_states(self.states, previous, state)
         return location
 
     def clean(self, image: int) -> list[StepLocation]:
@@ -117,8 +121,9 @@ def test_a_step_that_failed_can_be_repeated() -> None:
     thread = Thread(3)
     thread.call(0, 0)
     call = UNetCall(thread.timesteps, 1, thread.text, ())
-    assert StepLocation.locate(call, thread.state) == StepLocation.locate(call, thread.state)
-    assert is_own(StepLocation.locate(call, thread.state), 0, 1)
+    (state,) = thread.states
+    assert StepLocation.locate(call, state) == StepLocation.locate(call, state)
+    assert is_own(StepLocation.locate(call, state), 0, 1)
 
 
 def test_another_prompt_or_another_form() -> None:
@@ -134,12 +139,43 @@ def test_state_is_bounded() -> None:
     for image in range(3 * MAX_UNFINISHED):
         for at in range(image % 4 + 1):
             thread.call(image, at)
-    assert thread.state is not None and len(thread.state.unfinished) == MAX_UNFINISHED
+    assert len(thread.states) == 1 and len(thread.states[0].unfinished) == MAX_UNFINISHED
     for image in range(3 * MAX_UNFINISHED):
         thread.call(image, 3 + image % 2)
-    assert len(thread.state.unfinished) <= MAX_UNFINISHED
+    assert len(thread.states[0].unfinished) <= MAX_UNFINISHED
     thread.clean(-1)
     assert not any(found.forced_full_reason for found in thread.clean(-1))
+    for _ in range(2 * MAX_STATES):
+        thread.call(0, 0, object())
+    assert len(thread.states) == MAX_STATES
+
+
+def test_halves_of_guidance_in_turn_have_their_features_each() -> None:
+    """Two calls a step, in any order within it, for two images; a prompt that is exchanged costs that half a step."""
+    thread, halves = Thread(4), (object(), object())
+    for number in range(2):
+        for at in range(4):
+            for half in (0, 1) if at % 2 else (1, 0):
+                location = thread.call(10 * number + half, at, halves[half])
+                assert location.step == at + 1 and location.forced_full_reason is None
+                assert location.is_first_step == (at == 0) and is_own(location, 10 * number + half, at)
+                assert at == 0 or location.history.r_out_prev is not None
+    thread, halves = Thread(6), (object(), object())
+    for at in range(6):
+        halves = (object(), object()) if at == 3 else halves
+        found = [thread.call(half, at, halves[half]) for half in (0, 1)]
+        assert [location.step for location in found] == [at + 1] * 2
+        assert [location.forced_full_reason for location in found] == [CALL_CHANGED if at == 3 else None] * 2
+        assert all(is_own(location, half, at) for half, location in enumerate(found))
+
+
+def test_images_of_other_prompts_in_any_order_have_their_features_each() -> None:
+    for order in orders((3, 3)):
+        thread, prompts, at = Thread(3), (object(), object()), [0, 0]
+        for image in order:
+            location = thread.call(image, at[image], prompts[image])
+            assert is_own(location, image, at[image]) and location.forced_full_reason in (None, CALL_CHANGED)
+            at[image] += 1
 
 
 def test_a_log_is_bounded() -> None:

@@ -1,0 +1,49 @@
+"""The settings with which a pipeline generates an image, as an operating point."""
+
+from typing import Any
+
+from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.step_tracking import UNetCall
+from clockwork.sampling.denoisers import ClockworkDenoiser
+from clockwork.sampling.solvers import solver_name, solver_settings, timesteps_of_caller
+
+
+def operating_point(
+    pipe: Any, teacher: tuple[str, str], denoiser: ClockworkDenoiser, first_call: UNetCall
+) -> OperatingPoint:
+    """Describes how a pipeline generates an image.
+
+    Args:
+        pipe: The pipeline, in its call.
+        teacher: Name and weights' fingerprint of its UNet.
+        denoiser: What replaces the UNet.
+        first_call: The image's first UNet call.
+    """
+    solver, position = pipe.scheduler, first_call.position
+    steps = num_calls = len(first_call.timesteps) - position
+    if position == 0:  # else an image is changed (strength), with fewer steps than the solver's
+        steps = getattr(solver, "num_inference_steps", None) or num_calls
+    height, width = (side * getattr(pipe, "vae_scale_factor", 1) for side in first_call.sample_spec[0][-2:])
+    return OperatingPoint(
+        *teacher,
+        cut=str(denoiser.split.cut),
+        schedule=str(denoiser.schedule),
+        solver=solver_name(solver),
+        steps=steps,
+        guidance=guidance_scale(pipe),
+        resolution=height,
+        width=None if width == height else width,
+        guidance_rescale=float(getattr(pipe, "guidance_rescale", 0.0)),
+        solver_settings=solver_settings(solver),
+        timesteps=timesteps_of_caller(solver, steps, position),
+    )
+
+
+def guidance_scale(pipe: Any) -> float:
+    """Returns the scale of classifier-free guidance of a pipeline's last call, or of its guider; 1 without either.
+
+    Args:
+        pipe: The pipeline; a modular one has a guider.
+    """
+    guider = getattr(pipe, "guider", None)
+    return float(getattr(pipe, "guidance_scale", getattr(guider, "guidance_scale", 1.0)))
