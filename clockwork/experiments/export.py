@@ -31,6 +31,7 @@ def export(cfg: DictConfig) -> Path:
         raise UserError(f"solver={cfg.solver} cannot be exported: use solver={' or solver='.join(EXPORTED_SOLVERS)}")
     check_target(output, cfg.format)
     teacher = enabled_teacher(cfg)
+    print("exporting the full step and the adaptor step, which may take minutes")
     export_pair(teacher.pipe, output, cfg.format, num_inference_steps=cfg.steps, guidance_scale=cfg.guidance)
     files = {file.name: file.stat().st_size / 1e6 for file in sorted(output.glob("[!.]*"))}
     print(*(f"{size:10.3f} MB  {name}" for name, size in files.items()), sep="\n")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.commands import run
 from helpers.exporting import GUIDANCE, STEPS, largest_difference, tiny_pipeline
 from helpers.linear import random_linear
 
@@ -18,6 +19,7 @@ from clockwork.adaptors.base import FeatureDims
 from clockwork.errors import UserError
 from clockwork.exporting.pair import _check_adaptor
 from clockwork.exporting.runner import Runner, RunnerError
+from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.sampling.feature_shapes import dims_of_features, meta_call
 from clockwork.sampling.solvers import make_solver, solver_settings
@@ -160,6 +162,18 @@ def test_an_adaptor_needs_one_graph_for_all_steps() -> None:
     _check_adaptor(Residual(linear, ResNet(dims, 8, 1, ("r_in", "r_out_prev"))))
     with pytest.raises(UserError, match="the adaptor taylor reads several full steps"):
         _check_adaptor(Taylor(order=1))
+
+
+def test_an_adaptor_of_another_teacher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    point = OperatingPoint("other", "0" * 12, "2,3", "clock2", "dpm++", STEPS, GUIDANCE, 32)
+    clockwork.save_adaptor(tmp_path / "adaptor", random_linear(FeatureDims(4, 8, 16, 0), [2, 4]), point)
+    words = ["adaptor=folder", f"adaptor.path={tmp_path / 'adaptor'}", f"output={tmp_path / 'pair'}"]
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "export", *words)
+    assert stopped.value.code == 2 and "trained for teacher other" in capsys.readouterr().err
+    assert not (tmp_path / "pair").exists()
 
 
 @pytest.mark.slow  # two exports

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import run
 from helpers.exporting import GUIDANCE, STEPS, largest_difference
 from helpers.pipelines import miniature_pipeline, random_adaptor
 
@@ -97,3 +98,13 @@ def test_graphs_of_onnx_exports_are_not_mixed(pipe: Any, teacher: Teacher, tmp_p
         (one / file.name).write_bytes(file.read_bytes())
     with pytest.raises(RunnerError, match=r"adaptor\.onnx and config\.json beside it belong to different exports"):
         Runner(one)
+
+
+@pytest.mark.usefixtures("full_step_once")
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "pair"
+    run(monkeypatch, "export", "adaptor=identity", "steps=6", "solver=ddim", f"output={folder}")
+    config = Runner(folder).config
+    assert config["operating_point"]["solver"] == "ddim" and config["full_steps"] == [True, False] * 3
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("full.onnx", "adaptor.onnx", ".bin", f"Runner('{folder}')"))

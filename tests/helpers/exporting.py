@@ -17,25 +17,29 @@ STEPS = 8
 GUIDANCE = 3.0
 
 
-def tiny_pipeline(**config: Any) -> Any:
-    """A pipeline with random weights whose UNet has few operations, because each takes time to export."""
+def tiny_pipeline(text_widths: tuple[int, ...] = (12,), **config: Any) -> Any:
+    """A pipeline with random weights whose UNet has few operations, because each takes time to export.
+
+    Two widths of text encoders make a Stable Diffusion XL pipeline.
+    """
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=(CROSS, DOWN),
-        up_block_types=(UP, UP_CROSS),
-        mid_block_type=None,
-        cross_attention_dim=12,
-        attention_head_dim=4,
-        **config,
-    )
-    text = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12}
+    values = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "down_block_types": (CROSS, DOWN),
+        "up_block_types": (UP, UP_CROSS),
+        "mid_block_type": None,
+        "cross_attention_dim": 12,
+        "attention_head_dim": 4,
+    }
+    unet = UNet2DConditionModel(**{**values, **config})
+    text = {"num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 12}
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = {"block_out_channels": (4, 8), "norm_num_groups": 2, "mid_block_add_attention": False, **blocks}
-    pipe = pipeline_around(unet.eval().requires_grad_(False), [text], vae, vocabulary=1000)
+    texts = [{"hidden_size": width, **text} for width in text_widths]
+    pipe = pipeline_around(unet.eval().requires_grad_(False), texts, vae, vocabulary=1000)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = make_solver("dpm++", dict(pipe.scheduler.config))
     return pipe

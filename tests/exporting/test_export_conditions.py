@@ -1,0 +1,48 @@
+"""UNets that read more than text: SDXL's sizes and pooled text, and the embedding of the guidance scale."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.exporting import GUIDANCE, STEPS, tiny_pipeline
+
+import clockwork
+from clockwork.adaptors import Identity
+from clockwork.exporting.runner import Runner, RunnerError
+from clockwork.sampling.guidance import cfg_batch
+from clockwork.sampling.sampler import Sampler
+from clockwork.schedule import Schedule
+from clockwork.teachers import Teacher
+from clockwork.unet.split import SplitUNet
+
+UNETS: dict[str, dict[str, Any]] = {
+    "text_embeds, time_ids": {
+        "text_widths": (4, 8),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 6 * 4 + 12,
+    },
+    "timestep_cond": {"time_cond_proj_dim": 16},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", UNETS)
+def test_further_inputs(names: str, tmp_path: Path) -> None:
+    """The runner gives the latents of the sampler, whose conditions it gets; without them it refuses."""
+    pipe = tiny_pipeline(**UNETS[names])
+    teacher = Teacher("tiny", pipe, guidance=GUIDANCE)
+    clock, split = Schedule.parse("clock2"), SplitUNet(pipe.unet)
+    sampler = Sampler(teacher, split, clock, "dpm++", STEPS, GUIDANCE, Identity(), "identity")
+    captions, noise = ["a red circle", "snow"], teacher.noise([1, 2])
+    expected = sampler.latents(captions, noise).numpy()
+    batch = cfg_batch(*sampler.conditions(captions))
+    conditions = {**batch.unet_kwargs.get("added_cond_kwargs", {}), **batch.unet_kwargs}
+    clockwork.enable(pipe, "clock2", cut="stage1")
+    call = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    runner = Runner(clockwork.export(pipe, tmp_path / "pair", "pt2", **call))
+    text, given = batch.prompt_embeds.numpy(), {name: conditions[name].numpy() for name in names.split(", ")}
+    np.testing.assert_allclose(runner(noise.numpy(), text, **given), expected, atol=1e-4)
+    with pytest.raises(RunnerError, match=f"the graphs read {names} as well: pass it by name"):
+        runner(noise.numpy(), text)
