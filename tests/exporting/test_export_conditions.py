@@ -1,4 +1,4 @@
-"""UNets that read more than text: SDXL's sizes and pooled text, and the embedding of the guidance scale."""
+"""Other UNets: SDXL's sizes and pooled text, the embedding of the guidance scale, and SD v1.5 at real size."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,20 @@ from helpers.exporting import GUIDANCE, STEPS, tiny_pipeline
 
 import clockwork
 from clockwork.adaptors import Identity
+from clockwork.exporting.graphs import (
+    AdaptorGraph,
+    FullGraph,
+    GraphInputs,
+    adaptor_inputs,
+    export_graph,
+    full_inputs,
+)
 from clockwork.exporting.runner import Runner, RunnerError
 from clockwork.sampling.guidance import cfg_batch
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
+from clockwork.teachers.architectures import meta_unet
 from clockwork.unet.split import SplitUNet
 
 UNETS: dict[str, dict[str, Any]] = {
@@ -46,3 +55,22 @@ def test_further_inputs(names: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(runner(noise.numpy(), text, **given), expected, atol=1e-4)
     with pytest.raises(RunnerError, match=f"the graphs read {names} as well: pass it by name"):
         runner(noise.numpy(), text)
+
+
+@pytest.mark.slow
+def test_stable_diffusion_at_real_size() -> None:
+    """Its graphs hold for all shapes that an export allows; `torch.export` proves that from the operations."""
+    split, adaptor = SplitUNet(meta_unet("sd15")), Identity()
+    full = on_meta(full_inputs(split, 77, guided=True))
+    further = on_meta(adaptor_inputs(split, adaptor, full, guided=True))
+    for graph, inputs in (
+        (FullGraph(split, tuple(full.tensors)), full),
+        (AdaptorGraph(split, adaptor, tuple(further.tensors)), further),
+    ):
+        program = export_graph(graph, inputs)
+        assert {int(bounds.upper) for bounds in program.range_constraints.values()} <= {16, 32, 128, 256}
+        assert ("mid_block" in str(program.state_dict.keys())) == isinstance(graph, FullGraph)
+
+
+def on_meta(inputs: GraphInputs) -> GraphInputs:
+    return GraphInputs({name: tensor.to("meta") for name, tensor in inputs.tensors.items()}, inputs.dims)
