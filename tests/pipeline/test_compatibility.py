@@ -9,6 +9,7 @@ import test_pipeline_adaptor
 import test_pipeline_adaptor_copy
 import test_pipeline_compiled
 import test_pipeline_devices
+import test_pipeline_few_steps
 import test_pipeline_loops
 import test_pipeline_modular
 import test_pipeline_modules
@@ -27,6 +28,7 @@ MODULES = (
     test_pipeline_adaptor_copy,
     test_pipeline_compiled,
     test_pipeline_devices,
+    test_pipeline_few_steps,
     test_pipeline_loops,
     test_pipeline_modular,
     test_pipeline_modules,
