@@ -4,6 +4,7 @@ from clockwork.adaptors.base import ANY_DIMS, HISTORY_INPUTS, INPUTS, KINDS, Ada
 from clockwork.adaptors.folder import (
     adaptor_hash,
     add_row,
+    check_adaptor,
     check_adaptor_folder,
     load_adaptor,
     read_config,
@@ -41,6 +42,7 @@ __all__ = [
     "UNet",
     "adaptor_hash",
     "add_row",
+    "check_adaptor",
     "check_adaptor_folder",
     "check_teacher",
     "check_text_embedder",

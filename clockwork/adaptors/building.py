@@ -22,9 +22,7 @@ _CALLS_PER_WEIGHT = 200  # of torch, to create a layer's weight and fill it with
 
 
 def build_adaptor(folder: Path, config: Mapping[str, Any]) -> Adaptor:
-    """Builds the adaptor that a folder holds.
-
-    It is built on the `meta` device first, which takes no memory, and compared with the header of the weights.
+    """Builds the adaptor that a folder holds, which `check_sizes` has checked.
 
     Args:
         folder: The folder.
@@ -34,27 +32,42 @@ def build_adaptor(folder: Path, config: Mapping[str, Any]) -> Adaptor:
         The adaptor with its weights.
 
     Raises:
-        UserError: The kind is unknown, the config does not describe an adaptor of that kind, or the weights are damaged
-            or those of another adaptor.
+        UserError: The weights are damaged.
     """
-    kind, arguments, file = config["kind"], config["adaptor"], folder / WEIGHTS
+    adaptor = KINDS[config["kind"]].from_config(with_new_keys(config["adaptor"]))
+    adaptor.load_state_dict(read_weights(folder / WEIGHTS))
+    return adaptor
+
+
+def check_sizes(folder: Path, config: Mapping[str, Any]) -> None:
+    """Checks an adaptor's config against the header of its weights.
+
+    The adaptor is built on the `meta` device, which takes no memory.
+
+    Args:
+        folder: The adaptor's folder.
+        config: Its `config.json`.
+
+    Raises:
+        UserError: The kind is unknown, the config does not describe an adaptor of that kind, or the weights are not
+            complete or those of another adaptor.
+    """
+    kind, arguments, file = config["kind"], with_new_keys(config["adaptor"]), folder / WEIGHTS
     if kind not in KINDS:
         raise UserError(
             f"the adaptor in {folder} is of kind {kind!r}, which is not one of {', '.join(KINDS)}: "
             "import the module that defines it first"
         )
     shapes = weight_shapes(file, floats_only=True)
-    adaptor_class, arguments = KINDS[kind], with_new_keys(arguments)
     about = f"{folder / 'config.json'} does not describe a {kind} adaptor"
     try:
         with torch.device("meta"), _CallLimit(len(shapes)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, on layers without weights
-            planned = adaptor_class.from_config(arguments)
+            planned = KINDS[kind].from_config(arguments)
         rebuilt = planned.config()
     except _WRONG_CONFIG as error:
-        raise UserError(
-            f"{about} ({one_line(error) or type(error).__name__}): use the version that saved it"
-        ) from error
+        reason = one_line(error) or type(error).__name__
+        raise UserError(f"{about} ({reason}): use the version that saved it") from error
     if wrong := next((name for name in arguments if not _includes(rebuilt.get(name), arguments[name])), None):
         raise UserError(f"{about}: {wrong} is unknown or of another type; use the version that saved it")
     expected = {name: tuple(weight.shape) for name, weight in planned.state_dict().items()}
@@ -64,9 +77,6 @@ def build_adaptor(folder: Path, config: Mapping[str, Any]) -> Adaptor:
             f"{file} holds weights of another adaptor than config.json describes: {name} has shape "
             f"{list(shapes.get(name, ())) or None}, not {list(expected.get(name, ())) or None}; save the adaptor again"
         )
-    adaptor = adaptor_class.from_config(arguments)
-    adaptor.load_state_dict(read_weights(file))
-    return adaptor
 
 
 # What a constructor raises of arguments that it was not written for.

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 
 from clockwork.adaptors.base import Adaptor
-from clockwork.adaptors.building import WEIGHTS, build_adaptor
+from clockwork.adaptors.building import WEIGHTS, build_adaptor, check_sizes
 from clockwork.adaptors.hub import fetch
 from clockwork.adaptors.model_card import model_card
 from clockwork.errors import MissingFileError, UserError
@@ -166,6 +166,31 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def check_adaptor(folder: Path) -> tuple[dict[str, Any], OperatingPoint]:
+    """Checks an adaptor's folder without reading the weights.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Its `config.json`, and the operating point that the adaptor was made for.
+
+    Raises:
+        MissingFileError: If there is no such folder or it is incomplete.
+        UserError: If a file is damaged or of a newer version, or the files do not belong together.
+    """
+    config = read_config(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise MissingFileError(f"{folder} is not a complete adaptor folder, because it has no {WEIGHTS}: make it again")
+    try:
+        point = OperatingPoint.from_dict(config["operating_point"])
+        Schedule.parse(point.schedule)
+    except UserError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from error
+    check_sizes(folder, config)
+    return config, point
+
+
 def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
     """Loads an adaptor.
 
@@ -180,14 +205,7 @@ def load_adaptor(source: str | Path) -> tuple[Adaptor, OperatingPoint]:
         UserError: If no class of the adaptor's kind has been imported, or a file is damaged or of a newer version.
     """
     folder = fetch(source)
-    config = read_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise MissingFileError(f"{folder} is not a complete adaptor folder, because it has no {WEIGHTS}: make it again")
-    try:
-        point = OperatingPoint.from_dict(config["operating_point"])
-        Schedule.parse(point.schedule)
-    except UserError as error:
-        raise UserError(f"{folder / 'config.json'}: {error}") from error
+    config, point = check_adaptor(folder)
     adaptor = build_adaptor(folder, config)
     if config.get("sha256", "") not in ("", file_hash(folder / WEIGHTS)):
         raise UserError(

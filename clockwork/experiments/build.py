@@ -13,6 +13,7 @@ from clockwork.adaptors import (
     Adaptor,
     FeatureDims,
     adaptor_hash,
+    check_adaptor,
     check_text_embedder,
     fetch,
     is_hub_name,
@@ -100,9 +101,13 @@ def make_rival(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[str, Riv
 
 def adaptor_source(cfg: DictConfig, difference: Mapping[str, Any] | None = None) -> Path | None:
     """The folder of the config's trained adaptor, with a sweep's difference; None for `none` and for adaptors without
-    weights. Reads nothing else, so that one that is missing shows before a teacher is loaded."""
+    weights. Reads no weights, so that one that is missing or damaged shows before a teacher is loaded."""
     name, cfg = at_difference(cfg, difference or {})
-    return None if name == "none" or weightless_adaptor(cfg, name) is not None else trained_folder(cfg, name)
+    if name == "none" or weightless_adaptor(cfg, name) is not None:
+        return None
+    folder = trained_folder(cfg, name)
+    check_adaptor(folder)
+    return folder
 
 
 def weightless_adaptor(cfg: DictConfig, name: str) -> Callable[[FeatureDims], Adaptor] | None:
