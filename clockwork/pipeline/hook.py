@@ -5,7 +5,7 @@ import inspect
 import threading
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -104,6 +104,13 @@ class ClockHook(ModelHook):
         pipe = memo.get(id(self.pipe), self.pipe)
         denoiser, prompts = copy.deepcopy(self._original, memo), copy.deepcopy(self.prompts, memo)
         return ClockHook(pipe, denoiser, self.teacher, self.trained, prompts)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """Refuses to be pickled, with the UNet: functions and threads' states cannot be."""
+        raise UserError(
+            "a UNet with Clockwork cannot be pickled: call clockwork.disable(pipe) first and enable it again "
+            "afterwards, or save its state_dict"
+        )
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Adds the module that is called to the arguments of `new_forward`."""

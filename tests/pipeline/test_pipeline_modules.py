@@ -1,6 +1,8 @@
 """What else is done to a pipeline while Clockwork is enabled: copies, saving, moving, offloading, compiling."""
 
 import copy
+import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from helpers.pipelines import counts, fresh, generate, make, picture, reasons, s
 from torch import Tensor
 
 import clockwork
+from clockwork.errors import UserError
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.step_tracking import UNKNOWN_POSITION
 
@@ -36,6 +39,17 @@ def test_save_pretrained(plain: Tensor, tmp_path: Path) -> None:
     ours, theirs = make()[0].unet.state_dict(), again.unet.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert torch.equal(generate(again), plain)  # saved as it is without Clockwork
+
+
+@pytest.mark.parametrize("save", [pickle.dumps, lambda unet: torch.save(unet, io.BytesIO())])
+def test_pickling_asks_to_disable_first(save: Callable[[Any], Any], plain: Tensor) -> None:
+    pipe, _ = fresh()
+    with pytest.raises(UserError, match=r"call clockwork\.disable\(pipe\) first"):
+        save(pipe.unet)
+    assert steps(pipe) == "" and generate(pipe) is not None and steps(pipe) == "FaFa"
+    clockwork.disable(pipe)
+    pipe.unet = pickle.loads(pickle.dumps(pipe.unet))
+    assert torch.equal(generate(pipe), plain)
 
 
 def test_from_pipe(plain: Tensor) -> None:
