@@ -35,7 +35,8 @@ def bench(cfg: DictConfig) -> None:
         older.require_settings(settings)
     with torch.no_grad():
         parts = Parts(cfg)
-        cases = {**parts.steps(), **parts.rollouts(), **parts.rivals(), **parts.compiled(), **parts.hooks()}
+        cases = {**parts.steps(), **parts.rollouts(), **parts.rivals(), **parts.compiled()}
+        cases |= {**parts.exported(), **parts.hooks()}
         durations = time_in_turn([case.call for case in cases.values()], parts.teacher.device, cfg.rounds, warm_up=2)
         differences = parts.differences()
     timings = Timings(machine(parts.teacher), settings, _rows(cases, durations))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from hydra.utils import instantiate
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from clockwork.adaptors import NO_HISTORY, Adaptor, Hermite, Identity, Linear, ResNet, Taylor
 from clockwork.adaptors.base import INPUTS
+from clockwork.experiments.bench_export import exported_runner, latents_of_runner
 from clockwork.experiments.bench_hook import STEPS, hook_image
 from clockwork.experiments.build import make_rival, make_sampler
 from clockwork.flops.cost import image_flops, step_flops
@@ -160,6 +162,25 @@ class Parts:
         """Returns the linear adaptor's denoiser with other functions."""
         assert self.linear.adaptor is not None
         return ClockworkDenoiser(self.linear.split, self.linear.adaptor, self.linear.schedule, functions)
+
+    def exported(self) -> dict[str, Case]:
+        """Exported steps and roll-outs in the runtimes of their formats, against the same in torch."""
+        cases: dict[str, Case] = {}
+        if self.teacher.device.type != "cpu" or self.teacher.unet.dtype != torch.float32:
+            return cases  # graphs are exported on the CPU in float32
+        full, adaptor = step_flops(self.linear)
+        for name in self.cfg.exported:
+            runner = exported_runner(self.linear, name)
+            given = {**self.arguments, "conditional": self.conditional}
+            past = runner.remember({}, 1, self.features.r_in.numpy(), self.features.r_out.numpy(), is_full=True)
+            inputs = past | {key: value.numpy() for key, value in given.items() if isinstance(value, Tensor)}
+            inputs["step"] = np.asarray(2, np.int64)
+            step = partial(runner.adaptor, inputs)
+            rollout = partial(latents_of_runner, runner, self.linear, self.captions, self.noise)
+            cases[f"a full step, {name}"] = Case(partial(runner.full, inputs), "a full step")
+            cases[f"an adaptor step, linear, {name}"] = Case(step, f"a full step, {name}", adaptor.full / full.full)
+            cases[f"{self._name(self.linear)}, {name}"] = Case(rollout, self._name(self.linear))
+        return cases
 
     def differences(self) -> dict[str, float]:
         """Returns the relative L2 difference of the latents with compiled steps to those without, by name."""

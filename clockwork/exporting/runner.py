@@ -35,6 +35,9 @@ class Runner:
 
     Attributes:
         config: The contents of `config.json`: operating point, solver and shapes.
+        full: The graph of the full step: a function of arrays by the names in `config["inputs"]`, which returns the
+            prediction, `r_in` and `r_out`.
+        adaptor: The graph of the adaptor step.
 
     Raises:
         RunnerError: If a file is missing or belongs to another export, or the format's package is not installed.
@@ -45,7 +48,7 @@ class Runner:
         self.config: dict[str, Any] = json.loads(_existing(folder / CONFIG).read_text(encoding="utf-8"))
         load = {"onnx": _load_onnx, "pt2": _load_pt2}[self.config["format"]]
         files = [_existing(folder / f"{name}.{self.config['format']}") for name in ("full", "adaptor")]
-        self._full, self._adaptor = (load(file, self.config, options) for file in files)
+        self.full, self.adaptor = (load(file, self.config, options) for file in files)
 
     def __call__(self, noise: Array, prompt_embeds: Array, **conditions: Array) -> Array:
         """Samples latents.
@@ -77,10 +80,10 @@ class Runner:
             values = {**given, "sample": sample, "timestep": np.asarray(timestep, np.int64)}
             is_full = self.config["full_steps"][i]
             if is_full:
-                output, r_in, r_out = self._full(values)
+                output, r_in, r_out = self.full(values)
             else:
-                output, r_in, r_out = self._adaptor({**values, **past, "step": np.asarray(i + 1, np.int64)})
-            past = self._remember(past, i + 1, r_in, r_out, is_full)
+                output, r_in, r_out = self.adaptor({**values, **past, "step": np.asarray(i + 1, np.int64)})
+            past = self.remember(past, i + 1, r_in, r_out, is_full)
             if guided:
                 unconditional, conditional = np.split(output, 2)
                 output = unconditional + guidance * (conditional - unconditional)
@@ -88,10 +91,18 @@ class Runner:
             latents = self._solver_step(latents, clean, previous, i)
         return latents
 
-    def _remember(
+    def remember(
         self, past: Mapping[str, Array], step: int, r_in: Array, r_out: Array, is_full: bool
     ) -> dict[str, Array]:
-        """Returns what the adaptor graph reads of the steps so far; the latest full step has number 0."""
+        """Returns what the adaptor graph reads of the steps so far; the latest full step has number 0.
+
+        Args:
+            past: The result of the previous step; empty before the first.
+            step: The step, from 1.
+            r_in: The step's `r_in`, `batch × channels × height × width`.
+            r_out: The step's `r_out`, `batch × channels × height × width`.
+            is_full: Whether the step was a full one.
+        """
         result = {**past, "r_in_prev": r_in, "r_out_prev": r_out}
         if is_full:
             for name, value in (("step", np.asarray(step, np.int64)), ("r_in", r_in), ("r_out", r_out)):

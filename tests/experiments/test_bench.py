@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import ROOT, answers_in_one_sentence, run
+from helpers.exporting import tiny_pipeline
 from hydra import initialize_config_dir
 
 from clockwork.adaptors import Identity, Taylor
@@ -43,6 +44,20 @@ def test_steps_and_rollouts_are_those_of_their_names() -> None:
     assert (
         step.flops_ratio is not None and 0 < step.flops_ratio < 1 and step.bar == pytest.approx(1.02 * step.flops_ratio)
     )
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_exported_steps_and_rollouts_are_those_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Teacher("tiny", tiny_pipeline(), guidance=3.0)  # whose export takes seconds
+    monkeypatch.setattr("clockwork.experiments.bench_parts.instantiate", lambda _: tiny)
+    timed = parts("exported=[pt2]", "steps=4")
+    cases = {**timed.steps(), **timed.rollouts(), **timed.exported()}
+    for name in ("a full step", "an adaptor step, linear"):
+        for exported, expected in zip(cases[f"{name}, pt2"].call(), cases[name].call(), strict=False):
+            torch.testing.assert_close(torch.from_numpy(exported), expected, rtol=1e-4, atol=1e-4)
+    latents = torch.from_numpy(cases["the roll-out, linear clock2, pt2"].call())
+    torch.testing.assert_close(latents, cases["the roll-out, linear clock2"].call(), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from helpers.exporting import GUIDANCE, STEPS, tiny_pipeline
 
 import clockwork
 from clockwork.adaptors import Identity
+from clockwork.experiments.bench_export import condition_arrays, latents_of_runner
 from clockwork.exporting.graphs import (
     AdaptorGraph,
     FullGraph,
@@ -46,13 +47,11 @@ def test_further_inputs(names: str, tmp_path: Path) -> None:
     sampler = Sampler(teacher, split, clock, "dpm++", STEPS, GUIDANCE, Identity(), "identity")
     captions, noise = ["a red circle", "snow"], teacher.noise([1, 2])
     expected = sampler.latents(captions, noise).numpy()
-    batch = cfg_batch(*sampler.conditions(captions))
-    conditions = {**batch.unet_kwargs.get("added_cond_kwargs", {}), **batch.unet_kwargs}
     clockwork.enable(pipe, "clock2", cut="stage1")
     call = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
     runner = Runner(clockwork.export(pipe, tmp_path / "pair", "pt2", **call))
-    text, given = batch.prompt_embeds.numpy(), {name: conditions[name].numpy() for name in names.split(", ")}
-    np.testing.assert_allclose(runner(noise.numpy(), text, **given), expected, atol=1e-4)
+    np.testing.assert_allclose(latents_of_runner(runner, sampler, captions, noise), expected, atol=1e-4)
+    text = condition_arrays(cfg_batch(*sampler.conditions(captions)))["prompt_embeds"]
     with pytest.raises(RunnerError, match=f"the graphs read {names} as well: pass it by name"):
         runner(noise.numpy(), text)
 

@@ -55,7 +55,7 @@ def test_solver_and_guidance_are_those_of_diffusers(name: str, prediction_type: 
         return [unet(*tensors).numpy(), np.empty(0), np.empty(0)]
 
     alone = object.__new__(Runner)
-    alone._full = alone._adaptor = graph
+    alone.full = alone.adaptor = graph
     alone.config = {
         "operating_point": {"guidance": 2.5},
         "solver": solver_table(solver, steps),

@@ -35,6 +35,7 @@ class Bench(OperatingPoint):
     channels: Annotated[list[Count], NOT_EMPTY] | None
     compile: list[Compile]
     rivals: list[Text]
+    exported: list[Literal["onnx", "pt2"]]
     output: Text
     compare: Text | None
 
