@@ -98,16 +98,17 @@ class Evidence:
         return None
 
 
-def evidence_sheet(rows: Sequence[Row], folder: Path) -> Sheet:
+def evidence_sheet(rows: Sequence[Row], folder: Path, with_gains: bool = True) -> Sheet:
     """Tables the operating points: FLOPs, means and spreads, and the gains with their intervals.
 
     Args:
         rows: The rows.
         folder: Folder of `rows.jsonl`.
+        with_gains: Whether to compute the gains.
     """
     evidence, (unit, factor) = Evidence(rows, folder), flops_unit(rows)
     metrics = [name for name in plotted(rows) if metric_info(name).direction is not None]
-    compared = [name for name in metrics if "teacher_images" not in metric_info(name).inputs]
+    compared = [name for name in metrics if with_gains and "teacher_images" not in metric_info(name).inputs]
     several = len({row["teacher"] for row in rows}) > 1
     names = (*(("teacher",) if several else ()), "adaptor", "cut", "schedule", "solver", "steps")
     columns = [*names, unit, "rows", *(metric_info(metric).label for metric in metrics)]
@@ -121,7 +122,8 @@ def evidence_sheet(rows: Sequence[Row], folder: Path) -> Sheet:
         ]
         described = [*(str(point[name]) for name in names), f"{factor * point['tflops_full']:.4g}"]
         cells.append([*described, str(point["rows"] or 1), *(cell(point, metric) for metric in metrics), *gains])
-    return Sheet("Evidence", columns, cells, _notes(rows, evidence.problem))
+    notes = _notes(rows, evidence.problem) if with_gains else []
+    return Sheet("Evidence" if with_gains else "Evidence without gains", columns, cells, notes)
 
 
 def _gain(interval: Interval | None, metric: str) -> str:
@@ -167,7 +169,7 @@ def save_fronts(rows: Sequence[Row], file: Path) -> bool:
 
 
 def write_evidence(rows: Sequence[Row], folder: Path, rows_folder: Path) -> Path:
-    """Writes the table (Markdown, CSV, LaTeX), and for each teacher and solver a plot of metrics against FLOPs.
+    """Writes the table with and without gains, and for each teacher and solver a plot of metrics against FLOPs.
 
     Args:
         rows: The rows.
@@ -178,6 +180,7 @@ def write_evidence(rows: Sequence[Row], folder: Path, rows_folder: Path) -> Path
         The Markdown file.
     """
     evidence_sheet(rows, rows_folder).write(folder / "evidence")
+    evidence_sheet(rows, rows_folder, with_gains=False).write(folder / "evidence-short")
     for teacher, solver in dict.fromkeys((row["teacher"], row["solver"]) for row in rows):
         of_both = [row for row in rows if (row["teacher"], row["solver"]) == (teacher, solver)]
         save_fronts(of_both, folder / f"evidence-{teacher}-{solver.replace('+', 'p')}.png")

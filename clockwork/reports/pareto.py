@@ -166,7 +166,9 @@ def save_curves(
         axis.grid(alpha=0.3)
         _scale_axis(axis, all_curves, name)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), fontsize=8)
+    figure.legend(
+        handles, names, loc="outside upper center", ncols=min(3 if len(names) < 10 else 5, len(names)), fontsize=8
+    )
     for file in files:
         with atomic_write(file) as partial:
             figure.savefig(partial, dpi=130, format=file.suffix[1:])
@@ -185,7 +187,7 @@ def spread(row: Row, metric: str) -> float:
 
 
 def _draw_panel(axis: Any, all_curves: Sequence[Curve], metric: str, colour_of: Callable[[str], str]) -> None:
-    """Draws the curves of one metric, each point with its spread and its number of steps."""
+    """Draws the curves of one metric: each point with its spread, and with its number of steps if the line joins it."""
     colours = list(dict.fromkeys(colour_of(curve.name) for curve in all_curves))
     for curve in all_curves:
         points = curve.measured(metric)
@@ -195,13 +197,14 @@ def _draw_panel(axis: Any, all_curves: Sequence[Curve], metric: str, colour_of: 
         colour = f"C{number}"  # there are ten; curves after those have another marker
         xs, values = [x for x, _, _ in points], [value for _, value, _ in points]
         marker, dash = ("s", "--") if shares_colour else ("o^v"[number // 10 % 3], "-")
-        axis.plot(xs, values, marker, ls="" if curve.is_front else dash, color=colour, label=curve.name)
+        joined = list(zip(xs, values, strict=True))
         if curve.is_front:
-            joined = front(list(zip(xs, values, strict=True)), metric_info(metric).direction or "higher")
-            axis.plot(*zip(*joined, strict=True), dash, color=colour, label=f"_{curve.name}, front")
+            axis.plot(xs, values, marker, color=colour, alpha=0.3, markersize=4, label=f"_{curve.name}, all")
+            joined = front(joined, metric_info(metric).direction or "higher")
+        axis.plot(*zip(*joined, strict=True), marker, ls=dash, color=colour, label=curve.name)
         if any(spread(row, metric) for _, _, row in points):
             axis.errorbar(xs, values, [spread(row, metric) for _, _, row in points], fmt="none", ecolor=colour)
-        for x, value, row in points:
+        for x, value, row in (point for point in points if point[:2] in joined):
             axis.annotate(str(row["steps"]), (x, value), xytext=(4, 4), textcoords="offset points", fontsize=7)
 
 
