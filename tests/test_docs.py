@@ -15,8 +15,8 @@ import clockwork
 from clockwork.adaptors import KINDS
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments import configs
-from clockwork.experiments.command import quoted
 from clockwork.experiments.configs import compose_config
+from clockwork.experiments.quoting import quoted
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = [

@@ -29,6 +29,7 @@ from clockwork.deprecated import with_new_config_keys
 from clockwork.errors import UserError
 from clockwork.experiments import configs
 from clockwork.experiments.log_file import log_file
+from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, unknown_key
 
 # Warnings of other libraries that a user cannot act on.
@@ -64,7 +65,7 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
         resumable: What a stopped run leaves for the next one, such as "finished epochs".
     """
     multirun = bool({"-m", "--multirun"} & set(sys.argv))
-    words = [quoted(argument, multirun) for argument in with_new_config_keys(sys.argv[1:])]
+    words = [quoted(argument, multirun, config) for argument in with_new_config_keys(sys.argv[1:])]
     if word and words and re.fullmatch(r"\w+", words[0]):
         words[0] = f"{word}={words[0]}"
     _quiet_libraries()
@@ -155,20 +156,6 @@ def _hide_loading_bars() -> None:
     for library in ("diffusers", "transformers"):
         if library in sys.modules:  # else the command loads no weights
             import_module(f"{library}.utils.logging").disable_progress_bar()
-
-
-def quoted(word: str, multirun: bool = False) -> str:
-    """Quotes values that Hydra would read otherwise.
-
-    Config names such as `table=3` are numbers to Hydra, and `cut=3,4` and `schedule=2,4` are sweeps, which they are
-    only with `-m`.
-    """
-    key, _, value = word.partition("=")
-    if key.lstrip("+") in ("table", "figure") and re.fullmatch(r"\w+(,\w+)*", value):
-        return f"{key}={','.join(repr(name) for name in value.split(','))}"
-    if re.fullmatch(r"(\w+\.)?(cut|schedule)", key) and re.fullmatch(r"\d+(, *\d+)+", value) and not multirun:
-        return f"{key}={value!r}"
-    return word
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -19,7 +19,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from clockwork.errors import UserError
-from clockwork.experiments.command import MISTAKES, quoted
+from clockwork.experiments.command import MISTAKES
+from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, groups, tables, teachers, training, types
 from clockwork.experiments.schemas import editing as editing_schemas
 from clockwork.experiments.schemas.describe import known_keys
@@ -82,7 +83,7 @@ def test_spellings_of_one_value_are_brought_into_its_normal_form(word: str, key:
 
 def test_lists_hold_normal_forms_too() -> None:
     assert composed("drift cuts=[[3,4],layer1]").cuts == ["3,4", "layer1"]
-    cfg = composed("evaluate points=[{schedule:[2,4],cut:[3,4]},{schedule:5}]")
+    cfg = composed("evaluate adaptor=identity points=[{schedule:[2,4],cut:[3,4]},{schedule:5}]")
     assert cfg.points == [{"schedule": "2,4", "cut": "3,4"}, {"schedule": "5"}]
     cfg = composed("edit schedule=[2] generation.schedule=[3]")
     assert (cfg.inversion.schedule, cfg.generation.schedule) == ("2", "3")
@@ -100,7 +101,7 @@ def test_pndm_calls_the_unet_once_more_than_it_has_steps() -> None:
 
 
 def test_the_schedule_of_a_teacher_without_adaptor_does_not_matter() -> None:
-    assert composed("evaluate schedule=9").schedule == composed("train objective=recover schedule=9").schedule == "9"
+    assert composed("train objective=recover schedule=9").schedule == "9"
 
 
 def test_an_own_class_may_have_keys_of_its_own() -> None:

@@ -9,8 +9,9 @@ from helpers.commands import ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from clockwork.experiments.command import MISTAKES, quoted, sentence
+from clockwork.experiments.command import MISTAKES, sentence
 from clockwork.experiments.configs import check_config, compose_config
+from clockwork.experiments.quoting import quoted
 
 
 def composed(command: str) -> DictConfig:

@@ -160,7 +160,7 @@ class Evaluate(OperatingPoint):
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
         chosen = {**values, "adaptor": values["adaptor_name"], "rival": values["rival_name"]}
-        return next((p for point in values["points"] or [{}] if (p := adaptor_fits({**chosen, **point}))), None)
+        return next((p for point in values["points"] or [{}] if (p := adaptor_fits({**chosen, **point}, point))), None)
 
 
 @dataclass(kw_only=True)

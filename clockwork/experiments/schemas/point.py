@@ -57,10 +57,19 @@ def schedule_fits(values: dict[str, Any]) -> str | None:
     return None
 
 
-def adaptor_fits(values: dict[str, Any]) -> str | None:
-    """An adaptor needs a schedule that fits the steps, and no rival beside it."""
+def adaptor_fits(values: dict[str, Any], point: dict[str, Any]) -> str | None:
+    """An adaptor needs a schedule that fits the steps, and no rival beside it; a schedule has no effect without one.
+
+    Args:
+        values: Those of the point with those of the config.
+        point: The point's own, of a sweep.
+    """
+    schedule = values["schedule"]
+    if values["adaptor"] == "none" and (schedule == "full" or (schedule == "clock2" and "schedule" not in point)):
+        return None  # clock2 is the config's default
     if values["adaptor"] == "none":
-        return None
+        text = ",".join(map(str, schedule)) if isinstance(schedule, list) else schedule
+        return f"schedule={text} has no effect with adaptor=none: pass adaptor=identity or another, or schedule=full"
     if values["rival"] != "none":
         return f"rival={values['rival']} takes the place of an adaptor: use adaptor=none"
     return schedule_fits(values)
