@@ -1,7 +1,6 @@
 """The hook that replaces a pipeline's UNet call. It is the only place with state; denoisers have none."""
 
 import copy
-import inspect
 import threading
 import warnings
 from dataclasses import replace
@@ -34,10 +33,10 @@ from clockwork.pipeline.step_tracking import (
     next_states,
 )
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
-from clockwork.sampling.guidance import is_conditional
 from clockwork.teachers import Condition
+from clockwork.unet.binding import Binder
 
-UNET_SIGNATURE = inspect.signature(UNet2DConditionModel.forward)
+BIND = Binder(UNet2DConditionModel.forward)
 UNKNOWN_PROMPT = "the prompt behind the text features is not known"
 
 
@@ -123,8 +122,7 @@ class ClockHook(ModelHook):
         """Replaces `UNet2DConditionModel.forward`, with its arguments and its return value."""
         hook = get_hook(module)
         assert hook is not None
-        call = UNET_SIGNATURE.bind(module, *args, **kwargs).arguments
-        del call["self"]
+        call = BIND(args, kwargs)
         return_dict = call.pop("return_dict", True)
         output = hook.denoise(call)
         return UNet2DConditionOutput(sample=output) if return_dict else (output,)
@@ -207,7 +205,7 @@ class ClockHook(ModelHook):
         """Tells which examples are conditional, for adaptors that read it; None if the pipeline does not guide."""
         if "conditional" not in self.denoiser.adaptor.inputs or not is_guided(self.pipe, len(sample)):
             return None
-        return is_conditional(len(sample), len(sample) // 2).bool().to(sample.device)
+        return torch.arange(len(sample), device=sample.device) >= len(sample) // 2
 
     def denoiser_for(self, sample: Tensor) -> ClockworkDenoiser:
         """Returns the denoiser with its adaptor on the sample's device and in its precision, which are the UNet's."""

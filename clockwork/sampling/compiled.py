@@ -170,9 +170,8 @@ def _user_message(error: BaseException | None) -> str | None:
             )
         if kind == "FailOnRecompileLimitHit":
             return (
-                "the UNet was compiled too often, because something about it changes again and again, such as FreeU's "
-                "factors or an IP-Adapter's scale: call clockwork.enable again, raise "
-                "torch._dynamo.config.recompile_limit, or leave out compile"
+                "the UNet was compiled too often, because something about it changes again and again, such as its hooks: "
+                "call clockwork.enable again, raise torch._dynamo.config.recompile_limit, or leave out compile"
             )
         if kind == "Unsupported":
             return (

@@ -1,6 +1,5 @@
 """A UNet that runs in two parts, with the same result as `unet(...)` bit for bit (paper, Section 4.1)."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_la
 from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor
 
+from clockwork.unet.binding import Binder
 from clockwork.unet.chain import Chain, Cut, Layer
 from clockwork.unet.inputs import EmbeddedInputs, embed_inputs
 from clockwork.unet.modifications import refuse_own_forward
@@ -55,7 +55,7 @@ class SplitUNet:
         self.unet, self.chain = unet, Chain.from_unet(unet)
         self.cut = Cut.parse(cut, self.chain)
         self.cut.validate(self.chain)
-        self._signature = inspect.signature(type(unet).forward)
+        self._bind = Binder(type(unet).forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Runs all layers: the full pass.
@@ -100,9 +100,9 @@ class SplitUNet:
         Returns:
             All arguments by name, with their defaults, but without `return_dict`.
         """
-        call = self._signature.bind(self.unet, *args, **kwargs)
-        call.apply_defaults()
-        return {name: value for name, value in call.arguments.items() if name not in ("self", "return_dict")}
+        call = {**self._bind.defaults, **self._bind(args, kwargs)}
+        call.pop("return_dict", None)
+        return call
 
     def high_in(self, embedded: EmbeddedInputs) -> HighResFeatures:
         """Runs `conv_in` and the kept down layers.
