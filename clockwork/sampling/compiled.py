@@ -170,7 +170,7 @@ def _user_message(error: BaseException | None) -> str | None:
             )
         if kind == "FailOnRecompileLimitHit":
             return (
-                "the UNet was compiled too often, because something about it changes again and again, such as its hooks: "
+                "the UNet was compiled too often, because something about it, such as its hooks, changes every time: "
                 "call clockwork.enable again, raise torch._dynamo.config.recompile_limit, or leave out compile"
             )
         if kind == "Unsupported":
