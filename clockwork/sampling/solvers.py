@@ -114,10 +114,11 @@ def timesteps_of_caller(solver: SchedulerMixin, steps: int, position: int) -> li
         steps: The number of steps.
         position: Index of the first timestep that is used; not 0 where an image is changed (`strength`).
     """
-    by_solver = copy.deepcopy(solver)  # nothing of the caller's solver is changed
+    by_solver = copy.copy(solver)  # `set_timesteps` replaces attributes: nothing of the caller's solver is changed
     by_solver.set_timesteps(steps)
-    timesteps = [float(t) for t in solver.timesteps[position:]]
-    return None if timesteps == [float(t) for t in by_solver.timesteps] else timesteps
+    # `tolist` before anything else: it waits for the device once.
+    timesteps = [float(t) for t in solver.timesteps.tolist()[position:]]
+    return None if timesteps == [float(t) for t in by_solver.timesteps.tolist()] else timesteps
 
 
 def solver_name(solver: SchedulerMixin) -> str:
