@@ -92,8 +92,9 @@ def calibrate_sampler(
     noise = sampler.teacher.noise([p.id for p in share_of_prompts], seed)
     solver = make_solver(sampler.solver, sampler.teacher.noise_schedule)
     steps = rollout(denoiser, solver, sampler.steps, noise, condition, negative if guided else None, sampler.guidance)
-    resumed = f", resumed after {len(progress.fits)} fitted steps" if progress.step else ""
-    with progress_bar(total=last_adaptor_step, desc=f"calibration{resumed}", unit="step") as bar:
+    if progress.step and rank() == 0:
+        print(f"calibration resumed after {len(progress.fits)} fitted steps", flush=True)
+    with progress_bar(total=last_adaptor_step, desc="calibration", unit="step") as bar:
         for record in steps:
             bar.update()
             if record.step == last_adaptor_step:

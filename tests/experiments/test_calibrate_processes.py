@@ -62,7 +62,7 @@ def test_a_stopped_calibration_goes_on_to_the_same_maps(uninterrupted: Path, tmp
     (folder,) = tmp_path.glob("*/*")
     (folder / "progress_of_mine.safetensors").touch()
     status, printed, errors = start(*FEW, f"output={tmp_path}").wait()
-    assert status == 0 and re.search(r"resumed after [12] fitted steps", errors)
+    assert status == 0 and re.search(r"resumed after [12] fitted steps", printed)
     assert all(torch.equal(weight, weights(tmp_path)[name]) for name, weight in weights(uninterrupted).items())
     assert printed.count("| 2    |") == 1  # the table has the fits of all runs
     files = {"adaptor", "config.json", "errors.png", "progress_of_mine.safetensors"}

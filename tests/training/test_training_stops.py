@@ -75,7 +75,7 @@ def test_two_processes_log_the_mean_over_both(tmp_path: Path) -> None:
         (file,) = (tmp_path / name).rglob("metrics.csv")
         lines = list(csv.DictReader(file.open(newline="")))
         logs.append([{key: float(value) for key, value in line.items() if value and key != "step"} for line in lines])
-        assert len(list((tmp_path / name).rglob("*.png"))) == 1 and len(list((tmp_path / name).rglob("*.ckpt"))) == 2
+        assert len(list((tmp_path / name).rglob("*.png"))) == 1 and len(list((tmp_path / name).rglob("*.ckpt"))) == 3
     assert len(logs[0]) == len(logs[1]) == 4  # validation and training, of two epochs
     for ours, alone in zip(*logs, strict=True):
         assert ours == pytest.approx(alone, rel=1e-4)
