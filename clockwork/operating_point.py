@@ -84,11 +84,11 @@ class OperatingPoint:
 
     def _described(self) -> dict[str, Any]:
         """Returns what is compared apart from the solver's settings: fields by their names, both sides as one."""
-        fields = {name: value for name, value in asdict(self).items() if name not in ("width", "solver_settings")}
+        values = {name: value for name, value in asdict(self).items() if name not in ("width", "solver_settings")}
         if self.width is not None:
-            fields["resolution"] = f"{self.resolution} × {self.width}"
-        fields["timesteps"] = "those of the solver" if self.timesteps is None else self.timesteps
-        return fields
+            values["resolution"] = f"{self.resolution} × {self.width}"
+        values["timesteps"] = "those of the solver" if self.timesteps is None else self.timesteps
+        return values
 
 
 def is_measured_at(row: Mapping[str, Any], point: Mapping[str, Any]) -> bool:

@@ -42,7 +42,7 @@ class FeatureDims:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if type(value) is not int or not 0 <= value < 2**31:
-                raise UserError(f"{name}={value!r} is no number of channels: use a whole number of at least 0")
+                raise UserError(f"{name}={value!r} is not a number of channels: use a whole number of at least 0")
 
 
 ANY_DIMS = FeatureDims(0, 0, 0, 0)  # of an adaptor without weights, which fits features of any dimensions

@@ -179,7 +179,7 @@ def _has_end(file: Path, kind: str | None) -> bool:
 
 
 def _unreadable(file: Path, error: BaseException) -> UserError:
-    """Returns the error for a file that is no image that can be read."""
+    """Returns the error for a file that cannot be read as an image."""
     if file.is_file():
         check_not_pointer(file)
     return UserError(f"{file} is not an image that can be read ({one_line(error)}): remove or replace it")

@@ -1,6 +1,5 @@
 """What a command prints, in a file in its output folder, too."""
 
-import io
 import shlex
 import sys
 import time
@@ -8,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 NAME = "clockwork.log"
 SOON = 10.0  # seconds within which mistakes are noticed: a command that is refused leaves no log
 
 
-class _Copied(io.TextIOBase):
+class _Copied:
     """A stream whose text goes to a file, too, once the file's folder exists."""
 
     def __init__(self, stream: TextIO, file: Path, header: str) -> None:
@@ -31,11 +30,8 @@ class _Copied(io.TextIOBase):
         """Whether the command has run for so long that it is not refused any more."""
         return time.monotonic() - self.start > SOON
 
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)  # encoding, isatty, flush, …
 
     def note(self, text: str) -> None:
         """Writes a text to the file alone."""
@@ -65,7 +61,7 @@ def log_file(output: str | None, words: Sequence[str]) -> Iterator[None]:
     header = f"{datetime.now():%Y-%m-%d %H:%M:%S} {shlex.join([Path(sys.argv[0]).name, *words])}\n"
     stream = sys.stdout
     copied = _Copied(stream, Path(output) / NAME, header)
-    sys.stdout = copied
+    sys.stdout = cast(TextIO, copied)
     try:
         yield
     except BaseException as error:

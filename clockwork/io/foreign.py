@@ -1,6 +1,8 @@
 """Reading of files that may come from elsewhere or be damaged: every mistake is one sentence with the file's name."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +76,10 @@ def weight_shapes(file: Path, floats_only: bool = False) -> dict[str, tuple[int,
         UserError: The file is damaged or not complete, or a weight is of another type.
     """
     check_not_pointer(file)
-    try:
-        with safe_open(file, "pt") as weights:
-            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
-            types = {name: part.get_dtype() for name, part in slices.items()}
-            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{file} is not a complete safetensors file ({one_line(error)}): download or make it again"
-        ) from error
+    with _naming_damaged(file), safe_open(file, "pt") as weights:
+        slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        types = {name: part.get_dtype() for name, part in slices.items()}
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     if floats_only and (other := next((name for name in types if types[name] not in _FLOATS), None)):
         raise UserError(f"{file} holds {other} as {types[other]}, not as floating-point numbers: make it again")
     return shapes
@@ -97,12 +94,19 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         UserError: The file is damaged, or a weight is not finite.
     """
-    try:
+    with _naming_damaged(file):
         weights = load_file(file)
+    if wrong := next((name for name, weight in weights.items() if not torch.isfinite(weight).all()), None):
+        raise UserError(f"{file} holds values of {wrong} that are not finite: make it again")
+    return weights
+
+
+@contextmanager
+def _naming_damaged(file: Path) -> Iterator[None]:
+    """Turns what reading a safetensors file raises into a sentence that names the file."""
+    try:
+        yield
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{file} is not a complete safetensors file ({one_line(error)}): download or make it again"
         ) from error
-    if wrong := next((name for name, weight in weights.items() if not torch.isfinite(weight).all()), None):
-        raise UserError(f"{file} holds values of {wrong} that are not finite: make it again")
-    return weights

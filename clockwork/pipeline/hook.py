@@ -28,10 +28,9 @@ from clockwork.pipeline.step_tracking import (
     LoopState,
     StepLocation,
     TextEmbedding,
-    UNetCall,
-    find_position,
     next_states,
 )
+from clockwork.pipeline.unet_call import UNetCall, find_position
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.teachers import Condition
 from clockwork.unet.binding import Binder
@@ -167,8 +166,7 @@ class ClockHook(ModelHook):
         """Starts an image's log. Warns if the image is not generated at the adaptor's operating point."""
         split = self.denoiser.split
         split.chain.refuse_exchanged_layers(split.unet)
-        num_calls = len(first_call.timesteps) - first_call.position
-        self.denoiser.schedule.adaptor_steps(num_calls)  # refuses a schedule that is too long
+        self.denoiser.schedule.adaptor_steps(first_call.num_left)  # refuses a schedule that is too long
         point = operating_point(self.pipe, self.teacher, self.denoiser, first_call)
         differences = [] if self.trained is None else point.differences(self.trained)
         warning = mismatch_message(differences)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from clockwork.operating_point import OperatingPoint
-from clockwork.pipeline.step_tracking import UNetCall
+from clockwork.pipeline.unet_call import UNetCall
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.sampling.solvers import solver_name, solver_settings, timesteps_of_caller
 
@@ -19,10 +19,9 @@ def operating_point(
         denoiser: What replaces the UNet.
         first_call: The image's first UNet call.
     """
-    solver, position = pipe.scheduler, first_call.position
-    steps = num_calls = len(first_call.timesteps) - position
+    solver, position, steps = pipe.scheduler, first_call.position, first_call.num_left
     if position == 0:  # else an image is changed (strength), with fewer steps than the solver's
-        steps = getattr(solver, "num_inference_steps", None) or num_calls
+        steps = getattr(solver, "num_inference_steps", None) or steps
     height, width = (side * getattr(pipe, "vae_scale_factor", 1) for side in first_call.sample_spec[0][-2:])
     return OperatingPoint(
         *teacher,

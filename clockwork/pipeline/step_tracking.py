@@ -25,6 +25,7 @@ from torch import Tensor
 
 from clockwork.adaptors import NO_HISTORY, History
 from clockwork.pipeline.step_log import StepLog
+from clockwork.pipeline.unet_call import UNetCall
 
 # Why a step is full although the schedule gives it to the adaptor.
 UNKNOWN_POSITION = "its position in the solver's timesteps is not known"
@@ -33,43 +34,6 @@ CALL_CHANGED = "batch, size, dtype, device or prompt changed"
 UNKNOWN_HALF = "the UNet is called once per half of guidance, and the adaptor needs to know which half that is"
 MAX_UNFINISHED = 64
 MAX_STATES = 16
-
-
-def find_position(t: Any, timesteps: Any) -> int | None:
-    """Finds the position of a timestep in the solver's timesteps.
-
-    The comparison is by memory address. Values do not identify a position, because solvers repeat them.
-
-    Args:
-        t: The timestep that the UNet received.
-        timesteps: The solver's `timesteps`, one-dimensional.
-
-    Returns:
-        The index such that `t` is a view of `timesteps[index]`; None if `t` is not a view of an element.
-    """
-    if not (isinstance(t, Tensor) and isinstance(timesteps, Tensor) and t.numel() == 1 and timesteps.dim() == 1):
-        return None
-    if t.dtype != timesteps.dtype or t.untyped_storage().data_ptr() != timesteps.untyped_storage().data_ptr():
-        return None
-    index, remainder = divmod(int(t.storage_offset()) - int(timesteps.storage_offset()), timesteps.stride(0) or 1)
-    return index if remainder == 0 and 0 <= index < len(timesteps) else None
-
-
-@dataclass(frozen=True)
-class UNetCall:
-    """What identifies a UNet call: its position, and what consecutive calls of one image have in common.
-
-    Attributes:
-        timesteps: The solver's timesteps. The reference keeps later tensors from reusing their memory.
-        position: Index of the call's timestep in `timesteps`.
-        prompt_embeds: The `encoder_hidden_states`, the same object for all calls of an image.
-        sample_spec: Shape, dtype and device of the sample.
-    """
-
-    timesteps: Tensor
-    position: int
-    prompt_embeds: Any
-    sample_spec: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -127,7 +91,7 @@ class LoopState:
     @property
     def finished(self) -> bool:
         """Whether the step was the image's last."""
-        return self.call.position == len(self.call.timesteps) - 1
+        return self.call.num_left == 1
 
 
 @dataclass(frozen=True)
@@ -222,8 +186,7 @@ class StepLocation:
             text: The image's text embedding, if a step has computed it.
             log: The image's log.
         """
-        is_last = call.position == len(call.timesteps) - 1
-        stored = NO_HISTORY if is_last else history.map(Tensor.detach)
+        stored = NO_HISTORY if call.num_left == 1 else history.map(Tensor.detach)
         return LoopState(call, self.first_position, stored, log, text, self.unfinished, self.uninterrupted)
 
 

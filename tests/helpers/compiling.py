@@ -34,22 +34,26 @@ class Backend:
         return run if self.pool else graph.forward
 
 
-def small_pipeline(name: str = "StableDiffusionPipeline", **config: Any) -> tuple[Any, dict[str, Any]]:
-    """One of Stable Diffusion's, as `make` has them, whose UNet has two levels: a graph takes a second."""
-    pipe, arguments = make(name)
+def small_unet(**config: Any) -> UNet2DConditionModel:
+    """A UNet of two levels: a graph takes a second."""
     torch.manual_seed(0)
-    pipe.unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        **config,
-    )
-    pipe.unet.eval().requires_grad_(False)
+    small: dict[str, Any] = {
+        "sample_size": 16,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 16,
+        "attention_head_dim": 4,
+    }
+    return UNet2DConditionModel(**small | config).eval().requires_grad_(False)
+
+
+def small_pipeline(name: str = "StableDiffusionPipeline", **config: Any) -> tuple[Any, dict[str, Any]]:
+    """One of Stable Diffusion's, as `make` has them, with a UNet of two levels."""
+    pipe, arguments = make(name)
+    pipe.unet = small_unet(**config)
     if "ControlNet" in name:
         pipe.controlnet = control(pipe.unet, 1)
     return pipe, arguments

@@ -4,7 +4,7 @@ The graphs run as they were traced, so images are equal bit for bit. Numbers of 
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,7 @@ from clockwork.adaptors import FeatureDims, Residual, ResNet, UNet
 from clockwork.calibration.options import FitOptions
 from clockwork.teachers import Teacher
 
-
-@pytest.fixture(autouse=True)
-def empty_caches() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("empty_caches")
 
 
 SOLVERS: list[Callable[[], Any]] = [  # timesteps of both types, and two calls per step

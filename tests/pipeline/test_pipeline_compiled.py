@@ -4,13 +4,11 @@ The graphs run as they were traced (a backend of our own), so the images are equ
 in a slow test.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from helpers.compiling import PROMPTS, Backend, both_ways, small_pipeline
+from helpers.compiling import PROMPTS, Backend, both_ways, small_pipeline, small_unet
 from helpers.pipelines import generate, make, reasons, steps
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -23,13 +21,7 @@ from clockwork.sampling.compiled import CompiledSteps
 from clockwork.sampling.steps import AdaptorInputs, adaptor_step, full_step
 from clockwork.unet.split import SplitUNet
 
-
-@pytest.fixture(autouse=True)
-def empty_caches() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("empty_caches")
 
 
 def clocked(pipe: Any, **options: Any) -> None:
@@ -197,18 +189,8 @@ def test_what_compile_cannot_be(options: Any, message: str) -> None:
 
 @pytest.mark.slow
 def test_inductor_computes_nearly_the_same() -> None:
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8,
-        attention_head_dim=4,
-    ).requires_grad_(False)
-    split, adaptor, compiled = SplitUNet(unet.eval(), "layer1"), Identity(), CompiledSteps()
+    unet = small_unet(sample_size=8, cross_attention_dim=8)
+    split, adaptor, compiled = SplitUNet(unet, "layer1"), Identity(), CompiledSteps()
     call = split.arguments(torch.randn(2, 4, 8, 8), torch.tensor(500), torch.randn(2, 5, 8))
     eager = full_step(split, call)
     inputs = AdaptorInputs(None, None, 2, History(r_out_prev=eager.r_out))

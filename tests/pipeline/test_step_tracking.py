@@ -15,10 +15,9 @@ from clockwork.pipeline.step_tracking import (
     OUT_OF_ORDER,
     LoopState,
     StepLocation,
-    UNetCall,
-    find_position,
     next_states,
 )
+from clockwork.pipeline.unet_call import UNetCall, find_position
 
 
 class Thread:
