@@ -26,7 +26,7 @@ def bench(cfg: DictConfig) -> None:
 
     Raises:
         UserError: If the file to compare with is missing or of other settings.
-        RuntimeError: If compiled steps do not compute what the others do.
+        RuntimeError: If full steps do not compute what the UNet does, or compiled steps what the others do.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     settings = {name: plain[name] for name in SETTINGS}
@@ -38,14 +38,17 @@ def bench(cfg: DictConfig) -> None:
         cases = {**parts.steps(), **parts.rollouts(), **parts.rivals(), **parts.compiled()}
         cases |= {**parts.exported(), **parts.hooks()}
         durations = time_in_turn([case.call for case in cases.values()], parts.teacher.device, cfg.rounds, warm_up=2)
-        differences = parts.differences()
+        differences, full_step = parts.differences(), parts.full_step_difference()
     timings = Timings(machine(parts.teacher), settings, _rows(cases, durations))
     timings.write(Path(cfg.output))
     print(f"{timings}\n\nrows in {cfg.output}")
+    print(f"output of a full step: largest difference {full_step:.1e} to the UNet's")
     for name, difference in differences.items():
         print(f"latents of the roll-out, {name}: relative L2 difference {difference:.1e} to those of uncompiled steps")
     for sentence in [] if older is None else timings.slower_than(older) or ["nothing has become slower"]:
         print(sentence)
+    if full_step != 0:
+        raise RuntimeError("a full step does not compute what the UNet does, bit for bit")
     if wrong := [name for name, difference in differences.items() if not difference <= LARGEST_DIFFERENCE]:
         raise RuntimeError(f"compiled steps ({', '.join(wrong)}) do not compute what uncompiled ones do")
 

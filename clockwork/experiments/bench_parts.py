@@ -182,6 +182,10 @@ class Parts:
             cases[f"{self._name(self.linear)}, {name}"] = Case(rollout, self._name(self.linear))
         return cases
 
+    def full_step_difference(self) -> float:
+        """Returns the largest difference of a full step's output to the UNet's, which is 0."""
+        return float((self.features.output - self.teacher.unet(**self.arguments, return_dict=False)[0]).abs().max())
+
     def differences(self) -> dict[str, float]:
         """Returns the relative L2 difference of the latents with compiled steps to those without, by name."""
         latents, differences = self._rollout(self.linear)(), {}

@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 from clockwork.experiments.configs import compose_config
 from clockwork.experiments.gpu_check import Stage, StageResult, run_stage, stages, write_report
 
-STAGES = ("train", "resume", "calibrate", "evaluate", "generate", "edit", "bench")
+STAGES = ("train", "resume", "calibrate", "evaluate", "generate", "edit", "bench", "compiled")
 
 
 @pytest.fixture(autouse=True)
