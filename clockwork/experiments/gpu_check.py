@@ -122,11 +122,6 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
     points = (
         "points=[{adaptor: none, schedule: full}, {adaptor: identity}, {adaptor: linear}, {adaptor: resnet_no_text}]"
     )
-    # Both benchmarks fail if results are not those that they are compared with.
-    timed = ["bench", *teacher, *where, *(["steps=2", "rounds=3"] if cfg.small else ["steps=8", "rounds=9"])]
-    modes = (
-        "{backend: eager}" if cfg.small else "{mode: default}, {mode: reduce-overhead}"
-    )  # without and with CUDA graphs
     edit = ["edit", *teacher, *where, f"image={image}", "source=a lighthouse", "target=a castle", "edit_metrics=none",
             "inversion.steps=4", "generation.steps=4", "resize=true", f"output={folder / 'edit'}"]  # fmt: skip
     calibrate = ["calibrate", *at, *prompts, "count=4", "batch_size=2", f"output={folder / 'adaptors'}"]
@@ -137,6 +132,21 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
         "evaluate": [*measure, points],
         "generate": ["generate", *at, f"prompt={CAPTIONS[0]}", f"output={image}"],
         "edit": edit,
+        **_benchmarks(cfg, [*teacher, *where], folder),
+    }
+    if not cfg.small:
+        weights = ["random_teacher", "architecture=sd15", f"path={folder / 'sd15'}"]
+        commands = {"weights": weights, **commands}
+    return [Stage(name, verb, tuple(overrides)) for name, (verb, *overrides) in commands.items()]
+
+
+def _benchmarks(cfg: DictConfig, teacher: list[str], folder: Path) -> dict[str, list[str]]:
+    """Uncompiled and compiled steps, which fail if their results are not those that they are compared with."""
+    timed = ["bench", *teacher, *(["steps=2", "rounds=3"] if cfg.small else ["steps=8", "rounds=9"])]
+    modes = (
+        "{backend: eager}" if cfg.small else "{mode: default}, {mode: reduce-overhead}"
+    )  # without and with CUDA graphs
+    return {
         "bench": [*timed, "compile=[]", f"batch={2 if cfg.small else 8}", f"output={folder / 'bench-timings.json'}"],
         "compiled": [
             *timed,
@@ -146,10 +156,6 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
             f"output={folder / 'compiled-timings.json'}",
         ],
     }
-    if not cfg.small:
-        weights = ["random_teacher", "architecture=sd15", f"path={folder / 'sd15'}"]
-        commands = {"weights": weights, **commands}
-    return [Stage(name, verb, tuple(overrides)) for name, (verb, *overrides) in commands.items()]
 
 
 def check_gpu(cfg: DictConfig) -> None:
