@@ -56,9 +56,9 @@ def pipeline_name(pipe: Any) -> str:
     """Returns the pipeline's name on the hub, or its folder's name without the path, which may be private.
 
     Args:
-        pipe: A diffusers pipeline.
+        pipe: A diffusers pipeline. One that was loaded from a single file has no name but that of its class.
     """
-    source = str(getattr(pipe, "name_or_path", ""))
+    source = str(getattr(pipe, "name_or_path", None) or "")
     return (Path(source).name if Path(source).is_dir() else source) or type(pipe).__name__
 
 

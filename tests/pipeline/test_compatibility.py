@@ -13,6 +13,7 @@ import test_pipeline_few_steps
 import test_pipeline_loops
 import test_pipeline_modular
 import test_pipeline_modules
+import test_pipeline_single_file
 import test_pipeline_state
 import test_pipeline_text
 import test_pipeline_threads
@@ -32,6 +33,7 @@ MODULES = (
     test_pipeline_loops,
     test_pipeline_modular,
     test_pipeline_modules,
+    test_pipeline_single_file,
     test_pipeline_state,
     test_pipeline_text,
     test_pipeline_threads,
