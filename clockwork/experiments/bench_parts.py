@@ -111,7 +111,8 @@ class Parts:
     def rollouts(self) -> dict[str, Case]:
         """diffusers' pipeline, and the roll-outs without and with Clockwork."""
         cfg = self.cfg
-        call = {"latents": self.noise, "num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance}
+        noise = self.noise.to(self.teacher.unet.dtype)  # diffusers does not cast latents that it receives
+        call = {"latents": noise, "num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance}
         pipeline = Case(lambda: self.teacher.pipe(self.captions, **call, output_type="latent"))
         cases = {
             "diffusers' pipeline": pipeline,

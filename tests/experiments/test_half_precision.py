@@ -162,3 +162,12 @@ def test_drift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtypes: set[torc
     assert len(lines) == 1 + 4 * 2 * 2  # cuts, steps from the second, prompts
     assert all(0 < float(line.split(",")[3]) < 2 for line in lines[1:])
     assert dtypes == {torch.bfloat16}
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call")  # diffusers asks for torch's version in a layer
+def test_a_benchmark_of_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtypes: set[torch.dtype]) -> None:
+    """diffusers' pipeline, which receives latents in the UNet's precision, other methods, and compiled steps."""
+    compiled = "compile=[{backend: eager}]"
+    run(monkeypatch, "bench", *POINT, compiled, "batch=1", "rounds=1", f"output={tmp_path / 'timings.json'}")
+    timings = json.loads((tmp_path / "timings.json").read_text())
+    assert "bfloat16" in json.dumps(timings) and dtypes == {torch.bfloat16}
