@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
@@ -58,9 +59,7 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | N
     config: dict[str, Any] = {"kind": adaptor.kind, "adaptor": adaptor.config(), "operating_point": asdict(point)}
     config |= {"format": FORMAT, "sha256": sha256, **_saved_metadata(folder, sha256), **given}
     card = _card(folder, config)
-    with atomic_write(folder / WEIGHTS) as partial:
-        partial.write_bytes(weights)
-    _write_config(folder, config, card)
+    _write(folder, {**_config_files(config, card), WEIGHTS: weights})
 
 
 def check_adaptor_folder(folder: Path) -> None:
@@ -110,7 +109,7 @@ def add_row(folder: str | Path, row: Mapping[str, Any], labels: Mapping[str, str
         joined = {**saved, **known, "metrics": {**_metrics(saved), **_metrics(row)}}
     if row["images"] >= saved.get("images", 0) and _metrics(saved).keys() <= _metrics(joined).keys():
         config = {**config, "row": joined, "row_labels": labels}
-        _write_config(Path(folder), config, _card(Path(folder), config))
+        _write(Path(folder), _config_files(config, _card(Path(folder), config)))
 
 
 def _metrics(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -130,11 +129,16 @@ def _card(folder: Path, config: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _write_config(folder: Path, config: Mapping[str, Any], card: str) -> None:
-    """Writes `config.json` and the model card."""
-    for name, text in (("README.md", card), ("config.json", json.dumps(config, indent=2) + "\n")):
-        with atomic_write(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+def _config_files(config: Mapping[str, Any], card: str) -> dict[str, bytes]:
+    """Returns the contents of `config.json` and the model card."""
+    return {"config.json": (json.dumps(config, indent=2) + "\n").encode(), "README.md": card.encode()}
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files; the last one first. None is replaced before there was room for all of them."""
+    with ExitStack() as files:
+        for name, content in contents.items():
+            files.enter_context(atomic_write(folder / name)).write_bytes(content)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

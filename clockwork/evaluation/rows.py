@@ -11,6 +11,7 @@ from typing import Any
 
 import clockwork
 from clockwork.evaluation.row_lines import parse_row, report_foreign_lines
+from clockwork.io.disk import append_whole, naming_full_disk
 from clockwork.io.lock import locked
 
 
@@ -164,22 +165,26 @@ def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def append_row(file: Path, row: Mapping[str, Any], unless_measured: bool = False) -> None:
-    """Appends a row in one write and flushes it to disk, so that a kill leaves complete lines only.
+    """Appends a row in one write and flushes it to disk, so that a kill or a full disk leaves complete lines only.
 
     Args:
         file: The file of rows, which is created if it is missing.
         row: The row.
         unless_measured: Whether to leave it out if the file has a row with its digest, from another process.
+
+    Raises:
+        UserError: There is no room on the file's disk.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b", buffering=0) as stream, locked(stream):
+    with naming_full_disk(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("a+b", buffering=0)
+    with stream, locked(stream):
         if unless_measured and any(other["digest"] == row["digest"] for other in read_rows(file)):
             return
         stream.seek(0, os.SEEK_END)
         # An earlier run may have been cut off in the middle of a line.
         start = b"\n" if stream.tell() and not _ends_with_newline(stream) else b""
-        stream.write(start + json.dumps(dict(row)).encode() + b"\n")
-        os.fsync(stream.fileno())
+        append_whole(stream, start + json.dumps(dict(row)).encode() + b"\n")
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from clockwork.experiments import configs
 from clockwork.experiments.log_file import log_file
 from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, unknown_key
+from clockwork.io.disk import full_disk_message
 
 # Warnings of other libraries that a user cannot act on.
 for message in (
@@ -111,6 +112,9 @@ def _exit_statuses(config: str, resumable: str, cfg: DictConfig | None = None) -
             _stopped(143, resumable)
         raise
     except Exception as error:
+        if (message := full_disk_message(error)) is not None:
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(2)
         _with_advice(error, cfg)
         raise
     finally:

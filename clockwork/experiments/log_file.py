@@ -4,10 +4,13 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, cast
+
+from clockwork.errors import UserError
+from clockwork.io.disk import append_whole
 
 NAME = "clockwork.log"
 SOON = 10.0  # seconds within which mistakes are noticed: a command that is refused leaves no log
@@ -38,11 +41,11 @@ class _Copied:
         self._waiting += text
 
     def append(self) -> None:
-        """Writes what has not been written, if the folder exists."""
+        """Writes what has not been written, if the folder exists. On a full disk it waits for the next call."""
         if self.file.parent.is_dir():
-            with self.file.open("a", encoding="utf-8") as log:
-                log.write(self._waiting)
-            self._waiting = ""
+            with suppress(UserError, OSError), self.file.open("ab", buffering=0) as log:
+                append_whole(log, self._waiting.encode())
+                self._waiting = ""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from clockwork.errors import UserError
+from clockwork.io.disk import naming_full_disk
 from clockwork.io.paths import check_file
 
 MARKER = ".clockwork"  # a file in every folder that `atomic_folder` has written
@@ -37,10 +38,10 @@ def atomic_write(file: Path) -> Iterator[Path]:
         A temporary path in the same folder, to which the block writes.
 
     Raises:
-        UserError: There is a folder at `file`.
+        UserError: There is a folder at `file`, or no room on its disk.
     """
     check_file(file)
-    with _temporary(file) as partial:
+    with naming_full_disk(file), _temporary(file) as partial:
         yield partial
         _flush(partial)
         partial.replace(file)
@@ -60,11 +61,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         A temporary path in the same parent folder, at which the block creates the new folder.
 
     Raises:
-        UserError: Something else is at `folder`.
+        UserError: Something else is at `folder`, or there is no room on its disk.
     """
     check_folder(folder)
     folder = folder.resolve()  # of a link, what it leads to
-    with _temporary(folder) as partial:
+    with naming_full_disk(folder), _temporary(folder) as partial:
         yield partial
         (partial / MARKER).touch()
         for path in (*partial.rglob("*"), partial):

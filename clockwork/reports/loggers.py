@@ -17,9 +17,11 @@ def make_logger(config: Mapping[str, Any], output: Path) -> Any:
     it writes offline, into the output folder."""
     if config["name"] == "none":
         return False
-    from pytorch_lightning.loggers import CSVLogger, WandbLogger
+    from pytorch_lightning.loggers import WandbLogger
 
-    loggers: list[Any] = [CSVLogger(output, name="log")]  # a version a run: a resumed one keeps the log before it
+    from clockwork.reports.csv_logger import AtomicCSVLogger
+
+    loggers: list[Any] = [AtomicCSVLogger(output, name="log")]  # a version a run: a resumed one keeps the log before it
     if config["name"] == "wandb":
         group = config["group"] or output.parent.name
         loggers.append(WandbLogger(project=config["project"], group=group, save_dir=output, offline=offline()))

@@ -32,7 +32,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """
         file = Path(path)
         with atomic_write(file) as partial:
-            torch.save(checkpoint, partial)
+            with partial.open("wb") as stream:  # of a path, torch hides the system's error
+                torch.save(checkpoint, stream)
             if file.name == LAST and file.is_file():
                 previous = file.with_name(PREVIOUS)
                 previous.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def become(request: dict[str, Any]) -> None:
         os.dup2(os.open(request.get(name, os.devnull), flags), descriptor)
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # chosen again, by the environment
     os.chdir(request["folder"])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clockwork.errors import UserError
 from clockwork.evaluation.rows import commit
 from clockwork.io.atomic import atomic_folder, atomic_write
 from clockwork.miniature.training import Recipe
@@ -76,7 +77,10 @@ def test_an_old_folder_stays_when_the_new_one_cannot_be_placed(
         return moved(self, to)
 
     monkeypatch.setattr(Path, move, full)
-    with pytest.raises(OSError, match="No space"), atomic(target) as partial:
+    with (
+        pytest.raises(UserError, match="target cannot be written, because its disk"),
+        atomic(target) as partial,
+    ):
         fill(partial, atomic is atomic_folder, "new")
     assert content(target) == "old" and list(tmp_path.iterdir()) == [target]
 
