@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: install constraints demo eval evidence rivals calibration-tables flops tables editing analysis notebooks test test-slow test-full test-compat bench lint docs dist dist-check gpu-check miniature distilled chain clean
+.PHONY: install constraints demo eval evidence rivals calibration-tables flops tables editing analysis notebooks test test-slow test-full test-compat faults bench lint docs dist dist-check gpu-check miniature distilled chain clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clockwork needs Python 3.11 or newer: run make PYTHON=<python>")'
@@ -96,6 +96,10 @@ test: install
 # What cannot be made fast: CI runs it after `make test`.
 test-slow: install
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n $(JOBS) --dist loadfile -m slow
+
+# Kills at many random moments; prints how many ended as an undisturbed run does. Minutes, one process at a time.
+faults: install
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -s -m "faults or slow" tests/faults
 
 # The chain at real size, with random weights: minutes, and 10 GB of memory.
 test-full: install
