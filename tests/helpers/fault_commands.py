@@ -1,0 +1,75 @@
+"""A training and an evaluation sweep of a second or two, with all that they write, and what has to come out of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clockwork.evaluation.rows import read_rows
+
+TRAIN = [
+    "scripts/train.py",
+    "steps=2",
+    "adaptor.width=8",
+    "prompts_per_epoch=4",
+    "repeats_per_epoch=2",
+    "batch_size=4",
+    "val_prompts=4",
+    "epochs=4",
+    "prompts.count=100",
+    "samples_every=2",
+    "ema=0.9",
+    "keep=best",
+    "device=cpu",
+]
+POINTS = (
+    "{adaptor: none, schedule: full}",
+    "{adaptor: identity, schedule: clock2}",
+    "{adaptor: taylor1, schedule: clock4}",
+)
+EVALUATE = [
+    "scripts/evaluate.py",
+    f"points=[{', '.join(POINTS)}]",
+    "steps=4",
+    "metrics=miniature",
+    "metrics.reference=120",
+    "metrics.latency=false",
+    "batch_size=2",
+    "prompts.count=6",
+    "device=cpu",
+]
+
+
+def train_command(folder: Path) -> list[str]:
+    """Trains in a folder."""
+    return [*TRAIN, f"output={folder}"]
+
+
+def evaluate_command(folder: Path) -> list[str]:
+    """Measures in a folder."""
+    return [*EVALUATE, f"output={folder}", f"metrics.cache={folder}/cache"]
+
+
+def files(folder: Path, *patterns: str) -> dict[str, bytes]:
+    """The contents of files, by their paths in the folder."""
+    matching = (file for pattern in patterns for file in folder.rglob(pattern))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in matching}
+
+
+def trained(folder: Path) -> Any:
+    """What a training has made: the adaptor bit for bit, its figures, the sample images, and the checkpoints' names."""
+    (config,) = folder.rglob("adaptor/config.json")
+    figures = json.loads(config.read_text())["training"]
+    return figures, files(folder, "adaptor.safetensors", "*.png"), sorted(files(folder, "*.ckpt"))
+
+
+def measured(folder: Path) -> Any:
+    """What a sweep has made: one row per point, the figures of each image, and images."""
+    file = folder / "rows.jsonl"
+    rows = [{**row, "command": None} for row in read_rows(file)]
+    assert len(file.read_bytes().splitlines()) == len(rows) == len(POINTS)
+    return rows, files(folder, "*.png", "*.npz", "prompts/*.json")
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files that a stopped command has left behind."""
+    return [file for file in folder.rglob("*") if file.suffix in (".partial", ".replaced")]
