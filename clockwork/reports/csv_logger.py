@@ -1,7 +1,7 @@
 """Lightning's csv file of a training's figures, written atomically."""
 
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger
@@ -30,5 +30,5 @@ class AtomicCSVLogger(CSVLogger):
 
     def finalize(self, status: str) -> None:
         """Writes what is left; after a failure as far as there is room, so that the failure's error is not replaced."""
-        with suppress(UserError if status == "failed" else ()):
+        with suppress(UserError) if status == "failed" else nullcontext():
             super().finalize(status)

@@ -38,7 +38,7 @@ def check_complete(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk_stops_a_command_with_one_sentence(name: str, tmp_path: Path) -> None:
-    """Run again with more room each time; the folder of temporary files is on another disk, and nothing is written there."""
+    """Run again with more room each time. Temporary files would go to another disk; nothing is written there."""
     command, result, sizes = COMMANDS[name]
     temporary = tmp_path / "temporary"
     temporary.mkdir()

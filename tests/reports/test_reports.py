@@ -144,4 +144,4 @@ def test_wandb_offline_holds_a_calibration(offline: Path) -> None:
 
 def test_loggers_by_name(tmp_path: Path) -> None:
     assert make_logger({"name": "none"}, tmp_path) is False
-    assert [type(logger).__name__ for logger in make_logger({"name": "csv"}, tmp_path)] == ["CSVLogger"]
+    assert [type(logger).__name__ for logger in make_logger({"name": "csv"}, tmp_path)] == ["AtomicCSVLogger"]
