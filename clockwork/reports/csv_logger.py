@@ -5,6 +5,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_write
@@ -13,6 +14,7 @@ from clockwork.io.atomic import atomic_write
 class AtomicCSVLogger(CSVLogger):
     """Writes `metrics.csv` beside its place and renames it, so that no line of it is cut off."""
 
+    @rank_zero_only
     def save(self) -> None:
         """Writes the figures that have been logged since the last call."""
         writer = self.experiment
