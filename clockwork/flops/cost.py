@@ -85,7 +85,7 @@ def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
 
     Args:
         split: The UNet, on `meta`.
-        call: Arguments of `UNet2DConditionModel.forward`, on `meta`.
+        call: Arguments of the UNet's `forward`, on `meta`.
 
     Returns:
         The counts, and the shapes of the features at the cut.
@@ -125,7 +125,7 @@ def full_and_adaptor_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapp
     Args:
         split: The UNet.
         adaptor: The adaptor; without one, the adaptor pass has no FLOPs.
-        call: Arguments of `UNet2DConditionModel.forward`.
+        call: Arguments of the UNet's `forward`.
 
     Returns:
         FLOPs of the full pass and of the adaptor pass.
@@ -214,7 +214,8 @@ def on_meta(module: Module) -> Module:
         memo |= {id(vars(part)[name]): None for name in ("_hf_hook", "_diffusers_hook") if name in vars(part)}
     meta_copy = copy.deepcopy(module, memo)
     for part in meta_copy.modules():
-        vars(part).pop("forward", None)  # set by hooks in place of the class's method
+        for name in ("forward", "_hf_hook", "_diffusers_hook"):  # the first is set by hooks
+            vars(part).pop(name, None)
     return meta_copy
 
 

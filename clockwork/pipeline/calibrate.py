@@ -197,9 +197,15 @@ def pipeline_arguments(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any
         Keyword arguments of the pipeline.
 
     Raises:
-        UserError: If `call` has an argument that the pipeline does not know, or prompts as embeddings.
+        UserError: If the pipeline takes no prompts, or `call` has an argument that it does not know, or prompts as
+            embeddings.
     """
     parameters, count = inspect.signature(type(pipe).__call__).parameters, len(prompts)
+    if "prompt" not in parameters:
+        raise UserError(
+            f"{type(pipe).__name__} takes no prompts, which calibration passes: use clockwork.enable, whose identity "
+            "adaptor needs none"
+        )
     for name in call:
         if name not in parameters and name not in OLD_ARGUMENTS:
             raise UserError(f"{type(pipe).__name__} has no argument {name}: pass arguments of its own call")

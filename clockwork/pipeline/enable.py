@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 
 from clockwork.adaptors import Adaptor, Identity, check_teacher, fetch, load_adaptor, read_config
 from clockwork.errors import UserError
@@ -39,7 +39,7 @@ def enable(
     enabled, the new settings replace the old ones.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`, in any precision, on any device.
+        pipe: A diffusers pipeline with a UNet (docs/compatibility.md), in any precision, on any device.
         schedule: Which steps are full, for example `clock4`, 4 or `[2, 4]` (the adaptor's steps); by default the one
             that a trained adaptor was trained for, else `clock2`.
         adaptor: An adaptor's folder, its name on the hub, or a module, which is copied. The default is the identity
@@ -100,10 +100,10 @@ def disable(pipe: Any) -> None:
     Does nothing if Clockwork is not enabled.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        pipe: A diffusers pipeline with a UNet.
 
     Raises:
-        UserError: If the pipeline has no such UNet.
+        UserError: If the pipeline has no UNet, or one that is not supported.
     """
     unet, encoder = get_unet(pipe), text_encoder(pipe)[0]
     hook = get_hook(unet)
@@ -136,7 +136,7 @@ def replace_hook(pipe: Any, hook: ClockHook | None) -> None:
     """Attaches Clockwork's hook to the UNet, and its prompt hook to the text encoder, in place of those there are.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        pipe: A diffusers pipeline with a UNet.
         hook: The hook; None leaves Clockwork disabled.
     """
     disable(pipe)
@@ -154,7 +154,7 @@ def whole_unet(pipe: Any) -> WholeUNet:
     """Returns the form in which the pipeline's UNet was compiled as a whole, also while Clockwork is enabled.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        pipe: A diffusers pipeline with a UNet.
     """
     hook = get_hook(get_unet(pipe))
     return WholeUNet(pipe) if hook is None or hook.whole_unet is None else hook.whole_unet
@@ -164,7 +164,7 @@ def enabled_hook(pipe: Any) -> ClockHook:
     """Returns the hook that `enable` attached to the pipeline's UNet.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        pipe: A diffusers pipeline with a UNet.
 
     Raises:
         UserError: If Clockwork is not enabled on the pipeline.
@@ -175,7 +175,7 @@ def enabled_hook(pipe: Any) -> ClockHook:
     return hook
 
 
-def _name_and_hash(name: str, unet: UNet2DConditionModel, trained: OperatingPoint) -> tuple[str, str]:
+def _name_and_hash(name: str, unet: ModelMixin, trained: OperatingPoint) -> tuple[str, str]:
     """Returns the name and the weights' fingerprint of the UNet; the adaptor's teacher's name if it is that one."""
     unet_hash = unet_fingerprint(unet)
     return trained.teacher if unet_hash == trained.teacher_hash else name, unet_hash
@@ -204,7 +204,7 @@ def check_hooks(pipe: Any) -> None:
     """Refuses other diffusers hooks on the UNet.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        pipe: A diffusers pipeline with a UNet.
 
     Raises:
         UserError: If the UNet has another hook.

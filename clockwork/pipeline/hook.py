@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.hooks import ModelHook
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from clockwork.adaptors import mismatch_message
@@ -30,12 +28,10 @@ from clockwork.pipeline.step_tracking import (
     TextEmbedding,
     next_states,
 )
-from clockwork.pipeline.unet_call import UNetCall, find_position
+from clockwork.pipeline.unet_call import UNetCall, condition_of, find_position
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.teachers import Condition
-from clockwork.unet.binding import Binder
 
-BIND = Binder(UNet2DConditionModel.forward)
 UNKNOWN_PROMPT = "the prompt behind the text features is not known"
 
 
@@ -118,22 +114,23 @@ class ClockHook(ModelHook):
 
     @torch.compiler.disable(reason="Clockwork: compile the UNet before clockwork.enable, or pass compile=True to it")
     def new_forward(self, _: nn.Module, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Replaces `UNet2DConditionModel.forward`, with its arguments and its return value."""
+        """Replaces the UNet's `forward`, with its arguments and its return value."""
         hook = get_hook(module)
         assert hook is not None
-        call = BIND(args, kwargs)
+        split = hook.denoiser.split
+        call = split.bind(args, kwargs)
         return_dict = call.pop("return_dict", True)
         output = hook.denoise(call)
-        return UNet2DConditionOutput(sample=output) if return_dict else (output,)
+        return split.kind.output(sample=output) if return_dict else (output,)
 
     def denoise(self, call: dict[str, Any]) -> Tensor:
         """Runs one step.
 
         Args:
-            call: Arguments of `UNet2DConditionModel.forward` by name.
+            call: Arguments of the UNet's `forward` by name.
 
         Returns:
-            The UNet's prediction, `batch × channels × height × width`.
+            The UNet's prediction, of the shape that its class gives it.
         """
         unet_call, thread = self._unet_call(call), self._thread
         if unet_call is None:
@@ -160,7 +157,7 @@ class ClockHook(ModelHook):
         if position is None:
             return None
         sample_spec = sample.shape, sample.dtype, sample.device
-        return UNetCall(timesteps, position, call["encoder_hidden_states"], sample_spec)
+        return UNetCall(timesteps, position, condition_of(call), sample_spec)
 
     def _start_log(self, first_call: UNetCall) -> StepLog:
         """Starts an image's log. Warns if the image is not generated at the adaptor's operating point."""
@@ -180,7 +177,8 @@ class ClockHook(ModelHook):
     ) -> tuple[Denoised, TextEmbedding | None]:
         """Runs and logs a step. Returns its result, and the text embedding for the image's later steps."""
         arguments = dict(call)
-        sample, t, prompt_embeds = (arguments.pop(name) for name in ("sample", "timestep", "encoder_hidden_states"))
+        sample, t = arguments.pop("sample"), arguments.pop("timestep")
+        prompt_embeds = arguments.pop("encoder_hidden_states", None)
         denoiser, reason, text = self.denoiser_for(sample), location.forced_full_reason, location.text
         scheduled_full = reason != UNKNOWN_POSITION and denoiser.schedule.is_full(location.step)
         if log.halves_apart and "conditional" in denoiser.adaptor.inputs and not scheduled_full:

@@ -1,34 +1,36 @@
 """The parts of a pipeline that Clockwork works with: its UNet, text encoder and name."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from diffusers.utils.torch_utils import is_compiled_module
 from torch import nn
 
 from clockwork.errors import UserError
 from clockwork.io.fingerprint import weights_hash
+from clockwork.unet.models import unet_kind
 
 
-def get_unet(pipe: Any) -> UNet2DConditionModel:
+def get_unet(pipe: Any) -> ModelMixin:
     """Returns the pipeline's UNet, unwrapped if it was compiled with `torch.compile`.
 
     Args:
         pipe: A diffusers pipeline.
 
     Raises:
-        UserError: If the pipeline has no UNet, or one of another class.
+        UserError: If the pipeline has no UNet, or one of a class that cannot be split.
     """
     unet = _unwrap_compiled(getattr(pipe, "unet", None))
     if unet is None:
-        raise UserError(f"{type(pipe).__name__} has no UNet: use a pipeline with a UNet2DConditionModel")
-    if type(unet).forward is not UNet2DConditionModel.forward:
         raise UserError(
-            f"the {type(unet).__name__} of {type(pipe).__name__} is not supported: "
-            "use a pipeline with a UNet2DConditionModel"
+            f"{type(pipe).__name__} has no UNet: use a pipeline with a UNet, such as StableDiffusionPipeline"
         )
-    return cast(UNet2DConditionModel, unet)
+    try:
+        unet_kind(unet)
+    except UserError as error:
+        raise UserError(f"{type(pipe).__name__} is not supported: {error}") from None
+    return unet
 
 
 def _unwrap_compiled(module: Any) -> Any:
@@ -62,7 +64,7 @@ def pipeline_name(pipe: Any) -> str:
     return (Path(source).name if Path(source).is_dir() else source) or type(pipe).__name__
 
 
-def unet_fingerprint(unet: UNet2DConditionModel) -> str:
+def unet_fingerprint(unet: ModelMixin) -> str:
     """Returns the fingerprint of a UNet's weights.
 
     Args:

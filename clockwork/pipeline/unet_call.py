@@ -1,5 +1,6 @@
 """What identifies a call of the UNet: its position in the solver's timesteps, its prompt and its size."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,20 @@ def find_position(t: Any, timesteps: Any) -> int | None:
     return index if remainder == 0 and 0 <= index < len(timesteps) else None
 
 
+def condition_of(call: Mapping[str, Any]) -> Any:
+    """Returns what a UNet call is conditioned on, by which calls of different images differ.
+
+    Args:
+        call: Arguments of the UNet's `forward` by name.
+
+    Returns:
+        The text features; without them the image's (Kandinsky), else the class labels; None for an unconditional UNet.
+    """
+    image_embeds = (call.get("added_cond_kwargs") or {}).get("image_embeds")
+    candidates = call.get("encoder_hidden_states"), image_embeds, call.get("class_labels")
+    return next((candidate for candidate in candidates if candidate is not None), None)
+
+
 @dataclass(frozen=True)
 class UNetCall:
     """What identifies a UNet call: its position, and what consecutive calls of one image have in common.
@@ -33,7 +48,7 @@ class UNetCall:
     Attributes:
         timesteps: The solver's timesteps. The reference keeps later tensors from reusing their memory.
         position: Index of the call's timestep in `timesteps`.
-        prompt_embeds: The `encoder_hidden_states`, the same object for all calls of an image.
+        prompt_embeds: What the image shows (`condition_of`), the same object for all calls of an image.
         sample_spec: Shape, dtype and device of the sample.
     """
 

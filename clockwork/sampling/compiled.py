@@ -119,11 +119,12 @@ def _graph_call(split: SplitUNet, call: UNetArguments) -> Iterator[UNetArguments
 
     Solvers' timesteps have several types; the UNet casts all of them to float32 as the first thing.
     """
-    extra = call["cross_attention_kwargs"] or {}
+    extra = call.get("cross_attention_kwargs") or {}
     rest = {name: value for name, value in extra.items() if name != "scale"}
     timestep = _number(call["timestep"], call["sample"].device).float()
     with split.scaled_lora(extra.get("scale", 1.0)):
-        yield _copies({**call, "timestep": timestep, "cross_attention_kwargs": rest or None})
+        attention = {"cross_attention_kwargs": rest or None} if "cross_attention_kwargs" in call else {}
+        yield _copies({**call, "timestep": timestep, **attention})
 
 
 def _graph_inputs(adaptor: Adaptor, inputs: AdaptorInputs, device: torch.device) -> AdaptorInputs:

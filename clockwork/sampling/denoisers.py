@@ -180,4 +180,5 @@ def arguments(split: SplitUNet, sample: Tensor, t: Tensor, condition: Condition)
     dtype = split.dtype
     if sample.dtype != dtype:
         sample, condition = sample.to(dtype), condition.to(dtype)
-    return split.arguments(sample, t, condition.prompt_embeds, **condition.unet_kwargs)
+    text = {"encoder_hidden_states": condition.prompt_embeds} if split.reads_text else {}
+    return split.arguments(sample, t, **text, **condition.unet_kwargs)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from clockwork.adaptors import Adaptor, History, run_adaptor
-from clockwork.unet.inputs import embed_inputs
 from clockwork.unet.split import SplitUNet
 
 UNetArguments = Mapping[str, Any]  # all arguments of `unet.forward` by name (`SplitUNet.arguments`)
@@ -55,7 +54,7 @@ def full_step(split: SplitUNet, call: UNetArguments) -> Features:
     Returns:
         The prediction and the features at the cut.
     """
-    embedded = embed_inputs(split.unet, call)
+    embedded = split.kind.embed(split.unet, call)
     high = split.high_in(embedded)
     r_out = split.low(high, embedded)
     return Features(split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb)
@@ -73,7 +72,7 @@ def adaptor_step(split: SplitUNet, adaptor: Adaptor, call: UNetArguments, inputs
     Returns:
         The prediction and the features at the cut, in the UNet's precision.
     """
-    embedded = embed_inputs(split.unet, call)
+    embedded = split.kind.embed(split.unet, call)
     high = split.high_in(embedded)
     r_out = estimate(adaptor, high.r_in, embedded.t_emb, inputs)
     return Features(split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb)

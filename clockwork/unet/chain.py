@@ -1,8 +1,8 @@
 """The UNet as a chain of layers, and the cut that splits it (paper, Section 4.1).
 
-A diffusers `UNet2DConditionModel` is flattened to a list of *down layers* (a resnet with its attention, or a
-downsampler), a middle block, and a list of *up layers* (a resnet with its attention, or an upsampler). The resnet of an
-up layer takes the features concatenated with one skip connection.
+A UNet of diffusers is flattened to a list of *down layers* (a resnet with its attention, or a downsampler), a middle
+block, and a list of *up layers* (a resnet with its attention, or an upsampler). The resnet of an up layer takes the
+features concatenated with one skip connection.
 """
 
 import re
@@ -10,22 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import UNet2DConditionModel
-from torch import nn
+from diffusers import ModelMixin
+from torch import Tensor, nn
 
 from clockwork.errors import UserError
+from clockwork.unet.blocks import DOWN_BLOCKS, UP_BLOCKS, BlockKind, block_kind
+from clockwork.unet.inputs import EmbeddedInputs
 from clockwork.unet.modifications import refuse_modifications
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the chain: a resnet with optional attention, or a down- or upsampler.
+    """One layer of the chain: a resnet with the modules that follow it, or a down- or upsampler.
 
     Attributes:
         block: The diffusers block that the layer belongs to.
         block_index: The block's index in `unet.down_blocks` or `unet.up_blocks`.
+        kind: How the block runs its layers.
         resnet: The resnet, or None if the layer is a down- or upsampler.
-        attention: The transformer that follows the resnet, if any.
+        followers: The modules that follow the resnet, in the order of `kind.followers`.
         resampler: The down- or upsampler, or None if the layer is a resnet.
         is_last_resnet: Whether this is the last resnet of its block.
         is_last_layer: Whether this is the last layer of its block.
@@ -33,25 +36,51 @@ class Layer:
 
     block: Any
     block_index: int
+    kind: BlockKind
     resnet: Any = None
-    attention: Any = None
+    followers: tuple[Any, ...] = ()
     resampler: Any = None
     is_last_resnet: bool = False
     is_last_layer: bool = False
 
+    @property
+    def attention(self) -> Any:
+        """The attention that follows the resnet; None if there is none."""
+        names = [name for name, _ in self.kind.followers] if self.followers else []
+        return self.followers[names.index("attentions")] if "attentions" in names else None
 
-def _layers(blocks: Any, attribute_name: str) -> list[Layer]:
+    def run(self, sample: Tensor, embedded: EmbeddedInputs, size: Any = None) -> Tensor:
+        """Runs the layer as its block does.
+
+        Args:
+            sample: Features, `batch × channels × height × width`.
+            embedded: The inputs of the UNet call.
+            size: Height and width of an upsampler's output, if its input does not determine them.
+
+        Returns:
+            Features, `batch × channels × height × width`.
+        """
+        if self.resampler is not None:
+            return self.kind.resample(self.resampler, sample, embedded, size)
+        sample = self.kind.resnet(self.resnet, sample, embedded)
+        for (_, run), module in zip(self.kind.followers, self.followers, strict=True):
+            sample = run(module, sample, embedded)
+        return sample
+
+
+def _layers(blocks: Any, kinds: tuple[BlockKind, ...], resamplers_name: str) -> list[Layer]:
     """Flattens down or up blocks, whose resamplers are in the attribute `downsamplers` or `upsamplers`."""
     layers: list[Layer] = []
     for index, block in enumerate(blocks):
-        attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
-        resamplers = getattr(block, attribute_name) or []
-        for i, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True), 1):
+        kind = block_kind(block, kinds)
+        assert kind is not None
+        resamplers = getattr(block, resamplers_name) or []
+        lists = [getattr(block, name) for name, _ in kind.followers]
+        for i, (resnet, *followers) in enumerate(zip(block.resnets, *lists, strict=True), 1):
             last = i == len(block.resnets)
-            layers.append(
-                Layer(block, index, resnet, attention, is_last_resnet=last, is_last_layer=last and not len(resamplers))
-            )
-        layers.extend(Layer(block, index, resampler=resampler, is_last_layer=True) for resampler in resamplers)
+            ends = {"is_last_resnet": last, "is_last_layer": last and not len(resamplers)}
+            layers.append(Layer(block, index, kind, resnet, tuple(followers), **ends))
+        layers.extend(Layer(block, index, kind, resampler=resampler, is_last_layer=True) for resampler in resamplers)
     return layers
 
 
@@ -70,11 +99,11 @@ class Chain:
     up: tuple[Layer, ...]
 
     @classmethod
-    def from_unet(cls, unet: UNet2DConditionModel) -> "Chain":
+    def from_unet(cls, unet: ModelMixin) -> "Chain":
         """Flattens a UNet into a chain that refers to the UNet's own modules.
 
         Args:
-            unet: A UNet made of the blocks in `clockwork.unet.modifications.KNOWN_BLOCKS`.
+            unet: A UNet of a class in `clockwork.unet.models.UNETS`, made of the blocks in `clockwork.unet.blocks`.
 
         Returns:
             The chain.
@@ -83,10 +112,10 @@ class Chain:
             UserError: If the UNet has a block of another class, or other code that would not run.
         """
         refuse_modifications(unet)
-        down = tuple(_layers(unet.down_blocks, "downsamplers"))
-        return cls(down, unet.mid_block, tuple(_layers(unet.up_blocks, "upsamplers")))
+        down = tuple(_layers(unet.down_blocks, DOWN_BLOCKS, "downsamplers"))
+        return cls(down, unet.mid_block, tuple(_layers(unet.up_blocks, UP_BLOCKS, "upsamplers")))
 
-    def refuse_exchanged_layers(self, unet: UNet2DConditionModel) -> None:
+    def refuse_exchanged_layers(self, unet: ModelMixin) -> None:
         """Checks that a UNet still has the layers of this chain, and nothing that would not run.
 
         Args:

@@ -13,14 +13,15 @@ class Condition:
     """A batch of encoded prompts.
 
     Attributes:
-        prompt_embeds: Text features for the UNet's cross-attention, `batch × tokens × width`.
+        prompt_embeds: Text features for the UNet's cross-attention, `batch × tokens × width`; None for a UNet
+            that reads none.
         text_emb: Pooled OpenCLIP text features for adaptors that read `text_emb`, `batch × width`.
         unet_kwargs: Further keyword arguments of the UNet's `forward`, for example `added_cond_kwargs`. The first axis
             of every tensor in it, at any depth, is the batch.
         conditional: True for each example of guidance's conditional half, `batch`; None if all are.
     """
 
-    prompt_embeds: Tensor
+    prompt_embeds: Any
     text_emb: Tensor | None = None
     unet_kwargs: Mapping[str, Any] = field(default_factory=dict)
     conditional: Tensor | None = None
@@ -70,7 +71,8 @@ class Condition:
             return x.to(dtype) if x.is_floating_point() else x
 
         unet_kwargs = _map_tensors(cast, self.unet_kwargs)
-        return replace(self, prompt_embeds=cast(self.prompt_embeds), unet_kwargs=unet_kwargs)
+        prompt_embeds = None if self.prompt_embeds is None else cast(self.prompt_embeds)
+        return replace(self, prompt_embeds=prompt_embeds, unet_kwargs=unet_kwargs)
 
     def expand(self, batch: int) -> "Condition":
         """Repeats the condition of a single prompt, without copying memory.

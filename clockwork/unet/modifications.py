@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-from diffusers import UNet2DConditionModel
-from diffusers.models.unets import unet_2d_blocks
+from diffusers import ModelMixin
 from torch import nn
 
 from clockwork.errors import UserError
-
-DOWN_BLOCKS = (unet_2d_blocks.CrossAttnDownBlock2D, unet_2d_blocks.DownBlock2D)
-UP_BLOCKS = (unet_2d_blocks.CrossAttnUpBlock2D, unet_2d_blocks.UpBlock2D)
-MIDDLE_BLOCK = unet_2d_blocks.UNetMidBlock2DCrossAttn
-KNOWN_BLOCKS = (*DOWN_BLOCKS, MIDDLE_BLOCK, *UP_BLOCKS)
+from clockwork.unet.blocks import DOWN_BLOCKS, MIDDLE_BLOCKS, UP_BLOCKS, BlockKind, block_kind
+from clockwork.unet.models import UNETS
 
 
-def refuse_modifications(unet: UNet2DConditionModel) -> None:
-    """Checks that a UNet is of diffusers' class, and that its down and up blocks have nothing that would not run.
+def refuse_modifications(unet: ModelMixin) -> None:
+    """Checks that a UNet is of a known class, and that its down and up blocks have nothing that would not run.
 
     Args:
         unet: The UNet. Hooks and a `forward` of its own are not looked at.
@@ -30,16 +26,16 @@ def refuse_modifications(unet: UNet2DConditionModel) -> None:
     Raises:
         UserError: If the UNet or one of its blocks is of another class, or a block has a hook or its own `forward`.
     """
-    _refuse_other_code(unet, (UNet2DConditionModel,))
+    _refuse_other_code(unet, tuple(kind.cls for kind in UNETS))
     for block in unet.down_blocks:
         _refuse_block(block, DOWN_BLOCKS)
     for block in unet.up_blocks:
         _refuse_block(block, UP_BLOCKS)
-    if unet.mid_block is not None and not isinstance(unet.mid_block, MIDDLE_BLOCK):
-        raise _unknown_class(unet.mid_block)
+    if unet.mid_block is not None and not isinstance(unet.mid_block, tuple(MIDDLE_BLOCKS)):
+        raise _unknown_class(unet.mid_block, tuple(MIDDLE_BLOCKS))
 
 
-def refuse_uncalled(unet: UNet2DConditionModel) -> None:
+def refuse_uncalled(unet: ModelMixin) -> None:
     """Checks that a UNet whose parts are called instead of itself has nothing that would not run.
 
     Args:
@@ -88,9 +84,9 @@ def refuse_hooks(module: nn.Module) -> None:
         )
 
 
-def _refuse_block(block: nn.Module, classes: tuple[type[nn.Module], ...]) -> None:
+def _refuse_block(block: nn.Module, kinds: tuple[BlockKind, ...]) -> None:
     """Refuses a down or up block of an unknown class, or with something that would not run."""
-    _refuse_other_code(block, classes)
+    _refuse_other_code(block, tuple(kind.cls for kind in kinds))
     refuse_own_forward(block)
     refuse_hooks(block)
     if names := sorted(getattr(getattr(block, "_diffusers_hook", None), "hooks", ())):
@@ -99,12 +95,14 @@ def _refuse_block(block: nn.Module, classes: tuple[type[nn.Module], ...]) -> Non
             "Clockwork calls the block's layers directly: remove the hook (group offloading works with "
             'offload_type="leaf_level")'
         )
-    attentions, resnets = getattr(block, "attentions", None), block.resnets
-    if attentions and len(attentions) != len(resnets):  # type: ignore[arg-type]
-        raise UserError(
-            f"a {type(block).__name__} has {len(resnets)} resnets, but {len(attentions)} attentions: "  # type: ignore[arg-type]
-            "use as many of both"
-        )
+    kind = block_kind(block, kinds)
+    assert kind is not None
+    num_resnets = len(block.resnets)  # type: ignore[arg-type]
+    for name, _ in kind.followers:
+        if (number := len(getattr(block, name))) != num_resnets:
+            raise UserError(
+                f"a {type(block).__name__} has {num_resnets} resnets, but {number} {name}: use as many of both"
+            )
 
 
 def _refuse_other_code(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> None:
@@ -112,16 +110,16 @@ def _refuse_other_code(module: nn.Module, classes: tuple[type[nn.Module], ...]) 
     known = next((known for known in classes if isinstance(module, known)), None)
     forward = getattr(type(module), "forward", None)
     if known is None or forward is not known.forward or not _is_of_diffusers(forward):
-        raise _unknown_class(module)
+        raise _unknown_class(module, classes)
 
 
-def _unknown_class(module: nn.Module) -> UserError:
+def _unknown_class(module: nn.Module, known: tuple[type[nn.Module], ...]) -> UserError:
     """Creates the error for a module of a class whose code Clockwork does not know."""
     cls = type(module)
-    names = ", ".join(sorted(known.__name__ for known in KNOWN_BLOCKS))
+    names = ", ".join(sorted(known_class.__name__ for known_class in known))
     return UserError(
-        f"cannot split a UNet with {cls.__name__} of {cls.__module__}, whose code is not that of diffusers' own class: "
-        f"use a UNet2DConditionModel made of {names}"
+        f"cannot split a UNet with {cls.__name__} of {cls.__module__}, whose code is not that of a class of diffusers "
+        f"that Clockwork knows: use one of {names} in its place"
     )
 
 

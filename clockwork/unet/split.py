@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
-from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor
 
 from clockwork.unet.binding import Binder
+from clockwork.unet.blocks import apply_block_freeu, middle_arguments
 from clockwork.unet.chain import Chain, Cut, Layer
-from clockwork.unet.inputs import EmbeddedInputs, embed_inputs
+from clockwork.unet.inputs import EmbeddedInputs
+from clockwork.unet.models import unet_kind
 from clockwork.unet.modifications import refuse_own_forward
 
 
@@ -50,12 +51,12 @@ class SplitUNet:
             fit.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, cut: Cut | str | Sequence[int] = "stage1") -> None:
+    def __init__(self, unet: ModelMixin, cut: Cut | str | Sequence[int] = "stage1") -> None:
         refuse_own_forward(unet)
         self.unet, self.chain = unet, Chain.from_unet(unet)
         self.cut = Cut.parse(cut, self.chain)
         self.cut.validate(self.chain)
-        self._bind = Binder(type(unet).forward)
+        self.kind, self.bind = unet_kind(unet), Binder(type(unet).forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Runs all layers: the full pass.
@@ -65,11 +66,16 @@ class SplitUNet:
             **kwargs: Keyword arguments of `unet.forward`.
 
         Returns:
-            The UNet's output `sample`, `batch × channels × height × width`.
+            The UNet's output `sample`, of the shape of its input with the UNet's own number of channels.
         """
         embedded = self.embed(*args, **kwargs)
         high = self.high_in(embedded)
         return self.high_out(self.low(high, embedded), high, embedded)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the UNet's `forward` has an argument for text features."""
+        return "encoder_hidden_states" in self.bind.names
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,7 +94,7 @@ class SplitUNet:
         Returns:
             The inputs of the chain's layers.
         """
-        return embed_inputs(self.unet, self.arguments(*args, **kwargs))
+        return self.kind.embed(self.unet, self.arguments(*args, **kwargs))
 
     def arguments(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Names the arguments of a UNet call.
@@ -100,7 +106,7 @@ class SplitUNet:
         Returns:
             All arguments by name, with their defaults, but without `return_dict`.
         """
-        call = {**self._bind.defaults, **self._bind(args, kwargs)}
+        call = {**self.bind.defaults, **self.bind(args, kwargs)}
         call.pop("return_dict", None)
         return call
 
@@ -114,7 +120,7 @@ class SplitUNet:
             `r_in`, and the skip connections of these layers.
         """
         with self.scaled_lora(embedded.lora_scale):
-            sample = self.unet.conv_in(embedded.sample)
+            sample = self.kind.first(self.unet, embedded)
             return self._down(sample, (sample,), self.chain.down[: self.cut.down], embedded)
 
     def low(self, high: HighResFeatures, embedded: EmbeddedInputs) -> Tensor:
@@ -141,21 +147,22 @@ class SplitUNet:
             embedded: The inputs of the UNet call.
 
         Returns:
-            The UNet's output, `batch × channels × height × width`.
+            The UNet's output, `batch × channels × height × width`; for a video `batch × frames × channels × height ×
+            width` or, as its class has it, `batch × channels × frames × height × width`.
         """
         with self.scaled_lora(embedded.lora_scale):
             layers = self.chain.up[len(self.chain.up) - self.cut.up :]
             sample = self._up(r_out, high.skips[: self.cut.num_kept_skips(self.chain)], layers, embedded)
             if self.unet.conv_norm_out:
                 sample = self.unet.conv_act(self.unet.conv_norm_out(sample))
-            return self.unet.conv_out(sample)
+            return self.kind.last(self.unet.conv_out(sample), embedded)
 
     def _down(
         self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: EmbeddedInputs
     ) -> HighResFeatures:
         """Runs down layers, and appends the output of each to the skip connections."""
         for layer in layers:
-            sample = layer.resampler(sample) if layer.resnet is None else _resnet(layer, sample, embedded)
+            sample = layer.run(sample, embedded)
             # T2I-Adapter's residual is added before the downsampler if the block has attention, else after it.
             has_attention = getattr(layer.block, "has_cross_attention", False)
             adds_residual = layer.is_last_resnet if has_attention else layer.is_last_layer
@@ -167,12 +174,8 @@ class SplitUNet:
     def _middle(self, sample: Tensor, embedded: EmbeddedInputs) -> Tensor:
         """Runs the middle block, if there is one, and adds the residuals of T2I-Adapter and ControlNet."""
         if self.chain.middle is not None:
-            sample = self.chain.middle(
-                sample,
-                embedded.t_emb,
-                encoder_hidden_states=embedded.encoder_hidden_states,
-                **embedded.attention_kwargs,
-            )
+            middle = self.chain.middle
+            sample = middle(sample, embedded.t_emb, **middle_arguments(middle, embedded))
             residual = embedded.t2i_residuals[len(self.unet.down_blocks) :]
             if residual and residual[0].shape == sample.shape:  # T2I-Adapter-XL
                 sample = sample + residual[0]
@@ -188,18 +191,18 @@ class SplitUNet:
         for layer in layers:
             if layer.resnet is None:
                 size = skips_left[-1][1].shape[2:] if embedded.force_upsample_size else None
-                sample = layer.resampler(sample, size)
+                sample = layer.run(sample, embedded, size)
                 continue
             i, skip = skips_left.pop()
             if embedded.controlnet_residuals:
                 skip = skip + embedded.controlnet_residuals[i]
-            sample, skip = _freeu(layer.block, sample, skip)
-            sample = _resnet(layer, torch.cat([sample, skip], dim=1), embedded)
+            sample, skip = apply_block_freeu(layer.kind, layer.block, sample, skip)
+            sample = layer.run(torch.cat([sample, skip], dim=1), embedded)
         return sample
 
     @contextmanager
     def scaled_lora(self, scale: float) -> Iterator[None]:
-        """Applies LoRA's scale within the context, as `UNet2DConditionModel.forward` does during a call.
+        """Applies LoRA's scale within the context, as diffusers' `forward` does during a call.
 
         Args:
             scale: The scale of all LoRA layers.
@@ -212,28 +215,3 @@ class SplitUNet:
             yield
         finally:
             unscale_lora_layers(self.unet, scale)
-
-
-def _resnet(layer: Layer, sample: Tensor, embedded: EmbeddedInputs) -> Tensor:
-    """Runs a layer's resnet, and its attention if it has one."""
-    sample = layer.resnet(sample, embedded.t_emb)
-    if layer.attention is None:
-        return sample
-    attended: Tensor = layer.attention(
-        sample, encoder_hidden_states=embedded.encoder_hidden_states, return_dict=False, **embedded.attention_kwargs
-    )[0]
-    return attended
-
-
-def _freeu(block: Any, sample: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-    """Applies FreeU to the inputs of an up block's resnet, if it is enabled."""
-    factors = {name: getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")}
-    if not all(factors.values()):
-        return sample, skip
-    # apply_freeu writes into its input, and r_out must not change. Without a middle block, sample and skip can be the
-    # same tensor, and diffusers writes into both.
-    copy = sample.clone()
-    reweighted: tuple[Tensor, Tensor] = apply_freeu(
-        block.resolution_idx, copy, copy if skip is sample else skip, **factors
-    )
-    return reweighted

@@ -17,9 +17,13 @@ import test_pipeline_single_file
 import test_pipeline_state
 import test_pipeline_text
 import test_pipeline_threads
+import test_pipeline_unets
 import test_split
 import test_step_tracking
+import test_unet_kinds
 from helpers.pipelines import KINDS
+from helpers.unet_pipelines import PIPELINES
+from helpers.unets import UNETS
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
@@ -37,10 +41,17 @@ MODULES = (
     test_pipeline_state,
     test_pipeline_text,
     test_pipeline_threads,
+    test_pipeline_unets,
     test_split,
     test_step_tracking,
+    test_unet_kinds,
 )
-CASES = {"test_pipeline": KINDS, "test_feature": test_pipeline.FEATURES}
+CASES = {
+    "test_pipeline": KINDS,
+    "test_feature": test_pipeline.FEATURES,
+    "test_unet_pipeline": PIPELINES,
+    "test_full_pass_is_the_unets_own": UNETS,
+}
 
 
 def test_every_line_names_a_test_that_is_there() -> None:

@@ -209,16 +209,15 @@ def test_refused(mistake: str) -> None:
 def test_other_denoisers_are_refused_by_name() -> None:
     from types import SimpleNamespace
 
-    from diffusers import AnimateDiffPipeline, MotionAdapter, UNetMotionModel
+    from diffusers import UNet1DModel
 
-    pipe, _ = make()
-    layers = {"block_out_channels": (8, 16, 24, 32), "motion_layers_per_block": 1}
-    motion = MotionAdapter(**layers, motion_norm_num_groups=4, motion_num_attention_heads=2)
-    parts = {k: v for k, v in pipe.components.items() if k not in ("unet", "safety_checker")}
-    unet = UNetMotionModel.from_unet2d(pipe.unet, motion)
-    animated = AnimateDiffPipeline(**parts, unet=unet, motion_adapter=motion)
-    with pytest.raises(ValueError, match="UNetMotionModel of AnimateDiffPipeline"):
-        clockwork.enable(animated)
+    unet = UNet1DModel(
+        block_out_channels=(8, 8), down_block_types=("DownBlock1D",) * 2, up_block_types=("UpBlock1D",) * 2
+    )
+    with pytest.raises(
+        ValueError, match="SimpleNamespace is not supported: cannot split a UNet1DModel: use a pipeline"
+    ):
+        clockwork.enable(SimpleNamespace(unet=unet))
     with pytest.raises(ValueError, match="has no UNet"):
         clockwork.enable(SimpleNamespace(transformer=None))
 

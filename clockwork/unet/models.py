@@ -1,0 +1,74 @@
+"""What each class of UNet does before its first and after its last layer: the table of classes that can be split."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor
+
+from clockwork.errors import UserError
+from clockwork.unet.inputs import EmbeddedInputs, embed_conditional, embed_unconditional
+
+
+def _conv_in(unet: Any, embedded: EmbeddedInputs) -> Tensor:
+    """Runs the input convolution."""
+    return unet.conv_in(embedded.sample)
+
+
+def _unchanged(output: Tensor, embedded: EmbeddedInputs) -> Tensor:
+    """Returns the output of the last convolution."""
+    return output
+
+
+def _divided(output: Tensor, embedded: EmbeddedInputs) -> Tensor:
+    """Divides the output of a UNet that predicts a score."""
+    return output if embedded.output_divisor is None else output / embedded.output_divisor
+
+
+@dataclass(frozen=True)
+class UNetKind:
+    """A class of UNets, with what it does outside its blocks.
+
+    Attributes:
+        cls: The class.
+        output: The class of what its `forward` returns.
+        embed: Embeds the arguments of its `forward`, by name with defaults, as the inputs of the layers.
+        first: Runs what comes before the first layer.
+        last: Gives the output of the last convolution the shape and scale of the UNet's output.
+        is_video: Whether the batch of the features holds the frames of videos.
+    """
+
+    cls: type[ModelMixin]
+    output: type
+    embed: Callable[[Any, Mapping[str, Any]], EmbeddedInputs]
+    first: Callable[[Any, EmbeddedInputs], Tensor] = _conv_in
+    last: Callable[[Tensor, EmbeddedInputs], Tensor] = _unchanged
+    is_video: bool = False
+
+
+UNETS = (
+    UNetKind(UNet2DConditionModel, UNet2DConditionOutput, embed_conditional),
+    UNetKind(UNet2DModel, UNet2DOutput, embed_unconditional, last=_divided),
+)
+
+
+def unet_kind(unet: ModelMixin) -> UNetKind:
+    """Finds the kind of a UNet.
+
+    Args:
+        unet: The UNet.
+
+    Returns:
+        The entry of `UNETS` for its class.
+
+    Raises:
+        UserError: If the UNet is of another class.
+    """
+    for kind in UNETS:
+        if isinstance(unet, kind.cls) and type(unet).forward is kind.cls.forward:
+            return kind
+    names = ", ".join(kind.cls.__name__ for kind in UNETS)
+    raise UserError(f"cannot split a {type(unet).__name__}: use a pipeline whose UNet is one of {names}")

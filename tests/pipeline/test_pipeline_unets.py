@@ -1,0 +1,60 @@
+"""Clockwork on pipelines of other UNets, each against the same pipeline without it: equality is exact."""
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.pipelines import counts, reasons
+from helpers.unet_pipelines import PIPELINES, output
+from torch.utils.flop_counter import FlopCounterMode
+
+import clockwork
+from clockwork.flops.cost import on_meta, shapes
+from clockwork.pipeline.enable import enabled_hook
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of pipelines that diffusers deprecates
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_unet_pipeline(kind: str) -> None:
+    made = PIPELINES[kind]()
+    pipe = made[0]
+    plain = output(made)
+    clockwork.enable(pipe, schedule="full")
+    assert torch.equal(output(made), plain)
+    clockwork.enable(pipe, schedule="clock2")
+    clocked = output(made)
+    full, adaptor = counts(pipe)
+    assert adaptor >= 1 and full - adaptor in (0, 1) and not reasons(pipe)
+    assert clocked.isfinite().all() and not torch.equal(clocked, plain)
+    assert torch.equal(output(made), clocked)
+    check_flops(pipe)
+    clockwork.disable(pipe)
+    assert torch.equal(output(made), plain)
+
+
+def check_flops(pipe: Any) -> None:
+    """The FLOPs that torch counts in the UNet's own forward, of which an adaptor step leaves out the low-res path."""
+    report, hook = clockwork.summary(pipe), enabled_hook(pipe)
+    split, steps = hook.denoiser.split, hook.log.steps
+    clockwork.disable(pipe)
+    counter = FlopCounterMode(display=False)
+    unet = on_meta(split.unet)
+    with counter:
+        unet(**shapes(steps[0].call))
+    by_module, full = counter.get_flop_counts(), counter.get_total_flops()
+    names = {module: f"{type(unet).__name__}.{name}" for name, module in split.unet.named_modules()}
+    chain, cut = split.chain, split.cut
+    skipped = [*chain.down[cut.down :], *chain.up[: len(chain.up) - cut.up]]
+    modules = [module for layer in skipped for module in (layer.resnet, layer.resampler, *layer.followers)]
+    low = sum(sum(by_module[names[module]].values()) for module in [*modules, chain.middle] if module is not None)
+    assert full > low > 0
+    assert report.flops_without.full == full * len(steps)
+    assert report.flops.full == full * report.full_steps + (full - low) * report.adaptor_steps
+
+
+def test_a_pipeline_without_prompts_is_not_calibrated() -> None:
+    pipe, _ = PIPELINES["DDPMPipeline"]()
+    with pytest.raises(ValueError, match="DDPMPipeline takes no prompts"):
+        clockwork.calibrate(pipe, ["a", "b"], num_inference_steps=4)
+    assert not hasattr(pipe.unet, "_diffusers_hook") or "clockwork" not in pipe.unet._diffusers_hook.hooks
