@@ -125,7 +125,7 @@ bench: install
 # The contract (chain equals unet.forward), FLOPs and pipelines on the oldest and the newest torch and diffusers that
 # pyproject allows, each in an environment of its own that is removed afterwards. Core packages only: torchvision, which
 # the newest torch may have to wait for, is not one.
-COMPAT = tests/unet/test_split.py tests/unet/test_unet_kinds.py tests/flops/test_flops.py "tests/pipeline/test_pipeline.py::test_pipeline[StableDiffusionPipeline]" \
+COMPAT = tests/unet/test_split.py tests/unet/test_unet_kinds.py tests/unet/test_video_unets.py tests/flops/test_flops.py "tests/pipeline/test_pipeline.py::test_pipeline[StableDiffusionPipeline]" \
   "tests/pipeline/test_pipeline.py::test_pipeline[StableDiffusionXLPipeline]"
 COMPAT_SHAPES = not (bk_sdm_tiny or guided or sd21)
 test-compat:

@@ -111,9 +111,8 @@ def calibrate_call(
     unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
     check_hooks(pipe)
     split, previous = SplitUNet(unet, cut), get_hook(unet)
+    _check_possible(split, clock)
     functions = pipeline_functions(whole_unet(pipe), compile)
-    if clock == Schedule():
-        raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
     denoiser = CalibratingDenoiser(split, clock, lambda: float(getattr(pipe, "guidance_scale", 1.0)), options)
     arguments = pipeline_arguments(pipe, prompts, call, seed)
     num_images = len(prompts) * int(call.get("num_images_per_prompt") or 1)
@@ -133,6 +132,17 @@ def calibrate_call(
     clocked = ClockworkDenoiser(split, frozen_copy(adaptor), clock, functions)
     replace_hook(pipe, ClockHook(pipe, clocked, teacher, adaptor.point))
     return adaptor
+
+
+def _check_possible(split: SplitUNet, schedule: Schedule) -> None:
+    """Refuses UNets of videos, and a schedule without adaptor steps."""
+    if split.kind.is_video:
+        raise UserError(
+            f"calibration fits maps to images, and a {type(split.unet).__name__} makes videos: use clockwork.enable, "
+            "whose identity adaptor needs none"
+        )
+    if schedule == Schedule():
+        raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
 
 
 def default_prompts() -> list[str]:

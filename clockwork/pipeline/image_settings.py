@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.unet_call import UNetCall
 from clockwork.sampling.denoisers import ClockworkDenoiser
@@ -22,7 +24,8 @@ def operating_point(
     solver, position, steps = pipe.scheduler, first_call.position, first_call.num_left
     if position == 0:  # else an image is changed (strength), with fewer steps than the solver's
         steps = getattr(solver, "num_inference_steps", None) or steps
-    height, width = (side * getattr(pipe, "vae_scale_factor", 1) for side in first_call.sample_spec[0][-2:])
+    factor = getattr(pipe, "vae_scale_factor", getattr(pipe, "movq_scale_factor", 1))  # the latter is Kandinsky's
+    height, width = (side * factor for side in first_call.sample_spec[0][-2:])
     return OperatingPoint(
         *teacher,
         cut=str(denoiser.split.cut),
@@ -42,7 +45,8 @@ def guidance_scale(pipe: Any) -> float:
     """Returns the scale of classifier-free guidance of a pipeline's last call, or of its guider; 1 without either.
 
     Args:
-        pipe: The pipeline; a modular one has a guider.
+        pipe: The pipeline; a modular one has a guider. Of a scale per frame of a video, the largest is returned.
     """
     guider = getattr(pipe, "guider", None)
-    return float(getattr(pipe, "guidance_scale", getattr(guider, "guidance_scale", 1.0)))
+    scale = getattr(pipe, "guidance_scale", getattr(guider, "guidance_scale", 1.0))
+    return float(scale.max() if isinstance(scale, Tensor) else scale)

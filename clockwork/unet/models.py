@@ -4,18 +4,41 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    I2VGenXLUNet,
+    ModelMixin,
+    UNet2DConditionModel,
+    UNet2DModel,
+    UNet3DConditionModel,
+    UNetMotionModel,
+    UNetSpatioTemporalConditionModel,
+)
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
+from diffusers.models.unets.unet_motion_model import UNetMotionOutput
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionOutput
 from torch import Tensor
 
 from clockwork.errors import UserError
 from clockwork.unet.inputs import EmbeddedInputs, embed_conditional, embed_unconditional
+from clockwork.unet.video_inputs import embed_3d, embed_image_to_video, embed_motion, embed_spatio_temporal
 
 
 def _conv_in(unet: Any, embedded: EmbeddedInputs) -> Tensor:
     """Runs the input convolution."""
     return unet.conv_in(embedded.sample)
+
+
+def _conv_in_over_frames(unet: Any, embedded: EmbeddedInputs) -> Tensor:
+    """Runs the input convolution, and a transformer over the frames."""
+    options = embedded.attention_kwargs["cross_attention_kwargs"]
+    return unet.transformer_in(
+        unet.conv_in(embedded.sample),
+        num_frames=embedded.num_frames,
+        cross_attention_kwargs=options,
+        return_dict=False,
+    )[0]
 
 
 def _unchanged(output: Tensor, embedded: EmbeddedInputs) -> Tensor:
@@ -26,6 +49,16 @@ def _unchanged(output: Tensor, embedded: EmbeddedInputs) -> Tensor:
 def _divided(output: Tensor, embedded: EmbeddedInputs) -> Tensor:
     """Divides the output of a UNet that predicts a score."""
     return output if embedded.output_divisor is None else output / embedded.output_divisor
+
+
+def _frames_before_channels(output: Tensor, embedded: EmbeddedInputs) -> Tensor:
+    """Takes the frames out of the batch, `videos × frames × channels × height × width`."""
+    return output.reshape(-1, embedded.num_frames, *output.shape[1:])
+
+
+def _frames_after_channels(output: Tensor, embedded: EmbeddedInputs) -> Tensor:
+    """Takes the frames out of the batch, `videos × channels × frames × height × width`."""
+    return _frames_before_channels(output, embedded).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -52,6 +85,18 @@ class UNetKind:
 UNETS = (
     UNetKind(UNet2DConditionModel, UNet2DConditionOutput, embed_conditional),
     UNetKind(UNet2DModel, UNet2DOutput, embed_unconditional, last=_divided),
+    UNetKind(
+        UNetSpatioTemporalConditionModel,
+        UNetSpatioTemporalConditionOutput,
+        embed_spatio_temporal,
+        last=_frames_before_channels,
+        is_video=True,
+    ),
+    UNetKind(UNetMotionModel, UNetMotionOutput, embed_motion, last=_frames_after_channels, is_video=True),
+    UNetKind(UNet3DConditionModel, UNet3DConditionOutput, embed_3d, _conv_in_over_frames, _frames_after_channels, True),
+    UNetKind(
+        I2VGenXLUNet, UNet3DConditionOutput, embed_image_to_video, _conv_in_over_frames, _frames_after_channels, True
+    ),
 )
 
 

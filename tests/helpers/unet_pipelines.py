@@ -82,6 +82,7 @@ def with_unet(cls: Any, unet: Any, **arguments: Any) -> Made:
     pipe, _ = make()
     components = {name: part for name, part in pipe.components.items() if name in signature(cls).parameters}
     parts = {"unet": unet, "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    parts = {name: part for name, part in parts.items() if name in signature(cls).parameters}
     return cls(**{**components, **parts}), {"prompt": PROMPT, "output_type": "latent", **arguments}
 
 
@@ -131,6 +132,7 @@ def output(made: Made, steps: int = 4, seed: int = 0, **more: Any) -> Tensor:
     """What the pipeline generates."""
     pipe, arguments = made
     pipe.set_progress_bar_config(disable=True)
+    torch.manual_seed(0)  # I2VGen-XL encodes its image with noise from elsewhere
     generator = torch.Generator().manual_seed(seed)
     call = {"num_inference_steps": steps, "generator": generator, "output_type": "latent", **arguments, **more}
     result = pipe(**call)

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    I2VGenXLUNet,
+    MotionAdapter,
+    UNet2DConditionModel,
+    UNet2DModel,
+    UNet3DConditionModel,
+    UNetMotionModel,
+    UNetSpatioTemporalConditionModel,
+)
 from helpers.models import small_inputs
 from helpers.shapes import CROSS, DOWN, UP, UP_CROSS
 from torch import Tensor
@@ -81,6 +89,50 @@ def hinted() -> tuple[Any, dict[str, Any]]:
     return unet, inputs(encoder_hidden_states=None, added_cond_kwargs=added)
 
 
+def randomised(unet: Any) -> Any:
+    """With weights where training starts from zeros, so that the layers over the frames change something."""
+    torch.manual_seed(1)
+    for weight in unet.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.3)
+    return unet.eval().requires_grad_(False)
+
+
+def spatio_temporal() -> UNetSpatioTemporalConditionModel:
+    """Stable Video Diffusion's; its norms have 32 groups."""
+    torch.manual_seed(0)
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+    }
+    shape: dict[str, Any] = {"block_out_channels": (32, 64), "layers_per_block": 1, "num_attention_heads": 2}
+    times = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24}
+    return randomised(UNetSpatioTemporalConditionModel(**blocks, **shape, **times, cross_attention_dim=12))
+
+
+def with_motion(unet: UNet2DConditionModel, middle: bool = True) -> UNetMotionModel:
+    """AnimateDiff's, around a UNet for images."""
+    layers = {"block_out_channels": unet.config.block_out_channels, "motion_layers_per_block": 1}
+    heads = {"motion_num_attention_heads": 2, "motion_norm_num_groups": 4, "use_motion_mid_block": middle}
+    return randomised(UNetMotionModel.from_unet2d(unet, MotionAdapter(**layers, **heads)))
+
+
+def with_3d_blocks(cls: Any, cross_attention_dim: int = 12) -> Any:
+    torch.manual_seed(0)
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
+        "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
+    }
+    shape: dict[str, Any] = {"block_out_channels": (8, 16), "layers_per_block": 1, "attention_head_dim": 4}
+    return randomised(cls(**blocks, **shape, norm_num_groups=4, cross_attention_dim=cross_attention_dim))
+
+
+def video(frames_first: bool = False, channels: int = 4, **more: Any) -> dict[str, Any]:
+    """Two videos of three frames."""
+    axes = (2, 3, channels) if frames_first else (2, channels, 3)
+    return {**inputs(), "sample": noise(*axes, 16, 16), **more}
+
+
 CLASSES = torch.tensor([1, 3])
 UNETS: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     "DDPM": lambda: (unconditional(), inputs(3, text=False)),
@@ -132,4 +184,36 @@ UNETS: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     "GLIGEN": lambda: gated("gated"),
     "GLIGEN with images": lambda: gated("gated-text-image"),
     "SD inpainting": lambda: (conditional(**TEXT, in_channels=9), inputs(9)),
+    "Stable Video Diffusion": lambda: (
+        spatio_temporal(),
+        video(True, 8, encoder_hidden_states=noise(2, 1, 12), added_time_ids=torch.tensor([[6.0, 127, 0.02]] * 2)),
+    ),
+    "AnimateDiff": lambda: (
+        with_motion(conditional(**TEXT)),
+        video(encoder_hidden_states=noise(6, 7, 12), cross_attention_kwargs={}),
+    ),
+    "AnimateDiff of SDXL, without a middle motion module": lambda: (
+        with_motion(
+            conditional(
+                **TEXT,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=4,
+                projection_class_embeddings_input_dim=6 * 4 + 12,
+            ),
+            middle=False,
+        ),
+        video(
+            encoder_hidden_states=noise(6, 7, 12),
+            added_cond_kwargs={"text_embeds": noise(2, 12), "time_ids": noise(2, 6)},
+        ),
+    ),
+    "text to video": lambda: (with_3d_blocks(UNet3DConditionModel), video()),
+    "I2VGen-XL": lambda: (
+        with_3d_blocks(I2VGenXLUNet),
+        video(
+            fps=torch.tensor([16, 8]),
+            image_latents=noise(2, 4, 3, 16, 16, seed=3),
+            image_embeddings=noise(2, 12, seed=4),
+        ),
+    ),
 }

@@ -21,9 +21,10 @@ import test_pipeline_unets
 import test_split
 import test_step_tracking
 import test_unet_kinds
+import test_video_unets
 from helpers.pipelines import KINDS
-from helpers.unet_pipelines import PIPELINES
 from helpers.unets import UNETS
+from helpers.video_pipelines import PIPELINES
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
@@ -45,6 +46,7 @@ MODULES = (
     test_split,
     test_step_tracking,
     test_unet_kinds,
+    test_video_unets,
 )
 CASES = {
     "test_pipeline": KINDS,

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.pipelines import counts, reasons
-from helpers.unet_pipelines import PIPELINES, output
+from helpers.unet_pipelines import output
+from helpers.video_pipelines import PIPELINES
 from torch.utils.flop_counter import FlopCounterMode
 
 import clockwork
+from clockwork.adaptors import FeatureDims, Linear, Taylor
 from clockwork.flops.cost import on_meta, shapes
 from clockwork.pipeline.enable import enabled_hook
 
@@ -58,3 +60,12 @@ def test_a_pipeline_without_prompts_is_not_calibrated() -> None:
     with pytest.raises(ValueError, match="DDPMPipeline takes no prompts"):
         clockwork.calibrate(pipe, ["a", "b"], num_inference_steps=4)
     assert not hasattr(pipe.unet, "_diffusers_hook") or "clockwork" not in pipe.unet._diffusers_hook.hooks
+
+
+def test_videos_have_adaptors_without_weights_only() -> None:
+    pipe, _ = PIPELINES["AnimateDiffPipeline"]()
+    with pytest.raises(ValueError, match="calibration fits maps to images, and a UNetMotionModel makes videos"):
+        clockwork.calibrate(pipe, ["a", "b"], num_inference_steps=4)
+    with pytest.raises(ValueError, match="adaptors with weights are for images"):
+        clockwork.enable(pipe, adaptor=Linear(FeatureDims(8, 8, 32, 0), (2,)))
+    clockwork.enable(pipe, adaptor=Taylor(), schedule="clock3")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from helpers.unets import TEXT, UNETS, conditional, inputs, noise, unconditional
 from test_split import every_cut
 from torch import Tensor
@@ -23,7 +24,7 @@ def test_full_pass_is_the_unets_own(kind: str) -> None:
 def forward_with(unet: Any, split: SplitUNet, r_out: Tensor, call: dict[str, Any]) -> Tensor:
     """Diffusers' own forward, in which a hook exchanges the features that enter the first kept up layer."""
     layer = split.chain.up[-split.cut.up]
-    name = {"ResnetBlock2D": "input_tensor"}.get(type(layer.resnet).__name__, "hidden_states")
+    name = "input_tensor" if isinstance(layer.resnet, ResnetBlock2D) else "hidden_states"
 
     def exchange(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         features = args[0] if args else kwargs[name]
@@ -53,7 +54,7 @@ def test_kept_features_are_those_of_the_unet(kind: str) -> None:
         assert not torch.equal(kept, unet(**call).sample)
 
 
-@pytest.mark.parametrize("kind", ["DDPM", "Kandinsky 2.2", "DeepFloyd IF"])
+@pytest.mark.parametrize("kind", ["DDPM", "Kandinsky 2.2", "DeepFloyd IF", "Stable Video Diffusion", "I2VGen-XL"])
 def test_half_precision(kind: str) -> None:
     def half(x: Any) -> Any:
         if isinstance(x, dict):
