@@ -1,6 +1,7 @@
 """Work shared by several processes, as `torchrun` starts them. Every function also works in a single process."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,11 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from clockwork.errors import UserError
+
 Item = TypeVar("Item")
 
 # A collective waits this long for the slowest process, then fails. No process works alone for longer, because images
 # are generated in rounds and every process measures its share.
 TIMEOUT = timedelta(minutes=30)
+LOST_PROCESS = "another process has ended, or was killed, for example for want of memory: see what it has printed"
 
 
 @contextmanager
@@ -22,6 +26,9 @@ def process_group() -> Iterator[None]:
     """Context manager that joins the process group that torchrun has started, and leaves it when its block ends.
 
     Does nothing without torchrun, or if the process group exists already.
+
+    Raises:
+        UserError: Another process has ended, and this one had to wait for it.
     """
     if "RANK" not in os.environ or dist.is_initialized():
         yield
@@ -29,8 +36,21 @@ def process_group() -> Iterator[None]:
     dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield
+    except RuntimeError as error:
+        if lost_process(error):
+            raise UserError(f"{LOST_PROCESS}, and run the same command again") from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def lost_process(error: BaseException) -> bool:
+    """Tells whether a collective has failed because another process has ended.
+
+    Args:
+        error: The error of the collective.
+    """
+    return isinstance(error, dist.DistError) or bool(re.search(r"gloo.*(by peer|[Tt]imed out|refused)", str(error)))
 
 
 def rank() -> int:

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and failures during training: what is kept is reported, and no process is left behind."""
 
+import ctypes
 import signal
 import sys
 import threading
@@ -11,6 +12,10 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.environments import LightningEnvironment
+
+from clockwork.errors import UserError
+from clockwork.io.distributed import LOST_PROCESS, lost_process
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -27,7 +32,9 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
         KeyboardInterrupt: Ctrl-C was pressed (Lightning alone would exit with status 1). The message names the
             checkpoint that is kept.
         SystemExit: SIGTERM was received; the status is 143.
+        UserError: Another process of the training has ended.
     """
+    _end_with_main_process(trainer)
     previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     _received.clear()
     _install_handlers()
@@ -39,6 +46,8 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
             raise KeyboardInterrupt(_kept_message(last)) from None
         if isinstance(error, SystemExit) and error.code == _TERMINATED and trainer.is_global_zero:
             print(f"stopped by SIGTERM: {_kept_message(last)}", file=sys.stderr)
+        if trainer.world_size > 1 and lost_process(error):
+            raise UserError(f"{LOST_PROCESS}; {_kept_message(last)}") from error
         raise
     finally:
         if _in_main_thread():
@@ -102,6 +111,17 @@ def _kept_message(last: Path) -> str:
         return "the first epoch had not ended, and nothing is kept"
     epoch = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
     return f"the checkpoint of epoch {epoch} is kept in {last}, and the same command resumes from it"
+
+
+def _end_with_main_process(trainer: Trainer) -> None:
+    """Asks Linux to kill a process that Lightning has started when the one that started it dies, however it does.
+
+    It may wait for the other in a collective on the GPU, which ends after ten minutes at the earliest.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0 and sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _end_processes(trainer: Trainer) -> None:
