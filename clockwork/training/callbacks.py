@@ -4,7 +4,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import fields
+from typing import Any, NoReturn
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -17,6 +18,7 @@ from clockwork.errors import UserError
 from clockwork.io.units import duration
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.epoch_means import EpochMeans
+from clockwork.training.store import Batch
 
 NEVER = 2**31 - 1  # batch number that stands for "no such batch"
 
@@ -87,7 +89,7 @@ def averaged_weights(trainer: Trainer, module: LightningModule) -> Iterator[None
 
 
 class StopWhenNotFinite(Callback):
-    """Stops training with a UserError when a loss or gradient is NaN or infinite, before a checkpoint is written.
+    """Stops training with a UserError when examples, a loss or a gradient are NaN or infinite, before a checkpoint.
 
     Every step is checked on the device. The result is read only every `interval` batches, at the end of an epoch and
     before a checkpoint, because reading it waits for the device.
@@ -101,22 +103,38 @@ class StopWhenNotFinite(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Forgets what was found in the previous epoch."""
-        # Of the loss and of the gradient: number of the first batch that is not finite × number of processes + rank.
-        self._first = torch.full((2,), NEVER, device=module.device)
+        # Of each of `_ADVICE`: number of the first batch that is not finite × number of processes + rank.
+        self._first = torch.full((len(_ADVICE),), NEVER, device=module.device)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Checks the examples, if they are ours."""
+        if isinstance(batch, Batch):
+            values = [getattr(batch, field.name) for field in fields(batch)]
+            floats = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+            sums = torch.stack([value.sum(dtype=torch.float32).to(module.device) for value in floats])
+            self._record(0, sums, trainer, batch_idx)
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         """Checks the gradients."""
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a gradient scaler skips such steps itself
             norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-            self._record(1, norm, trainer, trainer.fit_loop.epoch_loop.batch_idx)
+            self._record(2, norm, trainer, trainer.fit_loop.epoch_loop.batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Checks the loss."""
-        self._record(0, outputs["loss"], trainer, batch_idx)
+        self._record(1, outputs["loss"], trainer, batch_idx)
         if (batch_idx + 1) % self.interval == 0:
             self._raise_if_not_finite(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Checks the loss of validation, the same in all processes, after what training has recorded."""
+        self._raise_if_not_finite(trainer)
+        if not torch.as_tensor(trainer.callback_metrics.get("val/loss", 0.0)).isfinite():
+            _stop(
+                trainer, f"the loss of validation is not finite in epoch {trainer.current_epoch + 1}: {_ADVICE['loss']}"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Reads the result at the end of an epoch."""
@@ -128,23 +146,34 @@ class StopWhenNotFinite(Callback):
 
     def _record(self, index: int, value: Tensor, trainer: Trainer, batch_idx: int) -> None:
         """Records a batch if a value of it is not finite, without waiting for the device."""
-        location = torch.where(value.isfinite(), NEVER, batch_idx * trainer.world_size + trainer.global_rank)
+        location = torch.where(value.isfinite().all(), NEVER, batch_idx * trainer.world_size + trainer.global_rank)
         self._first[index] = torch.minimum(self._first[index], location)
 
     def _raise_if_not_finite(self, trainer: Trainer) -> None:
-        """Ends all processes if one of them recorded a batch; the main process raises a UserError."""
-        loss, gradient = trainer.strategy.reduce(self._first.clone(), reduce_op="min").tolist()
-        if min(loss, gradient) == NEVER:
+        """Ends all processes if one of them recorded a batch."""
+        first = trainer.strategy.reduce(self._first.clone(), reduce_op="min").tolist()
+        if min(first) == NEVER:
             return
-        if not trainer.is_global_zero:
-            sys.exit(2)
-        batch, rank = divmod(min(loss, gradient), trainer.world_size)
-        epoch, name = trainer.current_epoch, "loss" if loss <= gradient else "gradient"
-        note = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
-        raise UserError(
-            f"the {name} is not finite in epoch {epoch + 1}, batch {batch + 1}{_prompts(trainer, batch, rank)}: train "
-            f"to another output with a lower learning_rate, trainer.gradient_clip_val=1 or another precision{note}"
-        )
+        name, advice = list(_ADVICE.items())[first.index(min(first))]  # of one batch, the cause
+        batch, rank = divmod(min(first), trainer.world_size)
+        location = f"in epoch {trainer.current_epoch + 1}, batch {batch + 1}{_prompts(trainer, batch, rank)}"
+        _stop(trainer, f"the {name} {'are' if name == 'examples' else 'is'} not finite {location}: {advice}")
+
+
+_LOWER = "train to another output with a lower learning_rate, trainer.gradient_clip_val=1 or another precision"
+_ADVICE = {
+    "examples": "pass precision=float32 or bfloat16, or check the weights of the teacher",
+    "loss": _LOWER,
+    "gradient": _LOWER,
+}
+
+
+def _stop(trainer: Trainer, message: str) -> NoReturn:
+    """Ends all processes; the main process raises a UserError that adds which checkpoint is kept."""
+    if not trainer.is_global_zero:
+        sys.exit(2)
+    epoch = trainer.current_epoch
+    raise UserError(f"{message}; the checkpoint of epoch {epoch} is kept" if epoch else message)
 
 
 def _prompts(trainer: Trainer, batch: int, rank: int) -> str:

@@ -32,7 +32,8 @@ def batch(seed: int, pairs: int = 4) -> AdaptorExample:
     return AdaptorExample(r_in, before, random(8), random(5), before + 0.3 * r_in.mean(1, keepdim=True), step, half)
 
 
-def _loader(batches: Sequence[AdaptorExample]) -> DataLoader[AdaptorExample]:
+def loader(batches: Sequence[AdaptorExample]) -> DataLoader[AdaptorExample]:
+    """Loads the batches as they are."""
     return DataLoader(cast(Dataset[AdaptorExample], batches), batch_size=None)
 
 
@@ -42,10 +43,10 @@ class Examples(LightningDataModule):
         self.batches = batches
 
     def train_dataloader(self) -> DataLoader[AdaptorExample]:
-        return _loader(self.batches)
+        return loader(self.batches)
 
     def val_dataloader(self) -> DataLoader[AdaptorExample]:
-        return _loader([batch(100), batch(101, pairs=2)])
+        return loader([batch(100), batch(101, pairs=2)])
 
 
 def module(**options: Any) -> AdaptorDistillation:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.training_loop import BATCHES, QUIET, VALIDATED, Examples, batch, module, run
+from helpers.training_loop import BATCHES, QUIET, VALIDATED, Examples, batch, loader, module, run
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
@@ -25,24 +25,33 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+SPOILED = {
+    "features": "the examples are not finite in epoch 2, batch 3: pass precision",
+    "target": "the examples are not finite in epoch 2, batch 3: pass precision",
+    "weight": "the loss is not finite in epoch 2, batch 3: train to another output with a lower",
+    "validation": "the loss of validation is not finite in epoch 2: train to another",
+}
+
+
 @pytest.mark.parametrize("interval", [1, 50])
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_epoch_before(tmp_path: Path, interval: int) -> None:
-    once = run(tmp_path / "once", 1)
-    made, data = module(), Examples(BATCHES)
+@pytest.mark.parametrize("place", SPOILED)
+def test_what_is_not_finite_stops_and_keeps_the_epoch_before(
+    place: str, interval: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = run(tmp_path / "once", 1, **VALIDATED)
+    made, data, bad, held_out = module(), Examples(BATCHES), batch(2), batch(100)
+    data.batches = [*BATCHES[:2], bad, BATCHES[3]]
+    monkeypatch.setattr(data, "val_dataloader", lambda: loader([held_out]))
+    spoiled = {"features": bad.r_in, "target": bad.r_out, "weight": made.adaptor.up.weight, "validation": held_out.r_in}
 
     class Spoil(Callback):
-        def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
-            if trainer.current_epoch == 1:
-                BAD.r_out[0, 0, 0, 0] = float("nan")
+        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+            if (trainer.current_epoch, batch_idx) == (1, 2 if place == "weight" else 0):
+                spoiled[place].detach().view(-1)[0] = float("nan")
 
-    BAD = batch(2)  # noqa: N806
-    data.batches = [*BATCHES[:2], BAD, BATCHES[3]]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(UserError, match="loss is not finite in epoch 2, batch 3"),
-    ):
-        patch.setattr(StopWhenNotFinite.__init__, "__defaults__", (interval,))
-        fit(made, tmp_path, data, [Spoil()], max_epochs=3, **QUIET)
+    monkeypatch.setattr(StopWhenNotFinite.__init__, "__defaults__", (interval,))
+    with pytest.raises(UserError, match=f"^{SPOILED[place]}.*; the checkpoint of epoch 1 is kept$"):
+        fit(made, tmp_path, data, [Spoil()], max_epochs=3, **QUIET, **VALIDATED)
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert equal(checkpoint["state_dict"], weights(once))
 
