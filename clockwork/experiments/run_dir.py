@@ -121,8 +121,9 @@ def report_truncation(teacher: Teacher, prompts: Sequence[Prompt]) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes: the only one, or the first that torchrun or Lightning has started."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    """Whether this process writes: the only one, or the first that torchrun, Lightning or Slurm has started."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
 def _content(marker: Path) -> dict[str, Any]:

@@ -101,6 +101,10 @@ class StopWhenNotFinite(Callback):
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begins also where a checkpoint in the middle of an epoch goes on."""
+        self.on_train_epoch_start(trainer, module)
+
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Forgets what was found in the previous epoch."""
         # Of each of `_ADVICE`: number of the first batch that is not finite × number of processes + rank.
@@ -195,6 +199,10 @@ class StayStopped(EarlyStopping):
 
 class EpochLines(Checkpoint):
     """Prints a line per finished epoch, in place of a bar. As a `Checkpoint`, it runs after all figures are logged."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Notes the time also where a checkpoint in the middle of an epoch goes on."""
+        self.on_train_epoch_start(trainer, module)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Notes the time."""

@@ -1,7 +1,9 @@
-"""Ctrl-C, SIGTERM and failures during training: what is kept is reported, and no process is left behind."""
+"""Ctrl-C, SIGTERM, Slurm's requeueing and failures during training: what is kept is reported, no process is left."""
 
 import ctypes
+import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,12 +14,12 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from clockwork.errors import UserError
 from clockwork.io.distributed import LOST_PROCESS, lost_process
 
-_TERMINATED = 128 + signal.SIGTERM
+_TERMINATED, _REQUEUED = 128 + signal.SIGTERM, 128 + signal.SIGUSR1
 
 
 @contextmanager
@@ -31,21 +33,27 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed (Lightning alone would exit with status 1). The message names the
             checkpoint that is kept.
-        SystemExit: SIGTERM was received; the status is 143.
+        SystemExit: SIGTERM was received; the status is 143. Or Slurm's SIGUSR1 was, and the job has been queued again;
+            the status is 138.
         UserError: Another process of the training has ended.
     """
     _end_with_main_process(trainer)
-    previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     _received.clear()
     _install_handlers()
+    if _in_main_thread() and SLURMEnvironment.detect():
+        signal.signal(signal.SIGUSR1, _requeue if trainer.is_global_zero else signal.SIG_IGN)
     try:
         yield
     except BaseException as error:
         _end_processes(trainer)
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt(_kept_message(last)) from None
-        if isinstance(error, SystemExit) and error.code == _TERMINATED and trainer.is_global_zero:
-            print(f"stopped by SIGTERM: {_kept_message(last)}", file=sys.stderr)
+        if isinstance(error, SystemExit) and error.code in (_TERMINATED, _REQUEUED) and trainer.is_global_zero:
+            requeued = f" and job {_job()} is queued again" if error.code == _REQUEUED else ""
+            print(
+                f"stopped by {signal.Signals(error.code - 128).name}{requeued}: {_kept_message(last)}", file=sys.stderr
+            )
         if trainer.world_size > 1 and lost_process(error):
             raise UserError(f"{LOST_PROCESS}; {_kept_message(last)}") from error
         raise
@@ -93,11 +101,34 @@ def _stop(number: int, frame: FrameType | None) -> None:
         _raise_for(number)
 
 
+def _requeue(number: int, frame: FrameType | None) -> None:
+    """Handles the signal that Slurm sends before a job's time is over: queues the job again and stops.
+
+    Lightning's own handler would write a checkpoint wherever the signal meets the training, in the middle of a batch;
+    going on from there would not give the same result. The checkpoint of the last epoch is there already.
+    """
+    try:
+        done = subprocess.run(["scontrol", "requeue", _job()], capture_output=True, text=True, check=False)
+        failure = done.returncode and f"scontrol failed with status {done.returncode}: {done.stderr.strip()}"
+    except OSError as error:
+        failure = str(error)
+    if failure:
+        print(f"job {_job()} was not queued again, so training goes on ({failure})", file=sys.stderr)
+    else:
+        _stop(number, frame)
+
+
+def _job() -> str:
+    """The id of Slurm's job, as `scontrol` takes it."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+
+
 def _raise_for(number: int) -> None:
     """Raises what a signal raises: KeyboardInterrupt or SystemExit."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    sys.exit(_TERMINATED)
+    sys.exit(128 + number)
 
 
 def _in_main_thread() -> bool:

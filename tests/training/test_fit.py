@@ -56,6 +56,13 @@ def test_what_is_not_finite_stops_and_keeps_the_epoch_before(
     assert equal(checkpoint["state_dict"], weights(once))
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_a_run_goes_on_from_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    run(tmp_path, every_n_steps=3, max_steps=3)
+    run(tmp_path, every_n_steps=3)
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
 def test_a_gradient_that_is_not_finite_stops_before_a_checkpoint(tmp_path: Path) -> None:
     made = module()
     made.adaptor.up.weight.register_hook(lambda gradient: gradient / 0)
