@@ -38,6 +38,7 @@ for message in (
     r".*(LeafSpec|treespec).*",
     r".*does not have many workers.*",
     r".*Checkpoint directory .* exists.*",
+    r"GPU available but not used.*",
     r".*local_dir_use_symlinks.*",
 ):
     warnings.filterwarnings("ignore", message=message)
@@ -50,7 +51,8 @@ VALUES = {  # what stands for a value without default
     "adaptor.path": "<an adaptor's folder, or its name on the hub>",
     "prompt": '"<a text>"',
 }
-RANK_ZERO = "pytorch_lightning.utilities.rank_zero"  # Lightning's notices; it sets its parent's level when imported
+# Lightning's notices; it sets their parent's level when it is imported.
+NOTICES = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
 SIZES = ("batch_size", "generation_batch_size", "prompts_per_epoch", "batch")  # what memory grows with, by config key
 
 
@@ -151,7 +153,7 @@ def _quiet_libraries() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it sets its logger's level when imported
-    for library in ("lightning.pytorch", "pytorch_lightning", RANK_ZERO, "diffusers", "transformers", "open_clip"):
+    for library in ("lightning.pytorch", "pytorch_lightning", *NOTICES, "diffusers", "transformers", "open_clip"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 

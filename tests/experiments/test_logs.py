@@ -13,6 +13,16 @@ from clockwork.experiments.log_file import log_file
 from clockwork.io.progress import hides_bars
 
 
+def test_lightnings_notices_of_a_gpu_are_not_printed() -> None:
+    """It sets its loggers' level when it is imported, after a command has silenced them."""
+    code = (
+        "from clockwork.experiments.command import _quiet_libraries; _quiet_libraries();"
+        "from pytorch_lightning.accelerators.cuda import CUDAAccelerator; CUDAAccelerator.set_nvidia_flags(0)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout == printed.stderr == ""
+
+
 def test_a_training_and_an_evaluation_print_lines_alone_and_keep_them(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clockwork.experiments.cli"]
     words = [*QUICK_TRAINING, "epochs=2", "steps=2", f"output={tmp_path}"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.commands import QUICK_TRAINING, ROOT, answers_in_one_sentence, config, run
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -28,7 +29,7 @@ MISTAKES = {
     "cut that does not fit": ("train", ["cut='0,3'"], "skip"),
     "identity cannot be trained": ("train", ["adaptor=identity"], "nothing to train"),
     "a forecaster cannot be trained": ("train", ["adaptor=taylor2"], "adaptor=taylor2 has nothing to train: use"),
-    "no GPU": ("train", ["device=cuda"], "torch finds 0 CUDA GPUs"),
+    "no GPU": ("train", ["device=cuda:99"], f"torch finds {torch.cuda.device_count()} CUDA GPUs"),
     "weights by figures that there are none of": ("train", ["keep=best", "val_prompts=0"], "set val_prompts"),
     "no caption file": ("train", ["prompts=captions", "prompts.path=missing.txt"], "missing.txt"),
     "untrained adaptor": ("evaluate", ["adaptor=unet", "steps=7"], "scripts/train.py adaptor=unet"),
