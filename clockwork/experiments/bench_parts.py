@@ -19,7 +19,7 @@ from clockwork.experiments.bench_hook import STEPS, hook_image
 from clockwork.experiments.build import make_rival, make_sampler
 from clockwork.flops.cost import image_flops, step_flops
 from clockwork.sampling.compiled import step_functions
-from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, arguments
+from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser, arguments
 from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.guidance import is_conditional
 from clockwork.sampling.sampler import Sampler
@@ -155,8 +155,11 @@ class Parts:
             cases[f"a full step, {name}"] = Case(full, "a full step", bar=COMPILED_BAR)
             step = self._adaptor_step(self.linear, functions)
             cases[f"an adaptor step, linear, {name}"] = Case(step, "an adaptor step, linear", bar=COMPILED_BAR)
-            rollout = self._rollout(self.linear, self._denoiser(functions))
-            cases[f"{self._name(self.linear)}, {name}"] = Case(rollout, self._name(self.linear))
+            rollout, of_teacher = self._rollout(self.linear, self._denoiser(functions)), f"the roll-out, {name}"
+            full_rollout = self._rollout(self.full, FullDenoiser(self.full.split, None, functions))
+            cases[of_teacher] = Case(full_rollout, "the roll-out")
+            ratio = image_flops(self.linear).full / image_flops(self.full).full
+            cases[f"{self._name(self.linear)}, {name}"] = Case(rollout, of_teacher, ratio, ratio * ROLLOUT_BAR)
         return cases
 
     def _denoiser(self, functions: StepFunctions) -> Denoiser:

@@ -39,6 +39,7 @@ def test_steps_and_rollouts_are_those_of_their_names() -> None:
     assert torch.equal(cases[name].call(), cases["the roll-out, deepcache2"].call())
     compiled = cases["a full step, backend=eager"].call()
     assert all(map(torch.equal, compiled, cases["a full step"].call()))
+    assert torch.equal(cases["the roll-out, backend=eager"].call(), rollout)
     assert timed.differences() == {"backend=eager": 0.0}
     step = cases["an adaptor step, identity"]
     assert (
