@@ -18,7 +18,7 @@ from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import check_hooks, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
-from clockwork.pipeline.parts import get_unet, is_guided, pipeline_name, unet_fingerprint
+from clockwork.pipeline.parts import get_unet, is_guided, num_branches, pipeline_name, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import UNKNOWN_HALF, StepLocation, TextEmbedding
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
@@ -179,6 +179,11 @@ class CalibrationHook(ClockHook):
         """Runs and logs a step, if it is one of the call's steps, in order and with all images."""
         if location.forced_full_reason is not None or log.halves_apart:
             raise UserError(f"this pipeline cannot be calibrated: {location.forced_full_reason or UNKNOWN_HALF}")
+        if (branches := num_branches(self.pipe)) > 2:
+            raise UserError(
+                f"this pipeline cannot be calibrated: its guidance has {branches} branches per image, and calibration "
+                "fits maps for two"
+            )
         batch = len(call["sample"])
         expected = self.num_images * (2 if is_guided(self.pipe, batch) else 1)
         if batch != expected:

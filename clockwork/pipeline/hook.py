@@ -16,6 +16,7 @@ from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import HOOK_NAME
 from clockwork.pipeline.compiling import WholeUNet
+from clockwork.pipeline.forced_full import reason_for_full_steps
 from clockwork.pipeline.image_settings import operating_point
 from clockwork.pipeline.parts import is_guided
 from clockwork.pipeline.prompt_lookup import PromptHook
@@ -170,7 +171,7 @@ class ClockHook(ModelHook):
         if differences and warning not in self._issued_warnings:
             self._issued_warnings.add(warning)
             warnings.warn(warning, stacklevel=2)
-        return StepLog(point, differences)
+        return StepLog(point, differences, forced_full_reason=reason_for_full_steps(self.pipe, self.denoiser))
 
     def _step(
         self, call: dict[str, Any], location: StepLocation, log: StepLog
@@ -181,6 +182,8 @@ class ClockHook(ModelHook):
         prompt_embeds = arguments.pop("encoder_hidden_states", None)
         denoiser, reason, text = self.denoiser_for(sample), location.forced_full_reason, location.text
         scheduled_full = reason != UNKNOWN_POSITION and denoiser.schedule.is_full(location.step)
+        if not scheduled_full:
+            reason = log.forced_full_reason or reason
         if log.halves_apart and "conditional" in denoiser.adaptor.inputs and not scheduled_full:
             reason = reason or UNKNOWN_HALF
         if self.prompts is not None and not scheduled_full and reason is None:

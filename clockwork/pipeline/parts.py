@@ -88,4 +88,16 @@ def is_guided(pipe: Any, batch: int) -> bool:
         pipe: The pipeline.
         batch: The call's batch size.
     """
-    return batch % 2 == 0 and bool(getattr(pipe, "do_classifier_free_guidance", False))
+    return batch % 2 == 0 and bool(getattr(pipe, "do_classifier_free_guidance", False)) and num_branches(pipe) == 2
+
+
+def num_branches(pipe: Any) -> int:
+    """Counts the examples of a UNet call per image: 1 without guidance, 2 with it, more with further kinds of it.
+
+    Args:
+        pipe: The pipeline, in its call. InstructPix2Pix guides by text and image; perturbed-attention guidance adds a
+            branch of its own.
+    """
+    guided = bool(getattr(pipe, "do_classifier_free_guidance", False))
+    by_image = guided and getattr(pipe, "image_guidance_scale", None) is not None
+    return 1 + guided + by_image + bool(getattr(pipe, "do_perturbed_attention_guidance", False))

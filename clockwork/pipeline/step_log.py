@@ -41,6 +41,7 @@ class StepLog:
         differences: In which fields `ran` differs from the adaptor's operating point, one phrase each.
         source: Where the image's first timestep lies in memory; None if the position of its calls is known.
         halves_apart: Whether the UNet is called once per half of guidance, so that there are two steps per timestep.
+        forced_full_reason: Why no step of the image can be an adaptor step; None if some can.
         steps: The steps.
     """
 
@@ -48,6 +49,7 @@ class StepLog:
     differences: list[str] = field(default_factory=list)
     source: tuple[Any, Any] | None = None
     halves_apart: bool = False
+    forced_full_reason: str | None = None
     steps: deque[LoggedStep] = field(default_factory=lambda: deque(maxlen=MAX_STEPS))
 
     def add(self, full: bool, forced_full_reason: str | None, call: dict[str, Any]) -> None:

@@ -166,11 +166,16 @@ class StepLocation:
     def log_of_other_half(self, call: UNetCall, states: Sequence[LoopState]) -> StepLog | None:
         """Returns the log of the image if its other half of guidance has run this step before, as its first.
 
+        If the image has full steps only, any further call on the same step belongs to it, too.
+
         Args:
             call: The call.
             states: States of the thread, the one of its previous call last.
         """
         last = states[-1] if states else None
+        if last is not None and last.log.forced_full_reason is not None:
+            is_same_step = last.call.position == call.position and last.call.timesteps is call.timesteps
+            return last.log if is_same_step else None
         if last is None or not self.is_first_step or last.call.prompt_embeds is call.prompt_embeds:
             return None
         same_step = last.call.position == last.first_position == call.position

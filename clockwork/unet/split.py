@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
-from torch import Tensor
+from torch import Tensor, nn
 
 from clockwork.unet.binding import Binder
 from clockwork.unet.blocks import apply_block_freeu, middle_arguments
@@ -156,6 +156,13 @@ class SplitUNet:
             if self.unet.conv_norm_out:
                 sample = self.unet.conv_act(self.unet.conv_norm_out(sample))
             return self.kind.last(self.unet.conv_out(sample), embedded)
+
+    def low_res_modules(self) -> list[nn.Module]:
+        """Returns the modules of the low-res path, in the order in which they run on full steps."""
+        down, up = self.chain.down[self.cut.down :], self.chain.up[: len(self.chain.up) - self.cut.up]
+        layers = [[(layer.resnet, *layer.followers, layer.resampler) for layer in part] for part in (down, up)]
+        modules = [*sum(layers[0], ()), self.chain.middle, *sum(layers[1], ())]
+        return [module for module in modules if module is not None]
 
     def _down(
         self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: EmbeddedInputs

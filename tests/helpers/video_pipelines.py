@@ -1,5 +1,6 @@
 """Small random pipelines of video UNets, and the arguments of their calls."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -14,7 +15,7 @@ from diffusers import (
     UNet3DConditionModel,
 )
 from helpers.pipelines import make, picture
-from helpers.unet_pipelines import PIPELINES, Made, with_unet
+from helpers.unet_pipelines import Made, with_unet
 from helpers.unets import TEXT, conditional, noise, spatio_temporal, with_3d_blocks, with_motion
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -70,7 +71,7 @@ def image_to_video() -> Made:
     return video, {**SIZE, **text, "image": picture(3), "target_fps": 16}
 
 
-PIPELINES |= {
+VIDEOS: dict[str, Callable[[], Made]] = {
     "StableVideoDiffusionPipeline": stable_video,
     "AnimateDiffPipeline": animated,
     "TextToVideoSDPipeline": text_to_video,

@@ -10,6 +10,7 @@ import test_pipeline_adaptor_copy
 import test_pipeline_compiled
 import test_pipeline_devices
 import test_pipeline_few_steps
+import test_pipeline_full_steps
 import test_pipeline_loops
 import test_pipeline_modular
 import test_pipeline_modules
@@ -24,7 +25,6 @@ import test_unet_kinds
 import test_video_unets
 from helpers.pipelines import KINDS
 from helpers.unets import UNETS
-from helpers.video_pipelines import PIPELINES
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
@@ -35,6 +35,7 @@ MODULES = (
     test_pipeline_compiled,
     test_pipeline_devices,
     test_pipeline_few_steps,
+    test_pipeline_full_steps,
     test_pipeline_loops,
     test_pipeline_modular,
     test_pipeline_modules,
@@ -51,7 +52,7 @@ MODULES = (
 CASES = {
     "test_pipeline": KINDS,
     "test_feature": test_pipeline.FEATURES,
-    "test_unet_pipeline": PIPELINES,
+    "test_unet_pipeline": test_pipeline_unets.UNET_PIPELINES,
     "test_full_pass_is_the_unets_own": UNETS,
 }
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.editing_pipelines import EDITING
 from helpers.pipelines import counts, reasons
-from helpers.unet_pipelines import output
-from helpers.video_pipelines import PIPELINES
+from helpers.unet_pipelines import PIPELINES, output
+from helpers.video_pipelines import VIDEOS
 from torch.utils.flop_counter import FlopCounterMode
 
 import clockwork
@@ -14,12 +15,13 @@ from clockwork.adaptors import FeatureDims, Linear, Taylor
 from clockwork.flops.cost import on_meta, shapes
 from clockwork.pipeline.enable import enabled_hook
 
+UNET_PIPELINES = {**PIPELINES, **EDITING, **VIDEOS}
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of pipelines that diffusers deprecates
 
 
-@pytest.mark.parametrize("kind", PIPELINES)
+@pytest.mark.parametrize("kind", UNET_PIPELINES)
 def test_unet_pipeline(kind: str) -> None:
-    made = PIPELINES[kind]()
+    made = UNET_PIPELINES[kind]()
     pipe = made[0]
     plain = output(made)
     clockwork.enable(pipe, schedule="full")
@@ -63,7 +65,7 @@ def test_a_pipeline_without_prompts_is_not_calibrated() -> None:
 
 
 def test_videos_have_adaptors_without_weights_only() -> None:
-    pipe, _ = PIPELINES["AnimateDiffPipeline"]()
+    pipe, _ = VIDEOS["AnimateDiffPipeline"]()
     with pytest.raises(ValueError, match="calibration fits maps to images, and a UNetMotionModel makes videos"):
         clockwork.calibrate(pipe, ["a", "b"], num_inference_steps=4)
     with pytest.raises(ValueError, match="adaptors with weights are for images"):

@@ -1,0 +1,45 @@
+"""What makes every step of an image full, whatever the schedule says."""
+
+from typing import Any
+
+from clockwork.pipeline.parts import num_branches
+from clockwork.sampling.denoisers import ClockworkDenoiser
+from clockwork.unet.split import SplitUNet
+
+
+def reason_for_full_steps(pipe: Any, denoiser: ClockworkDenoiser) -> str | None:
+    """Finds out why no step of an image can be an adaptor step.
+
+    Args:
+        pipe: The pipeline, in its call.
+        denoiser: UNet, adaptor and schedule.
+
+    Returns:
+        The reason, for `clockwork.summary`; None if there is none.
+    """
+    if (reader := attention_reader(denoiser.split)) is not None:
+        return f"the pipeline's {reader} reads attention maps of the low-res path on every step"
+    branches = num_branches(pipe)
+    if branches > 2 and "conditional" in denoiser.adaptor.inputs:
+        return f"guidance has {branches} branches per image, and the adaptor knows two"
+    return None
+
+
+def attention_reader(split: SplitUNet) -> str | None:
+    """Finds an attention processor of a pipeline's own in the low-res path.
+
+    A pipeline of diffusers that brings its own attention processor (self-attention guidance, Attend-and-Excite,
+    Pix2Pix-Zero, LEDITS++) reads attention maps after each call of the UNet. On an adaptor step there are none.
+
+    Args:
+        split: The UNet.
+
+    Returns:
+        The class name of the processor; None if there is none.
+    """
+    for part in split.low_res_modules():
+        for module in part.modules():
+            processor = type(getattr(module, "processor", None))
+            if processor.__module__.startswith("diffusers.pipelines."):
+                return processor.__name__
+    return None
