@@ -107,6 +107,10 @@ test-full: install
 
 # The figures of docs/editing.md: pictures edited with and without a clock on the miniature.
 editing: install
+	@for clock in clock2 clock4; do \
+	  $(RUN) scripts/calibrate.py teacher=miniature_sd schedule=$$clock solver=ddim steps=20 guidance=2 \
+	    output=outputs/editing/adaptors || exit; \
+	done
 	@$(RUN) scripts/train.py +experiment=demo teacher=miniature_sd adaptor=resnet schedule=clock2 solver=ddim steps=20 \
 	  guidance=2 prompts_per_epoch=64 output=outputs/editing/adaptors
 	@$(RUN) scripts/edit.py +benchmark=scenes adaptors=outputs/editing/adaptors output=outputs/editing -m

@@ -226,8 +226,9 @@ def chosen_editor(cfg: DictConfig, teacher: Teacher, difference: Mapping[str, An
 def editor_differences(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What inversion and generation differ in from the config."""
     steps = {"steps": cfg.generation.steps or generation_steps(cfg.inversion.steps)}
-    inversion, generation = (
-        {key: difference.get(key, cfg[phase][key]) for key in ("adaptor", "schedule")} | steps
-        for phase in ("inversion", "generation")
-    )
-    return inversion, generation
+
+    def of_phase(phase: str) -> dict[str, Any]:
+        both = {key: difference.get(key, cfg[phase][key]) for key in ("adaptor", "schedule")}
+        return both | difference.get(phase, {}) | steps
+
+    return of_phase("inversion"), of_phase("generation")

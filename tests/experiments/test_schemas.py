@@ -19,6 +19,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from clockwork.errors import UserError
+from clockwork.experiments.build import editor_differences
 from clockwork.experiments.command import MISTAKES
 from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, groups, tables, teachers, training, types
@@ -88,6 +89,16 @@ def test_lists_hold_normal_forms_too() -> None:
     cfg = composed("edit schedule=[2] generation.schedule=[3]")
     assert (cfg.inversion.schedule, cfg.generation.schedule) == ("2", "3")
     assert OmegaConf.to_container(cfg, resolve=False)["inversion"]["schedule"] == "${schedule}"
+
+
+def test_a_point_of_an_edit_differs_in_both_phases_or_in_one() -> None:
+    cfg = composed("edit generation.steps=4 points=[{adaptor:linear,schedule:2,inversion:{adaptor:identity}},{}]")
+    points: Any = OmegaConf.to_container(cfg.points)
+    inversion, generation = editor_differences(cfg, points[0])
+    assert (inversion["adaptor"], generation["adaptor"]) == ("identity", "linear")
+    assert inversion["schedule"] == generation["schedule"] == "2" and inversion["steps"] == 4
+    both = editor_differences(cfg, points[1])
+    assert [phase["adaptor"] for phase in both] == ["identity"] * 2
 
 
 def test_with_m_lists_of_numbers_are_sweeps() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 
-from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, Phase, PhaseDifference
+from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, EditorDifference, Phase
 from clockwork.experiments.schemas.groups import Adaptor, Images, Logger, Metrics, Prompts, Rival
 from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, adaptor_fits, schedule_fits
 from clockwork.experiments.schemas.rules import ABSENT, Bounds
@@ -209,7 +209,7 @@ class Edit(WithTeacher):
     replay: bool
     latents: Folder | None
     output: Folder
-    points: Annotated[list[PhaseDifference], NOT_EMPTY]
+    points: Annotated[list[EditorDifference], NOT_EMPTY]
     benchmark: Benchmark = ABSENT
     name: Name = ABSENT
 

@@ -51,10 +51,18 @@ class TI2I:
 
 @dataclass(kw_only=True)
 class PhaseDifference:
-    """What an editor of a set has of its own."""
+    """The adaptor and the schedule of one phase of an editor."""
 
     adaptor: Text = ABSENT
     schedule: ScheduleText = ABSENT
+
+
+@dataclass(kw_only=True)
+class EditorDifference(PhaseDifference):
+    """What an editor of a set has of its own, in both phases or in one."""
+
+    inversion: PhaseDifference = ABSENT
+    generation: PhaseDifference = ABSENT
 
 
 Benchmark = Scenes | TI2I | Foreign
