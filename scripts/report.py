@@ -1,4 +1,4 @@
-"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, `flops`, or `html`."""
+"""Writes reports: `python scripts/report.py table=3`, `figure=4`, `table=all`, `flops`, `unets`, or `html`."""
 
 from clockwork.experiments.cli import entry
 

@@ -14,6 +14,7 @@ from clockwork.experiments.configs import compose_config
 from clockwork.experiments.paper_tables import KINDS, Table, numbers
 from clockwork.experiments.paper_tables import kind as adaptor_kind
 from clockwork.flops.paper_models import PaperModels
+from clockwork.flops.published_unets import PUBLISHED_UNETS
 from clockwork.io.progress import progress_bar
 from clockwork.reports.compare import comparison_sheet, full_teacher_of, operating_point
 from clockwork.reports.html import write_report
@@ -24,6 +25,7 @@ from clockwork.reports.paper.flops_audit import Line, read_flops, summary, write
 from clockwork.reports.paper.flops_lines import flops_lines
 from clockwork.reports.paper.scale import Scale
 from clockwork.reports.spreads import with_spreads
+from clockwork.reports.unet_savings import savings_sheet
 
 
 def flops(cfg: DictConfig) -> Path:
@@ -144,7 +146,15 @@ def _shown(fields: Any) -> str:
     return "{" + ",".join(f"{name}:{value}" for name, value in fields.items()) + "}"
 
 
-WHAT = {"tables": tables, "flops": flops, "html": html, "compare": compare}
+def unets(cfg: DictConfig) -> Path:
+    """Counts the FLOPs that the identity adaptor saves on published UNets of all classes."""
+    stem = Path(cfg.output) / "unets"
+    savings_sheet(progress_bar(list(PUBLISHED_UNETS), "counting", unit="UNet", leave=False)).write(stem)
+    print(f"\n{stem.with_suffix('.md').read_text(encoding='utf-8')}")
+    return stem.with_suffix(".md")
+
+
+WHAT = {"tables": tables, "flops": flops, "unets": unets, "html": html, "compare": compare}
 
 
 def report(cfg: DictConfig) -> None:

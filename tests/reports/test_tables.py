@@ -156,7 +156,7 @@ def test_table_5_is_trained_and_measured(monkeypatch: pytest.MonkeyPatch, tmp_pa
 MISTAKES = {
     "no such table": ("report", ["table=9"], "no table 9: there are 1, 2, 3, 4, 5, 6, 7"),
     "no such figure": ("report", ["figure=5"], "no figure 5: there are 2, 4, 6"),
-    "no such report": ("report", ["poster"], "what=poster is not allowed: use one of tables, flops, html"),
+    "no such report": ("report", ["poster"], "what=poster is not allowed: use one of tables, flops, unets, html"),
     "no such table to run": ("evaluate", ["+table=9"], "table=9"),
     "another script's table": ("evaluate", ["+table=7"], "scripts/edit.py"),
     "a teacher beside a table": ("evaluate", ["+table=3", "teacher=sd15"], "names its teachers itself"),

@@ -84,7 +84,7 @@ class Score(WithTeacher):
 
 @dataclass(kw_only=True)
 class Report:
-    what: Literal["tables", "flops", "html", "compare"]
+    what: Literal["tables", "flops", "unets", "html", "compare"]
     point: dict[str, Any] | None
     to: dict[str, Any] | None
     rows: Text
