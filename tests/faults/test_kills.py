@@ -1,19 +1,18 @@
-"""Commands that are killed at random moments and started again end as those that nothing has disturbed."""
+"""Commands that are killed or stopped at random moments and started again end as those that nothing has disturbed."""
 
 import random
+import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers.fault_commands import evaluate_command, leftovers, measured, train_command, trained
+from helpers.fault_commands import COMMANDS, leftovers
 from helpers.processes import start
 
-few_and_many = pytest.mark.parametrize(
-    "count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.faults)]
-)
+KILL, TERMINATE, INTERRUPT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+STATUSES = {KILL: -KILL, TERMINATE: 128 + TERMINATE, INTERRUPT: 128 + INTERRUPT}
 
 
 def run(words: Sequence[str]) -> float:
@@ -24,38 +23,40 @@ def run(words: Sequence[str]) -> float:
     return time.monotonic() - begin
 
 
-def kill_after(words: Sequence[str], seconds: float) -> bool:
-    """Kills a command after some seconds; returns False if it has ended before."""
+def stopped_after(words: Sequence[str], seconds: float, number: signal.Signals) -> bool:
+    """Sends a signal to a command after some seconds; returns False if it has ended before."""
     process = start(*words)
     time.sleep(seconds)
     if process.poll() is None:
-        process.send_signal(signal.SIGKILL)
-    return process.wait()[0] == -signal.SIGKILL
+        process.send_signal(number)
+    status, _, errors = process.wait()
+    if status == 0 or (status == -number != -KILL and not errors):  # it had ended, or Python was starting or ending
+        return False
+    assert status == STATUSES[number], errors
+    if number != KILL:
+        (sentence,) = errors.splitlines()
+        assert re.match(r"stopped( by SIGTERM)?: .*(the same command|run it again|nothing is kept)", sentence), errors
+    return True
 
 
-def kill_at_random_moments(
-    count: int, folder: Path, command: Callable[[Path], list[str]], result: Callable[[Path], Any]
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("signals", [[KILL], [TERMINATE, INTERRUPT]], ids=["killed", "stopped"])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.faults)])
+def test_a_command_that_is_stopped_ends_the_same(
+    name: str, signals: list[signal.Signals], count: int, tmp_path: Path
 ) -> None:
-    """Kills as many runs, each once, somewhere in its part of the duration, and compares them with one that is not."""
-    rng, killed = random.Random(0), 0
-    seconds = run(command(folder / "undisturbed"))
-    expected = result(folder / "undisturbed")
+    """Stops as many runs, each once, somewhere in its part of the duration, and compares them with one that is not."""
+    command, result = COMMANDS[name]
+    rng, stopped = random.Random(0), 0
+    seconds = run(command(tmp_path / "undisturbed"))
+    expected = result(tmp_path / "undisturbed")
     begin = time.monotonic()
     for number in range(count):
-        place = folder / str(number)
-        killed += kill_after(command(place), seconds * (number + rng.random()) / count)
+        place = tmp_path / str(number)
+        moment = seconds * (number + rng.random()) / count
+        stopped += stopped_after(command(place), moment, signals[number % len(signals)])
         run(command(place))
-        assert result(place) == expected, f"killed run {number}"
+        assert result(place) == expected, f"run {number}"
         assert not leftovers(place)
-    print(f"\n{killed} kills, {count} of {count} runs the same, {time.monotonic() - begin:.0f} s")
-    assert killed >= count // 2
-
-
-@few_and_many
-def test_a_killed_training_ends_with_the_same_adaptor(count: int, tmp_path: Path) -> None:
-    kill_at_random_moments(count, tmp_path, train_command, trained)
-
-
-@few_and_many
-def test_a_killed_sweep_ends_with_the_same_rows_and_images(count: int, tmp_path: Path) -> None:
-    kill_at_random_moments(count, tmp_path, evaluate_command, measured)
+    print(f"\n{name}: {stopped} signals, {count} of {count} runs the same, {time.monotonic() - begin:.0f} s")
+    assert stopped >= count // 2

@@ -1,6 +1,7 @@
 """A training and an evaluation sweep of a second or two, with all that they write, and what has to come out of them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,9 @@ def measured(folder: Path) -> Any:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files that a stopped command has left behind."""
     return [file for file in folder.rglob("*") if file.suffix in (".partial", ".replaced")]
+
+
+COMMANDS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], Any]]] = {
+    "train": (train_command, trained),
+    "evaluate": (evaluate_command, measured),
+}
