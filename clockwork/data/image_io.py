@@ -60,7 +60,11 @@ def write_grid(file: Path, rows: dict[str, Tensor], side: int = 96, columns: Seq
         rows: 8-bit images by label, `count × 3 × height × width` each; all have the same height and width.
         side: Smaller images are enlarged by a whole factor to about this width, in pixels.
         columns: Headings of the columns.
+
+    Raises:
+        UserError: A file of something else is there.
     """
+    check_image_file(file)
     count = max(len(images) for images in rows.values())
     height, width = next(iter(rows.values())).shape[-2:]
     scale = max(1, round(side / width))

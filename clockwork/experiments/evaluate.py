@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import add_row
+from clockwork.data.image_io import check_image_file
 from clockwork.data.prompts import Prompt
 from clockwork.evaluation.latencies import measure_latencies
 from clockwork.evaluation.plan import TRIAL_IMAGES, disk_usage, evaluation_plan, missing_images, run_trial
@@ -29,6 +30,7 @@ from clockwork.reports.figures import images_side_by_side
 from clockwork.reports.formats import markdown
 from clockwork.reports.html import write_report
 from clockwork.reports.loggers import log_rows
+from clockwork.reports.pages import check_page
 from clockwork.reports.pareto import save_pareto
 from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import card_labels, table
@@ -60,6 +62,8 @@ def measure(cfg: DictConfig) -> list[str]:
         make_rival(cfg, difference)
         for fit in dict.fromkeys(fit for _, fit in runs):
             adaptor_source(at_fit(cfg, fit), difference)
+    if len(differences) * len(runs) > 1:
+        _check_report(Path(cfg.output))
     teacher = instantiate(cfg.teacher)
     report_truncation(teacher, prompts)
     evaluation = Evaluation(
@@ -71,6 +75,7 @@ def measure(cfg: DictConfig) -> list[str]:
         latency=False,  # measured at the end, of all points in turn
         command=shlex.join(["python", *sys.argv]),
     )
+    _report_few_images(evaluation)
     # Every point of a fit is made before the first is run, so that a mistake in the last shows at once.
     of_fits = {fit: [build_sampler(at_fit(cfg, fit), teacher, d) for d in differences] for _, fit in runs}
     of_runs = [(replace(evaluation, seed=seed, fit=fit), point) for seed, fit in runs for point in of_fits[fit]]
@@ -86,6 +91,20 @@ def measure(cfg: DictConfig) -> list[str]:
     if distributed.rank() == 0:
         _report(cfg, digests, [sampler for _, sampler in of_runs], prompts)
     return digests
+
+
+def _check_report(output: Path) -> None:
+    """Checks that the report will replace nothing of others."""
+    check_page(output / "report.html")
+    check_image_file(output / "grid.png")
+
+
+def _report_few_images(evaluation: Evaluation) -> None:
+    """Prints which Fréchet distances are of fewer images than features."""
+    for info in (metric.info for metric in evaluation.metrics):
+        if len(evaluation.prompts) <= info.num_features and distributed.rank() == 0:
+            reason = f"{len(evaluation.prompts)} images, but {info.num_features} features"
+            print(f"{info.name} will be too large ({reason}): compare it only with figures of as many images")
 
 
 @contextmanager

@@ -23,6 +23,8 @@ class MetricInfo:
         number_format: Format string of its values.
         inputs: Fields of `metrics.base.Batch` that it reads.
         plotted: Whether figures of quality against cost show it.
+        num_features: Of a Fréchet distance, the number of the network's features: figures of fewer images are too large
+            by an amount that depends on their number. 0 for other metrics.
     """
 
     name: str
@@ -31,6 +33,7 @@ class MetricInfo:
     number_format: str = "{:.4f}"
     inputs: tuple[str, ...] = ("images",)
     plotted: bool = True
+    num_features: int = 0
 
     @property
     def axis(self) -> str:
@@ -79,10 +82,10 @@ def metric_info(name: str) -> MetricInfo:
 
 _TO_TEACHER = ("images", "teacher_images")
 for _entry in (
-    MetricInfo("fid", "FID", "lower", "{:.2f}"),
+    MetricInfo("fid", "FID", "lower", "{:.2f}", num_features=2048),
     MetricInfo("kid", "KID", "lower", "{:.5f}"),
     MetricInfo("cmmd", "CMMD", "lower"),
-    MetricInfo("fd_dinov2", "FD-DINOv2", "lower", "{:.2f}"),
+    MetricInfo("fd_dinov2", "FD-DINOv2", "lower", "{:.2f}", num_features=1024),
     MetricInfo("precision", "precision", "higher", plotted=False),
     MetricInfo("recall", "recall", "higher", plotted=False),
     MetricInfo("density", "density", "higher", plotted=False),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clockwork.metrics.reference import Reference
     from clockwork.metrics.structure import Structure
 
-register(MetricInfo("fid_miniature", "FID, miniature", "lower", "{:.2f}"))
+register(MetricInfo("fid_miniature", "FID, miniature", "lower", "{:.2f}", num_features=96))
 register(MetricInfo("kid_miniature", "KID, miniature", "lower", "{:.5f}"))
 register(MetricInfo("cmmd_miniature", "CMMD, miniature", "lower", "{:.4f}"))
 for _figure in ("precision", "recall", "density", "coverage"):

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from clockwork.io.atomic import atomic_write
 
+FEW_IMAGES = "†"  # marks a figure
+FEW_IMAGES_NOTE = f"{FEW_IMAGES} of fewer images than features: compare it only with figures of as many images"
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -18,13 +21,16 @@ class Sheet:
         title: The title, which is also the LaTeX caption.
         columns: Names of the columns.
         cells: The cells, line by line.
-        notes: Markdown paragraphs below the table.
+        notes: Markdown paragraphs below the table; the mark of figures of few images is explained in a last one.
     """
 
     title: str
     columns: Sequence[str]
     cells: Sequence[Sequence[str]]
     notes: Sequence[str] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", [*self.notes, *few_images_note(self.cells)])
 
     def write(self, stem: Path) -> None:
         """Writes the table as Markdown (with the notes), CSV and LaTeX; each file atomically.
@@ -36,6 +42,15 @@ class Sheet:
         _write(stem, ".md", f"# {self.title}\n\n{markdown(self.columns, self.cells)}\n" + (notes and f"\n{notes}\n"))
         _write(stem, ".csv", comma_separated(self.columns, self.cells))
         _write(stem, ".tex", latex(self.title, self.columns, self.cells))
+
+
+def few_images_note(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the explanation of the mark of figures of few images, if cells have it.
+
+    Args:
+        cells: The cells, line by line.
+    """
+    return [FEW_IMAGES_NOTE] if any(cell.endswith(FEW_IMAGES) for line in cells for cell in line) else []
 
 
 def markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

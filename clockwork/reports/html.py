@@ -10,11 +10,11 @@ from typing import Any
 
 from clockwork.errors import MissingFileError
 from clockwork.evaluation.rows import flat_row, image_folder, read_rows, row_value
-from clockwork.io.atomic import atomic_write
 from clockwork.reports import plots
 from clockwork.reports.adaptors import TrainedAdaptor, find_trained_adaptors
 from clockwork.reports.categories import category_sheet
-from clockwork.reports.formats import Sheet
+from clockwork.reports.formats import FEW_IMAGES, Sheet, few_images_note
+from clockwork.reports.pages import page_template, write_page
 from clockwork.reports.paper.comparison import NONE, UNMEASURED
 from clockwork.reports.pareto import curve_names, pareto_figures
 from clockwork.reports.spreads import with_spreads
@@ -66,6 +66,7 @@ class Group:
         figures: Plotly figures as JSON objects.
         baseline: Whether one of the rows is the teacher without an adaptor.
         categories: Figures by the prompts' categories, if they have some.
+        notes: What marks in the table mean.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Group:
     figures: list[dict[str, Any]]
     baseline: bool
     categories: Sheet | None
+    notes: list[str]
 
 
 def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sheet] = (), count: int = 6) -> Path:
@@ -91,6 +93,7 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
 
     Raises:
         MissingFileError: If the folder has no rows.
+        UserError: If its `report.html` is of something else.
     """
     from plotly.offline import get_plotlyjs
 
@@ -107,27 +110,8 @@ def write_report(folder: Path, adaptors: Path | None = None, sheets: Sequence[Sh
         plotly=get_plotlyjs(),
     )
     file = folder / "report.html"
-    with atomic_write(file) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_page(file, page)
     return file
-
-
-def page_template(name: str) -> Any:
-    """Loads a jinja template of this folder.
-
-    Args:
-        name: Name of the file.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("clockwork.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
 
 
 def _sort_key(text: str) -> str | float:
@@ -135,7 +119,7 @@ def _sort_key(text: str) -> str | float:
     if text in (NONE, UNMEASURED):
         return ""
     try:
-        return float(text.rstrip("%"))
+        return float(text.rstrip(f"%{FEW_IMAGES}"))
     except ValueError:
         return text
 
@@ -161,7 +145,11 @@ def _group(rows: Sequence[Row], folder: Path, count: int) -> Group:
     noise = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     title = f"{first['images']} prompts ({first['prompts']}), {noise}; {first['metrics_label']}"
     baseline = any(row["adaptor"] == "none" for row in rows)
-    return Group(title, columns, lines, [text for _, text in prompts], figures, baseline, category_sheet(rows, folder))
+    captions, notes = (
+        [text for _, text in prompts],
+        few_images_note([[text for text, _ in line.cells] for line in lines]),
+    )
+    return Group(title, columns, lines, captions, figures, baseline, category_sheet(rows, folder), notes)
 
 
 def _settings(row: Row) -> dict[str, Any]:

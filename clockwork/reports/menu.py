@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clockwork.io.atomic import atomic_write
 from clockwork.pipeline.menu import COLUMNS, Menu
-from clockwork.reports.html import image_url, page_template
+from clockwork.reports.html import image_url
+from clockwork.reports.pages import page_template, write_page
 
 
 def write_menu(menu: Menu, file: str | Path) -> Path:
@@ -18,6 +18,9 @@ def write_menu(menu: Menu, file: str | Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        UserError: A file of something else is there.
     """
     without: tuple[str, ...] = ("", "no clock", "full", "100%", "100%", "100%", "0", "0", "")
     rows = [(without, _urls(menu.images))]
@@ -25,8 +28,7 @@ def write_menu(menu: Menu, file: str | Path) -> Path:
     chosen = None if menu.chosen is None else menu.entries.index(menu.chosen) + 1
     page = page_template("menu.html.jinja").render(columns=COLUMNS, prompts=menu.prompts, rows=rows, chosen=chosen)
     file = Path(file)
-    with atomic_write(file) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_page(file, page)
     return file
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from clockwork.evaluation.rows import row_value
 from clockwork.metrics.registry import find_metric, metric_info
-from clockwork.reports.formats import markdown
+from clockwork.reports.formats import FEW_IMAGES, few_images_note, markdown
 
 Row = Mapping[str, Any]  # an operating point with its measurements, as `evaluation.rows.read_rows` returns it
 
@@ -50,10 +50,11 @@ def table(rows: Sequence[Row], columns: Iterable[str] = COLUMNS) -> str:
         columns: As in `present`; columns without any value are omitted.
 
     Returns:
-        The table.
+        The table, with a note below it if figures are of few images.
     """
     shown = present(rows, columns)
-    return markdown(shown, [[cell(row, name) for name in shown] for row in rows])
+    cells = [[cell(row, name) for name in shown] for row in rows]
+    return "\n\n".join([markdown(shown, cells), *few_images_note(cells)])
 
 
 def cell(row: Row, name: str) -> str:
@@ -64,7 +65,8 @@ def cell(row: Row, name: str) -> str:
         name: A field or the name of a metric.
 
     Returns:
-        The value, with its standard deviation over several rows as in `5.82 ± 0.11`; a dash if it was not measured.
+        The value, with its standard deviation over several rows as in `5.82 ± 0.11`, and a mark if it is a Fréchet
+        distance of fewer images than features; a dash if it was not measured.
     """
     value = row_value(row, name)
     if value is None:
@@ -72,8 +74,10 @@ def cell(row: Row, name: str) -> str:
     is_metric = name in row.get("metrics", {}) or find_metric(name) is not None
     if not is_metric:
         return str(value)
-    form, spread = metric_info(name).number_format, row.get("spreads", {}).get(name)
-    return form.format(value) if spread is None else f"{form.format(value)} ± {form.format(spread)}"
+    info, spread = metric_info(name), row.get("spreads", {}).get(name)
+    mark = FEW_IMAGES if row.get("images", info.num_features + 1) <= info.num_features else ""
+    text = info.number_format.format(value)
+    return f"{text}{mark}" if spread is None else f"{text} ± {info.number_format.format(spread)}{mark}"
 
 
 def card_labels(row: Row) -> dict[str, str]:

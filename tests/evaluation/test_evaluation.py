@@ -200,7 +200,7 @@ def test_rows_of_earlier_versions_are_read(identity: Sampler, tmp_path: Path) ->
     assert image_folder(tmp_path, new) == tmp_path / "images" / new["images_digest"]
     assert image_folder(tmp_path, new, "teacher_").is_dir()
     lines = table([old, new]).splitlines()
-    assert "| 31.50         | 0.8400               | 20.78 " in lines[2] and "| 41.3 " in lines[2]
+    assert "| 31.50†        | 0.8400               | 20.78 " in lines[2] and "| 41.3 " in lines[2]
 
 
 def test_too_few_prompts_are_refused_before_anything_is_written(tmp_path: Path) -> None:

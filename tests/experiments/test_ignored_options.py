@@ -26,6 +26,8 @@ IGNORED = {
     "evaluate points=[{adaptor:none,schedule:[4]}]": "schedule=4 has no effect",
     "evaluate adaptor=identity points=[{adaptor:none,schedule:clock2}]": "schedule=clock2 has no effect",
     "evaluate points=[{rival:tome2,schedule:clock2}]": "schedule=clock2 has no effect",
+    "train objective=recover schedule=9": "schedule=9 has no effect with objective=recover",
+    "train objective=guidance schedule=[2,4]": "schedule=2,4 has no effect with objective=guidance",
     "evaluate guidance=-1": "guidance=-1 is not allowed",
     "evaluate points=[{guidance:-1}]": "points[0].guidance=-1 is not allowed",
     "edit guidance=-1": "guidance=-1 is not allowed",
@@ -58,6 +60,8 @@ def test_a_misspelled_sweep_is_refused(sweep: str) -> None:
         "evaluate adaptor=identity schedule=clock4",
         "evaluate points=[{},{adaptor:none,schedule:full},{adaptor:identity,schedule:clock4}]",
         "evaluate rival=deepcache2 schedule=full",
+        "train objective=progressive schedule=full",
+        "train objective=recover steps=1",
         "evaluate adaptor=identity schedule=clock4 points=[{},{schedule:clock2}]",
     ],
 )

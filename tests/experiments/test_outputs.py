@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from clockwork.adaptors import Identity, ResNet, add_row, read_config, save_adaptor
 from clockwork.errors import UserError
 from clockwork.experiments.run_dir import claim
+from clockwork.io.atomic import atomic_write
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.teachers import Teacher
 
@@ -192,8 +193,13 @@ def test_figures_are_added_to_an_adaptor_and_never_removed(name: str, tmp_path: 
         assert read["row"]["latency_ms"] == 5.0
 
 
-def stopped(*_: Any) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def stopped_before_the_config(file: Path) -> Iterator[Path]:
+    """The weights, which are renamed first, are in place; the config is not."""
+    with atomic_write(file) as partial:
+        yield partial
+        if file.name == "config.json":
+            raise KeyboardInterrupt
 
 
 def test_a_stopped_save_never_joins_records_and_weights_of_two_adaptors(
@@ -203,7 +209,7 @@ def test_a_stopped_save_never_joins_records_and_weights_of_two_adaptors(
 
     save_adaptor(tmp_path, ResNet(SMALL, 16, 1), POINT, training={"loss": 0.1})
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(folder, "_write_config", stopped)
+        patch.setattr(folder, "atomic_write", stopped_before_the_config)
         save_adaptor(tmp_path, ResNet(SMALL, 16, 1), POINT)  # other random weights
     with pytest.raises(UserError, match=r"weights of one adaptor and the config of another.*run it again"):
         load_adaptor(tmp_path)

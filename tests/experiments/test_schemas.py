@@ -111,10 +111,6 @@ def test_pndm_calls_the_unet_once_more_than_it_has_steps() -> None:
     assert "longer than the 9 steps" in refusal("train solver=pndm schedule=10")
 
 
-def test_the_schedule_of_a_teacher_without_adaptor_does_not_matter() -> None:
-    assert composed("train objective=recover schedule=9").schedule == "9"
-
-
 def test_an_own_class_may_have_keys_of_its_own() -> None:
     adaptor = ["~adaptor.width", "~adaptor.blocks", "adaptor._target_=my.module.Blend", "+adaptor.depth=3"]
     assert composed(" ".join(["train", *adaptor])).adaptor.depth == 3

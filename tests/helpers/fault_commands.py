@@ -56,19 +56,20 @@ def files(folder: Path, *patterns: str) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in matching}
 
 
-def trained(folder: Path) -> Any:
+def trained(folder: Path) -> dict[str, Any]:
     """What a training has made: the adaptor bit for bit, its figures, the sample images, and the checkpoints' names."""
     (config,) = folder.rglob("adaptor/config.json")
     figures = json.loads(config.read_text())["training"]
-    return figures, files(folder, "adaptor.safetensors", "*.png"), sorted(files(folder, "*.ckpt"))
+    checkpoints = sorted(files(folder, "*.ckpt"))
+    return {"figures": figures, "checkpoints": checkpoints, **files(folder, "adaptor.safetensors", "*.png")}
 
 
-def measured(folder: Path) -> Any:
+def measured(folder: Path) -> dict[str, Any]:
     """What a sweep has made: one row per point, the figures of each image, and images."""
     file = folder / "rows.jsonl"
     rows = [{**row, "command": None} for row in read_rows(file)]
     assert len(file.read_bytes().splitlines()) == len(rows) == len(POINTS)
-    return rows, files(folder, "*.png", "*.npz", "prompts/*.json")
+    return {"rows": rows, **files(folder, "*.png", "*.npz", "prompts/*.json")}
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -76,7 +77,7 @@ def leftovers(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.suffix in (".partial", ".replaced")]
 
 
-COMMANDS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], Any]]] = {
+COMMANDS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], dict[str, Any]]]] = {
     "train": (train_command, trained),
     "evaluate": (evaluate_command, measured),
 }

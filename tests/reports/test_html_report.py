@@ -10,6 +10,7 @@ import torch
 from helpers.browser import CHROMIUM, opened
 
 from clockwork.data.image_io import write_image
+from clockwork.errors import UserError
 from clockwork.reports.adaptors import find_trained_adaptors
 from clockwork.reports.formats import Sheet
 from clockwork.reports.html import write_report
@@ -154,3 +155,20 @@ def test_the_browser_would_tell_of_an_error(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<body></body>")
     (said,) = opened(tmp_path / "page.html", "undefinedFunction()")[1]
     assert "undefinedFunction is not defined" in said
+
+
+def test_a_report_of_others_is_not_replaced(sweep: Path) -> None:
+    file = write_report(sweep)
+    assert write_report(sweep) == file
+    file.write_text("<title>notes</title>")
+    with pytest.raises(UserError, match=r"report\.html exists and was not made by Clockwork"):
+        write_report(sweep)
+    assert file.read_text() == "<title>notes</title>"
+
+
+def test_figures_of_fewer_images_than_features_are_marked(sweep: Path) -> None:
+    page = write_report(sweep).read_text()
+    assert ">9.50†<" in page and ">0.3000<" in page and "† of fewer images than features" in page
+    many = [{**r, "images": 2049} for r in ROWS]
+    (sweep / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in many))
+    assert "†" not in write_report(sweep).read_text()

@@ -7,7 +7,14 @@ from omegaconf import DictConfig
 
 from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, EditorDifference, Phase
 from clockwork.experiments.schemas.groups import Adaptor, Images, Logger, Metrics, Prompts, Rival
-from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, adaptor_fits, schedule_fits
+from clockwork.experiments.schemas.point import (
+    Difference,
+    OperatingPoint,
+    WithTeacher,
+    adaptor_fits,
+    schedule_fits,
+    schedule_is_default,
+)
 from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.tools import (
@@ -93,7 +100,7 @@ class Train(OperatingPoint):
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
         if values["objective"]:
-            return None
+            return schedule_is_default(values)
         return _roll_outs_fit(values) or schedule_fits(values)
 
 

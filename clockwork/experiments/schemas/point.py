@@ -45,16 +45,35 @@ class OperatingPoint(WithTeacher):
     seed: Seed
 
 
+def schedule_text(schedule: Any) -> str:
+    """A schedule of a config as `Schedule.parse` reads it.
+
+    Args:
+        schedule: A text, a number or a list of steps.
+    """
+    return ",".join(map(str, schedule)) if isinstance(schedule, list) else str(schedule)
+
+
 def schedule_fits(values: dict[str, Any]) -> str | None:
     """PNDM calls the UNet once more than it has steps."""
     calls = values["steps"] + (values["solver"] == "pndm")
-    schedule = values["schedule"]
-    text = ",".join(map(str, schedule)) if isinstance(schedule, list) else str(schedule)
     try:
-        Schedule.parse(text).adaptor_steps(calls)
+        Schedule.parse(schedule_text(values["schedule"])).adaptor_steps(calls)
     except UserError as error:
         return str(error)
     return None
+
+
+def schedule_is_default(values: dict[str, Any]) -> str | None:
+    """A UNet is trained on full roll-outs, so that a schedule has no effect.
+
+    Args:
+        values: Those of a training with an objective.
+    """
+    if values["schedule"] in ("clock2", "full"):  # the config's default, and what it is trained on
+        return None
+    objective = f"objective={values['objective_name']}, which trains a UNet on full roll-outs"
+    return f"schedule={schedule_text(values['schedule'])} has no effect with {objective}: leave it out"
 
 
 def adaptor_fits(values: dict[str, Any], point: dict[str, Any]) -> str | None:
@@ -68,8 +87,8 @@ def adaptor_fits(values: dict[str, Any], point: dict[str, Any]) -> str | None:
     if values["adaptor"] == "none" and (schedule == "full" or (schedule == "clock2" and "schedule" not in point)):
         return None  # clock2 is the config's default
     if values["adaptor"] == "none":
-        text = ",".join(map(str, schedule)) if isinstance(schedule, list) else schedule
-        return f"schedule={text} has no effect with adaptor=none: pass adaptor=identity or another, or schedule=full"
+        ignored = f"schedule={schedule_text(schedule)} has no effect with adaptor=none"
+        return f"{ignored}: pass adaptor=identity or another, or schedule=full"
     if values["rival"] != "none":
         return f"rival={values['rival']} takes the place of an adaptor: use adaptor=none"
     return schedule_fits(values)
