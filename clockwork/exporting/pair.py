@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from clockwork.adaptors import Adaptor, FullStep, adaptor_hash, mismatch_message
 from clockwork.errors import UserError
@@ -77,8 +78,8 @@ def export(
     hook, folder = enabled_hook(pipe), Path(folder)
     check_target(folder, format)
     steps, guidance = _steps_and_guidance(hook, num_inference_steps, guidance_scale)
-    solver = solver_table(pipe.scheduler, steps)
     _check_unet(hook.denoiser.split)
+    solver = solver_table(pipe.scheduler, steps)
     denoiser = hook.denoiser_for(torch.empty(0))  # with its adaptor on the CPU in float32
     _check_adaptor(denoiser.adaptor)
     full_steps = [denoiser.schedule.is_full(step) for step in range(1, len(solver["timesteps"]) + 1)]
@@ -129,6 +130,11 @@ def _check_unet(split: SplitUNet) -> None:
     """Refuses a UNet whose calls the runner cannot make."""
     unet, config = split.unet, split.unet.config
     weight = unet.conv_in.weight
+    if not isinstance(unet, UNet2DConditionModel) or unet.class_embedding is not None:
+        raise UserError(
+            f"a {type(unet).__name__} that reads other inputs than text cannot be exported: use Stable Diffusion's or "
+            "SDXL's UNet"
+        )
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise UserError(
             f"the UNet is on {weight.device} in {weight.dtype}, but graphs are exported from the CPU in float32: call "

@@ -18,7 +18,7 @@ from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import check_hooks, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
-from clockwork.pipeline.parts import get_unet, is_guided, num_branches, pipeline_name, unet_fingerprint
+from clockwork.pipeline.parts import get_unet, is_guided, num_branches, pipeline_name, refuse_videos, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import UNKNOWN_HALF, StepLocation, TextEmbedding
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
@@ -54,7 +54,7 @@ def calibrate(
     If anything fails, or on Ctrl-C, the pipeline is left as it was before.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`, in any precision, on any device.
+        pipe: A diffusers pipeline with a UNet for images, in any precision, on any device.
         prompts: Some dozens of prompts like those that will be used; by default 64 captions that come with Clockwork.
         schedule: Which steps are full.
         cut: Where the UNet is split.
@@ -111,7 +111,9 @@ def calibrate_call(
     unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
     check_hooks(pipe)
     split, previous = SplitUNet(unet, cut), get_hook(unet)
-    _check_possible(split, clock)
+    refuse_videos(unet)
+    if clock == Schedule():
+        raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
     functions = pipeline_functions(whole_unet(pipe), compile)
     denoiser = CalibratingDenoiser(split, clock, lambda: float(getattr(pipe, "guidance_scale", 1.0)), options)
     arguments = pipeline_arguments(pipe, prompts, call, seed)
@@ -132,17 +134,6 @@ def calibrate_call(
     clocked = ClockworkDenoiser(split, frozen_copy(adaptor), clock, functions)
     replace_hook(pipe, ClockHook(pipe, clocked, teacher, adaptor.point))
     return adaptor
-
-
-def _check_possible(split: SplitUNet, schedule: Schedule) -> None:
-    """Refuses UNets of videos, and a schedule without adaptor steps."""
-    if split.kind.is_video:
-        raise UserError(
-            f"calibration fits maps to images, and a {type(split.unet).__name__} makes videos: use clockwork.enable, "
-            "whose identity adaptor needs none"
-        )
-    if schedule == Schedule():
-        raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
 
 
 def default_prompts() -> list[str]:

@@ -19,7 +19,7 @@ from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import disable, enable, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.menu import QUALITIES, Menu, MenuEntry
-from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
+from clockwork.pipeline.parts import get_unet, pipeline_name, refuse_videos, unet_fingerprint
 from clockwork.pipeline.summary import summarise
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.schedule import Schedule
@@ -51,7 +51,7 @@ def tune(
     about as long as generating the prompts once per entry.
 
     Args:
-        pipe: A diffusers pipeline with a `UNet2DConditionModel`.
+        pipe: A diffusers pipeline with a UNet for images.
         prompts: Some dozens of prompts; by default 64 captions that come with Clockwork.
         cuts: Names of the cuts.
         schedules: The schedules.
@@ -77,6 +77,7 @@ def tune(
     """
     prompts = list(default_prompts() if prompts is None else prompts)
     _check(prompts, cuts, schedules, budget, quality, num_measured)
+    refuse_videos(get_unet(pipe))
     fitted, measured = prompts[:-num_measured], prompts[-num_measured:]
     previous, chosen = get_hook(get_unet(pipe)), None
     pairs = [(cut, schedule) for cut in cuts for schedule in schedules]

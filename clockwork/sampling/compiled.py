@@ -117,11 +117,14 @@ def _compiled(function: Any, options: Mapping[str, Any] | Compiler) -> Callable[
 def _graph_call(split: SplitUNet, call: UNetArguments) -> Iterator[UNetArguments]:
     """Yields copies of a UNet call's arguments for a graph, with LoRA's scale, which changes modules, applied.
 
-    Solvers' timesteps have several types; the UNet casts all of them to float32 as the first thing.
+    Solvers' timesteps have several types; the UNet casts all of them to float32 as the first thing, unless it has a
+    vector per timestep.
     """
     extra = call.get("cross_attention_kwargs") or {}
     rest = {name: value for name, value in extra.items() if name != "scale"}
-    timestep = _number(call["timestep"], call["sample"].device).float()
+    timestep = _number(call["timestep"], call["sample"].device)
+    if split.unet.config.get("time_embedding_type") != "learned":
+        timestep = timestep.float()
     with split.scaled_lora(extra.get("scale", 1.0)):
         attention = {"cross_attention_kwargs": rest or None} if "cross_attention_kwargs" in call else {}
         yield _copies({**call, "timestep": timestep, **attention})

@@ -153,6 +153,10 @@ UNETS: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
         inputs(3, text=False, class_labels=CLASSES),
     ),
     "score": lambda: (unconditional(time_embedding_type="fourier"), inputs(3, text=False, timestep=torch.tensor(3.5))),
+    "learned timesteps": lambda: (
+        unconditional(time_embedding_type="learned", num_train_timesteps=1000),
+        inputs(3, text=False),
+    ),
     "LDM, without a middle block": lambda: (unconditional(mid_block_type=None), inputs(3, text=False, timestep=7)),
     "SD with classes (upscaler)": lambda: (
         conditional(**TEXT, in_channels=7, num_class_embeds=5),

@@ -1,11 +1,12 @@
 """Clockwork on pipelines of other UNets, each against the same pipeline without it: equality is exact."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.editing_pipelines import EDITING
-from helpers.pipelines import counts, reasons
+from helpers.pipelines import counts, reasons, steps
 from helpers.unet_pipelines import PIPELINES, output
 from helpers.video_pipelines import VIDEOS
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,12 +41,12 @@ def test_unet_pipeline(kind: str) -> None:
 def check_flops(pipe: Any) -> None:
     """The FLOPs that torch counts in the UNet's own forward, of which an adaptor step leaves out the low-res path."""
     report, hook = clockwork.summary(pipe), enabled_hook(pipe)
-    split, steps = hook.denoiser.split, hook.log.steps
+    split, log = hook.denoiser.split, hook.log.steps
     clockwork.disable(pipe)
     counter = FlopCounterMode(display=False)
     unet = on_meta(split.unet)
     with counter:
-        unet(**shapes(steps[0].call))
+        unet(**shapes(log[0].call))
     by_module, full = counter.get_flop_counts(), counter.get_total_flops()
     names = {module: f"{type(unet).__name__}.{name}" for name, module in split.unet.named_modules()}
     chain, cut = split.chain, split.cut
@@ -53,7 +54,7 @@ def check_flops(pipe: Any) -> None:
     modules = [module for layer in skipped for module in (layer.resnet, layer.resampler, *layer.followers)]
     low = sum(sum(by_module[names[module]].values()) for module in [*modules, chain.middle] if module is not None)
     assert full > low > 0
-    assert report.flops_without.full == full * len(steps)
+    assert report.flops_without.full == full * len(log)
     assert report.flops.full == full * report.full_steps + (full - low) * report.adaptor_steps
 
 
@@ -68,6 +69,29 @@ def test_videos_have_adaptors_without_weights_only() -> None:
     pipe, _ = VIDEOS["AnimateDiffPipeline"]()
     with pytest.raises(ValueError, match="calibration fits maps to images, and a UNetMotionModel makes videos"):
         clockwork.calibrate(pipe, ["a", "b"], num_inference_steps=4)
+    with pytest.raises(ValueError, match="a UNetMotionModel makes videos"):
+        clockwork.tune(pipe, ["a"] * 9, num_inference_steps=4)
     with pytest.raises(ValueError, match="adaptors with weights are for images"):
         clockwork.enable(pipe, adaptor=Linear(FeatureDims(8, 8, 32, 0), (2,)))
     clockwork.enable(pipe, adaptor=Taylor(), schedule="clock3")
+
+
+@pytest.mark.parametrize("kind", ["DDIMPipeline", "AnimateDiffPipeline"])
+def test_unets_with_other_inputs_are_not_exported(kind: str, tmp_path: Path) -> None:
+    pipe, _ = UNET_PIPELINES[kind]()
+    clockwork.enable(pipe)
+    with pytest.raises(ValueError, match=f"a {type(pipe.unet).__name__} that reads other inputs"):
+        clockwork.export(pipe, tmp_path / "exported", num_inference_steps=4, guidance_scale=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", UNET_PIPELINES)
+def test_unet_pipeline_compiled(kind: str) -> None:
+    """Full steps and adaptor steps are one graph each, with the results of uncompiled ones."""
+    torch._dynamo.reset()
+    made = UNET_PIPELINES[kind]()
+    clockwork.enable(made[0])
+    uncompiled = output(made)
+    clockwork.enable(made[0], compile={"backend": "eager"})
+    assert torch.equal(output(made), uncompiled)
+    assert "a" in steps(made[0]) and not reasons(made[0])
