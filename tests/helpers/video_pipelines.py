@@ -11,6 +11,7 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     I2VGenXLUNet,
+    MotionAdapter,
     StableVideoDiffusionPipeline,
     UNet3DConditionModel,
 )
@@ -51,7 +52,8 @@ def animated() -> Made:
     names = ("vae", "text_encoder", "tokenizer")
     parts = {name: pipe.components[name] for name in names}
     solver = DDIMScheduler(beta_schedule="linear", clip_sample=False)
-    motion = AnimateDiffPipeline(**parts, unet=unet, motion_adapter=None, scheduler=solver)
+    adapter = MotionAdapter(block_out_channels=(8, 16), motion_num_attention_heads=2, motion_norm_num_groups=4)
+    motion = AnimateDiffPipeline(**parts, unet=unet, motion_adapter=adapter, scheduler=solver)
     return motion, {**SIZE, "prompt": "a red circle"}
 
 

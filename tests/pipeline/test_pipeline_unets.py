@@ -84,8 +84,28 @@ def test_unets_with_other_inputs_are_not_exported(kind: str, tmp_path: Path) -> 
         clockwork.export(pipe, tmp_path / "exported", num_inference_steps=4, guidance_scale=1.0)
 
 
+@pytest.mark.parametrize("split_inference", [False, True])
+def test_free_noise(split_inference: bool) -> None:
+    """Long videos: diffusers exchanges the motion modules' blocks, and wraps layers, which it then calls by keyword."""
+    made = VIDEOS["AnimateDiffPipeline"]()
+    pipe = made[0]
+    pipe.enable_free_noise(context_length=4, context_stride=2)
+    if split_inference:
+        pipe.enable_free_noise_split_inference(spatial_split_size=64, temporal_split_size=4)
+    plain = output(made, num_frames=6)
+    clockwork.enable(pipe, schedule="full")
+    assert torch.equal(output(made, num_frames=6), plain)
+    clockwork.enable(pipe)
+    assert not torch.equal(output(made, num_frames=6), plain)
+    assert steps(pipe) == "FaFa" and not reasons(pipe)
+
+
+# One of each class of UNet, and of each way to resample.
+COMPILED = ("DDPMPipeline", "ConsistencyModelPipeline", "KandinskyV22Pipeline", "IFPipeline", *VIDEOS)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", UNET_PIPELINES)
+@pytest.mark.parametrize("kind", COMPILED)
 def test_unet_pipeline_compiled(kind: str) -> None:
     """Full steps and adaptor steps are one graph each, with the results of uncompiled ones."""
     torch._dynamo.reset()
