@@ -180,7 +180,8 @@ class CalibrationHook(ClockHook):
         if batch != expected:
             raise UserError(
                 f"this pipeline cannot be calibrated: its UNet is called with {batch} examples, but {self.num_images} "
-                f"images need {expected}"
+                f"images need {expected}: use clockwork.enable, whose identity adaptor needs no "
+                "calibration"
             )
         return super()._step(call, location, log)
 
@@ -222,7 +223,7 @@ def pipeline_arguments(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any
         texts = [call[name]] if isinstance(call.get(name), str) else call.get(name)
         if texts:
             arguments[name] = [texts[i % len(texts)] for i in range(count)]
-    is_image_to_image = "strength" in parameters and "mask_image" not in parameters
+    is_image_to_image = ("strength" in parameters and "mask_image" not in parameters) or "noise_level" in parameters
     if call.get("image") is not None and (is_image_to_image or "adapter_conditioning_scale" in parameters):
         several = hasattr(getattr(pipe, "adapter", None), "adapters")
         image = call["image"]

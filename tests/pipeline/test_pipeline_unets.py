@@ -65,6 +65,26 @@ def test_a_pipeline_without_prompts_is_not_calibrated() -> None:
     assert not hasattr(pipe.unet, "_diffusers_hook") or "clockwork" not in pipe.unet._diffusers_hook.hooks
 
 
+@pytest.mark.parametrize("kind", ["StableDiffusionGLIGENPipeline", "StableDiffusionUpscalePipeline"])
+def test_a_pipeline_that_does_not_tell_its_guidance_is_not_calibrated(kind: str) -> None:
+    pipe, arguments = UNET_PIPELINES[kind]()
+    call = {name: value for name, value in arguments.items() if name not in ("prompt", "output_type")}
+    with pytest.raises(ValueError, match="UNet is called with 8 examples, but 4 images need 4: use"):
+        clockwork.calibrate(pipe, ["a", "b", "c", "d"], num_inference_steps=4, **call)
+
+
+def test_an_inpainting_unet_is_calibrated() -> None:
+    made = PIPELINES["StableDiffusionInpaintPipeline, 9 channels"]()
+    pipe, plain = made[0], output(made)
+    call = {name: value for name, value in made[1].items() if name not in ("prompt", "output_type")}
+    clockwork.enable(pipe, cut="stage1_upsampled")
+    identity = output(made)
+    clockwork.calibrate(pipe, ["a circle", "a star", "a square", "a cat"], num_inference_steps=4, **call)
+    calibrated = output(made)
+    assert steps(pipe) == "FaFa"
+    assert (calibrated - plain).norm() < (identity - plain).norm()
+
+
 def test_videos_have_adaptors_without_weights_only() -> None:
     pipe, _ = VIDEOS["AnimateDiffPipeline"]()
     with pytest.raises(ValueError, match="calibration fits maps to images, and a UNetMotionModel makes videos"):
