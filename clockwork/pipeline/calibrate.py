@@ -168,13 +168,14 @@ class CalibrationHook(ClockHook):
         self, call: dict[str, Any], location: StepLocation, log: StepLog
     ) -> tuple[Denoised, TextEmbedding | None]:
         """Runs and logs a step, if it is one of the call's steps, in order and with all images."""
-        if location.forced_full_reason is not None or log.halves_apart:
-            raise UserError(f"this pipeline cannot be calibrated: {location.forced_full_reason or UNKNOWN_HALF}")
         if (branches := num_branches(self.pipe)) > 2:
             raise UserError(
                 f"this pipeline cannot be calibrated: its guidance has {branches} branches per image, and calibration "
                 "fits maps for two"
             )
+        reason = log.forced_full_reason or location.forced_full_reason or (UNKNOWN_HALF if log.halves_apart else None)
+        if reason is not None:
+            raise UserError(f"this pipeline cannot be calibrated: {reason}")
         batch = len(call["sample"])
         expected = self.num_images * (2 if is_guided(self.pipe, batch) else 1)
         if batch != expected:

@@ -41,6 +41,14 @@ def test_self_attention_guidance_has_full_steps(guidance: float) -> None:
         assert "CrossAttnStoreProcessor reads attention maps of the low-res path" in summary_of(made[0])
 
 
+def test_self_attention_guidance_is_not_calibrated() -> None:
+    pipe, _ = self_attention_guided()
+    with pytest.raises(
+        ValueError, match="cannot be calibrated: the pipeline's CrossAttnStoreProcessor reads attention"
+    ):
+        clockwork.calibrate(pipe, PROMPTS, num_inference_steps=4, height=32, width=32)
+
+
 def test_a_panorama_has_full_steps() -> None:
     """Each view of it has a copy of the solver, whose timesteps are not the pipeline's."""
     made = panorama()
