@@ -160,6 +160,8 @@ class CalibrationHook(ClockHook):
         num_images: Number of images that the call generates.
     """
 
+    runs_teacher = True
+
     def __init__(self, pipe: Any, denoiser: CalibratingDenoiser, teacher: tuple[str, str], num_images: int) -> None:
         super().__init__(pipe, cast(ClockworkDenoiser, denoiser), teacher)  # it has the same attributes
         self.num_images = num_images

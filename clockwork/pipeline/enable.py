@@ -15,6 +15,7 @@ from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.attach import attach, detach, other_hooks
 from clockwork.pipeline.compiling import WholeUNet, pipeline_functions
+from clockwork.pipeline.controlnet import attach_controlnet_hooks, detach_controlnet_hooks
 from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.parts import get_unet, pipeline_name, text_encoder, unet_fingerprint
 from clockwork.pipeline.prompt_lookup import PromptHook
@@ -114,6 +115,7 @@ def disable(pipe: Any) -> None:
     unet, encoder = get_unet(pipe), text_encoder(pipe)[0]
     hook = get_hook(unet)
     detach(unet)
+    detach_controlnet_hooks(pipe)
     if hook is not None and hook.whole_unet is not None:
         hook.whole_unet.put_back()
     if hook is not None and hook.prompts is not None and encoder is not None:
@@ -151,6 +153,7 @@ def replace_hook(pipe: Any, hook: ClockHook | None) -> None:
     hook.whole_unet = WholeUNet(hook.pipe)
     hook.whole_unet.set_aside()
     attach(get_unet(hook.pipe), hook)
+    attach_controlnet_hooks(hook.pipe, hook)
     encoder = text_encoder(hook.pipe)[0]
     if hook.prompts is not None and encoder is not None:
         attach(encoder, hook.prompts, hook.prompts.name)

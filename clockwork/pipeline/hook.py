@@ -1,7 +1,6 @@
 """The hook that replaces a pipeline's UNet call. It is the only place with state; denoisers have none."""
 
 import copy
-import threading
 import warnings
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import HOOK_NAME
 from clockwork.pipeline.compiling import WholeUNet
+from clockwork.pipeline.controlnet import with_whole_residuals
 from clockwork.pipeline.forced_full import reason_for_full_steps
 from clockwork.pipeline.image_settings import operating_point
 from clockwork.pipeline.parts import is_guided
@@ -29,25 +29,12 @@ from clockwork.pipeline.step_tracking import (
     TextEmbedding,
     next_states,
 )
+from clockwork.pipeline.thread_state import ThreadState
 from clockwork.pipeline.unet_call import UNetCall, condition_of, find_position
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.teachers import Condition
 
 UNKNOWN_PROMPT = "the prompt behind the text features is not known"
-
-
-class _ThreadState(threading.local):
-    """The state of one thread after its last UNet call.
-
-    Attributes:
-        states: States after the last calls of known position, of each image and half of guidance.
-        log: Log of the last step.
-        unknown_log: Log of the last step of unknown position.
-    """
-
-    states: tuple[LoopState, ...] = ()
-    log: StepLog | None = None
-    unknown_log: StepLog | None = None
 
 
 class ClockHook(ModelHook):
@@ -66,7 +53,11 @@ class ClockHook(ModelHook):
 
     Attributes:
         whole_unet: What is set aside while the hook is attached; None before.
+        thread: What the calling thread's earlier calls left.
+        runs_teacher: Whether adaptor steps run the full UNet, too.
     """
+
+    runs_teacher = False
 
     def __init__(
         self,
@@ -82,7 +73,7 @@ class ClockHook(ModelHook):
         self.whole_unet: WholeUNet | None = None
         # The last copy with its device and dtype. One attribute: other threads see both or neither.
         self._last_copy: tuple[Any, ClockworkDenoiser] = (None, denoiser)
-        self._thread, self._last_log, self._issued_warnings = _ThreadState(), StepLog(), set[str]()
+        self.thread, self._last_log, self._issued_warnings = ThreadState(), StepLog(), set[str]()
 
     @property
     def denoiser(self) -> ClockworkDenoiser:
@@ -92,7 +83,7 @@ class ClockHook(ModelHook):
     @property
     def log(self) -> StepLog:
         """Log of the image of this thread's last step; if this thread ran none, of the last step in any thread."""
-        return self._thread.log or self._last_log
+        return self.thread.log or self._last_log
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ClockHook":
         """Copies the hook with its UNet, and with its pipeline if that is being copied; the copy has no state."""
@@ -133,7 +124,7 @@ class ClockHook(ModelHook):
         Returns:
             The UNet's prediction, of the shape that its class gives it.
         """
-        unet_call, thread = self._unet_call(call), self._thread
+        unet_call, thread = self._unet_call(call), self.thread
         if unet_call is None:
             thread.unknown_log = StepLog.for_unknown_position(call["timestep"], thread.unknown_log)
             location = StepLocation(0, 1, forced_full_reason=UNKNOWN_POSITION)
@@ -177,7 +168,7 @@ class ClockHook(ModelHook):
         self, call: dict[str, Any], location: StepLocation, log: StepLog
     ) -> tuple[Denoised, TextEmbedding | None]:
         """Runs and logs a step. Returns its result, and the text embedding for the image's later steps."""
-        arguments = dict(call)
+        arguments, controlnets = dict(call), self.thread.take_controlnets()
         sample, t = arguments.pop("sample"), arguments.pop("timestep")
         prompt_embeds = arguments.pop("encoder_hidden_states", None)
         denoiser, reason, text = self.denoiser_for(sample), location.forced_full_reason, location.text
@@ -190,14 +181,18 @@ class ClockHook(ModelHook):
             text = text or TextEmbedding(self.prompts.text_emb(prompt_embeds))
             reason = UNKNOWN_PROMPT if text.text_emb is None else None
         full = scheduled_full or reason is not None
+        if full and any(c.kept is not None for c in controlnets):
+            call = with_whole_residuals(call, controlnets)
+            arguments |= {name: call[name] for name in arguments}
+            controlnets = tuple(replace(c, kept=None) for c in controlnets)
         condition = Condition(
             prompt_embeds, None if full or text is None else text.text_emb, arguments, self._conditional(sample)
         )
         step_denoiser = denoiser if reason is None else denoiser.full
         denoised = step_denoiser(sample, t, condition, location.step, location.history)
         self._check_channels(denoised)
-        log.add(full, None if scheduled_full else reason, call)
-        self._thread.log = self._last_log = log
+        log.add(full, None if scheduled_full else reason, call, controlnets)
+        self.thread.log = self._last_log = log
         return denoised, text
 
     def _conditional(self, sample: Tensor) -> Tensor | None:

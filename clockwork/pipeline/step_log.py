@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clockwork.flops.cost import shapes
 from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.controlnet_call import ControlNetCall
 
 MAX_STEPS = 2000  # Heun calls the UNet 1999 times in 1000 steps
 
@@ -21,14 +22,16 @@ class LoggedStep:
     Attributes:
         full: Whether the full UNet ran.
         forced_full_reason: Why a step was full although the schedule gave it to the adaptor; None for other steps.
-        call: Arguments of the UNet's `forward` by name, with tensors on the `meta` device. Consecutive steps with equal
+        call: Arguments of the UNet's `forward` by name, with tensors on the `meta` device. Steps with equal
             signatures share this dict.
+        controlnets: The calls of ControlNets before the step, with tensors on the `meta` device.
         signature: Shapes and values of the arguments that FLOPs depend on; equal for steps of equal cost.
     """
 
     full: bool
     forced_full_reason: str | None
     call: dict[str, Any]
+    controlnets: tuple[ControlNetCall, ...]
     signature: Hashable
 
 
@@ -51,22 +54,29 @@ class StepLog:
     halves_apart: bool = False
     forced_full_reason: str | None = None
     steps: deque[LoggedStep] = field(default_factory=lambda: deque(maxlen=MAX_STEPS))
+    _calls: dict[Hashable, tuple[dict[str, Any], tuple[ControlNetCall, ...]]] = field(default_factory=dict, repr=False)
 
-    def add(self, full: bool, forced_full_reason: str | None, call: dict[str, Any]) -> None:
+    def add(
+        self,
+        full: bool,
+        forced_full_reason: str | None,
+        call: dict[str, Any],
+        controlnets: tuple[ControlNetCall, ...] = (),
+    ) -> None:
         """Appends a step.
 
         Args:
             full: Whether the full UNet ran.
             forced_full_reason: Why the step was full although the schedule gave it to the adaptor, else None.
             call: Arguments of the UNet's `forward` by name; only the shapes of tensors are stored.
+            controlnets: The calls of ControlNets before it, likewise.
         """
-        signature = _signature({**call, "timestep": None})
-        previous = self.steps[-1] if self.steps else None
-        if previous is not None and previous.signature == signature:
-            meta_call = previous.call
-        else:
-            meta_call = shapes({**call, "timestep": torch.empty(())})
-        self.steps.append(LoggedStep(full, forced_full_reason, meta_call, signature))
+        calls = _signature({**call, "timestep": None}), *(_signature({**c.call, "timestep": None}) for c in controlnets)
+        signature = (*calls, *((id(c.net), c.kept) for c in controlnets))
+        if signature not in self._calls:
+            of_controlnets = tuple(ControlNetCall(c.net, _shapes_of_call(c.call), c.kept) for c in controlnets)
+            self._calls[signature] = _shapes_of_call(call), of_controlnets
+        self.steps.append(LoggedStep(full, forced_full_reason, *self._calls[signature], signature))
 
     @classmethod
     def for_unknown_position(cls, timestep: Any, previous: "StepLog | None") -> "StepLog":
@@ -90,6 +100,12 @@ class StepLog:
         if previous.source[0] != source[0] or previous.source == source:
             return cls(source=source)
         return previous
+
+
+def _shapes_of_call(call: dict[str, Any]) -> dict[str, Any]:
+    """Replaces the tensors of a call by `meta` tensors; FLOPs do not depend on its timestep."""
+    shapes_only: dict[str, Any] = shapes({**call, "timestep": torch.empty(())})
+    return shapes_only
 
 
 def _signature(value: Any) -> Hashable:

@@ -88,6 +88,22 @@ class LoopState:
         of_image = [state for state in states if state.log is states[-1].log]
         return next((state for state in of_image if state.call.position == call.position - 1), None)
 
+    @classmethod
+    def at(cls, timesteps: Any, position: int, states: Sequence["LoopState"]) -> "LoopState | None":
+        """Finds the state after the last call at a position.
+
+        Args:
+            timesteps: The solver's timesteps.
+            position: The position.
+            states: States of the thread.
+
+        Returns:
+            The state; None if there is none, or another image on the same timesteps stopped there, too.
+        """
+        on_timesteps = (state for state in reversed(states) if state.call.timesteps is timesteps)
+        state = next((state for state in on_timesteps if state.call.position == position), None)
+        return None if state is None or position in state.unfinished else state
+
     @property
     def finished(self) -> bool:
         """Whether the step was the image's last."""

@@ -2,20 +2,23 @@
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from clockwork.flops.cost import full_and_adaptor_flops
-from clockwork.flops.counter import Flops
+from clockwork.flops.cost import full_and_adaptor_flops, on_meta
+from clockwork.flops.counter import Flops, count_flops
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled_hook
+from clockwork.pipeline.step_log import LoggedStep
+from clockwork.sampling.denoisers import ClockworkDenoiser
 
 
 @dataclass(frozen=True)
 class Summary:
     """Steps and FLOPs of a pipeline's last image.
 
-    FLOPs are those of the UNet and the adaptor, over all steps and the whole batch, both passes of guidance included.
+    FLOPs are those of the UNet, the adaptor and ControlNets, over all steps and the whole batch, both passes of
+    guidance included.
 
     Attributes:
         cut: The cut, `down,up`.
@@ -102,10 +105,11 @@ def summarise(pipe: Any) -> Summary:
     flops, flops_without = Flops(), Flops()
     costs: dict[Hashable, tuple[Flops, Flops]] = {}
     for step in steps:
-        if step.signature not in costs:
-            costs[step.signature] = full_and_adaptor_flops(denoiser.split, denoiser.adaptor, step.call)
-        full, adaptor = costs[step.signature]
-        flops, flops_without = flops + (full if step.full else adaptor), flops_without + full
+        kind = step.signature, step.full
+        if kind not in costs:
+            costs[kind] = _costs(denoiser, step)
+        with_clockwork, without = costs[kind]
+        flops, flops_without = flops + with_clockwork, flops_without + without
     return Summary(
         cut=str(denoiser.split.cut),
         schedule=str(denoiser.schedule),
@@ -119,6 +123,16 @@ def summarise(pipe: Any) -> Summary:
         ran=log.ran,
         differences=log.differences,
     )
+
+
+def _costs(denoiser: ClockworkDenoiser, step: LoggedStep) -> tuple[Flops, Flops]:
+    """Counts a step with its ControlNets, with Clockwork and without it."""
+    full, adaptor = full_and_adaptor_flops(denoiser.split, denoiser.adaptor, step.call)
+    ran, without = full if step.full else adaptor, full
+    for controlnet in step.controlnets:
+        on_device = replace(controlnet, net=on_meta(controlnet.net))
+        ran, without = ran + count_flops(on_device.run), without + count_flops(replace(on_device, kept=None).run)
+    return ran, without
 
 
 def _describe(point: OperatingPoint) -> str:

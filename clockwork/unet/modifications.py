@@ -28,9 +28,9 @@ def refuse_modifications(unet: ModelMixin) -> None:
     """
     _refuse_other_code(unet, tuple(kind.cls for kind in UNETS))
     for block in unet.down_blocks:
-        _refuse_block(block, DOWN_BLOCKS)
+        refuse_modified_block(block)
     for block in unet.up_blocks:
-        _refuse_block(block, UP_BLOCKS)
+        refuse_modified_block(block, UP_BLOCKS)
     if unet.mid_block is not None and not isinstance(unet.mid_block, tuple(MIDDLE_BLOCKS)):
         raise _unknown_class(unet.mid_block, tuple(MIDDLE_BLOCKS))
 
@@ -84,8 +84,16 @@ def refuse_hooks(module: nn.Module) -> None:
         )
 
 
-def _refuse_block(block: nn.Module, kinds: tuple[BlockKind, ...]) -> None:
-    """Refuses a down or up block of an unknown class, or with something that would not run."""
+def refuse_modified_block(block: nn.Module, kinds: tuple[BlockKind, ...] = DOWN_BLOCKS) -> None:
+    """Checks that a block has nothing that would not run.
+
+    Args:
+        block: A down block, or one of the kinds `kinds`.
+        kinds: The kinds of blocks that it may be.
+
+    Raises:
+        UserError: If it is of another class, or has a hook or its own `forward`.
+    """
     _refuse_other_code(block, tuple(kind.cls for kind in kinds))
     refuse_own_forward(block)
     refuse_hooks(block)

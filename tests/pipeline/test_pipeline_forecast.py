@@ -46,7 +46,7 @@ def test_whatever_came_before(before: str, expected: Tensor) -> None:
     BEFORE[before](pipe)
     assert torch.equal(generate(pipe, steps=STEPS), expected)
     assert steps(pipe) == "FaFaFa" and not reasons(pipe)
-    assert enabled_hook(pipe)._thread.states[-1].history == NO_HISTORY, "nothing stays after the last step"
+    assert enabled_hook(pipe).thread.states[-1].history == NO_HISTORY, "nothing stays after the last step"
 
 
 def test_the_rollout_is_a_second_way(expected: Tensor) -> None:
@@ -106,7 +106,7 @@ class Images:
     def step(self, image: int) -> Tensor:
         """Runs the next step of an image and returns its latents."""
         latents: Tensor = next(self.loops[image])
-        history = self.hook._thread.states[-1].history
+        history = self.hook.thread.states[-1].history
         numbers = [full.step for full in history.full_steps]
         assert all(later > earlier for later, earlier in pairwise(numbers)) and len(numbers) <= 3
         for full in history.full_steps:

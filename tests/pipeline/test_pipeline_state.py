@@ -33,7 +33,7 @@ def test_whatever_came_before(before: str, expected: Tensor) -> None:
 def test_no_features_stay_after_the_last_step() -> None:
     pipe, _ = fresh()
     generate(pipe)
-    assert enabled_hook(pipe)._thread.states[-1].history == NO_HISTORY
+    assert enabled_hook(pipe).thread.states[-1].history == NO_HISTORY
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.5, 0.8, 1.0])
@@ -115,7 +115,7 @@ def test_every_picture_has_its_own_run_when_timesteps_are_freed() -> None:
     """A tensor's memory is taken by the next one: the run keeps its timesteps alive, so that none can pass for it."""
     pipe, _ = fresh()
     stop_after(3)(pipe)
-    kept = enabled_hook(pipe)._thread.states[-1].call.timesteps
+    kept = enabled_hook(pipe).thread.states[-1].call.timesteps
     for _ in range(3):
         pipe.scheduler.set_timesteps(4)
         assert pipe.scheduler.timesteps.data_ptr() != kept.data_ptr()

@@ -1,0 +1,134 @@
+"""ControlNets of a pipeline with Clockwork: on an adaptor step only the layers run whose residuals the UNet reads.
+
+A ControlNet runs before the UNet. Which step the UNet will run follows from the timestep and the image's earlier steps.
+If the UNet has to run in full after all, because its prompt or batch changed, the ControlNets run again, whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from diffusers import ControlNetModel
+from diffusers.hooks import ModelHook
+from torch import Tensor, nn
+
+from clockwork.errors import UserError
+from clockwork.pipeline.attach import HOOK_NAME, attach, detach
+from clockwork.pipeline.controlnet_call import ControlNetCall
+from clockwork.pipeline.step_tracking import LoopState
+from clockwork.pipeline.unet_call import find_position
+from clockwork.unet.binding import Binder
+from clockwork.unet.controlnet import has_kept_part
+
+if TYPE_CHECKING:
+    from clockwork.pipeline.hook import ClockHook
+
+bind = Binder(ControlNetModel.forward)
+
+
+class ControlNetHook(ModelHook):
+    """Replaces a ControlNet's `forward`.
+
+    Args:
+        clock: The hook on the UNet.
+    """
+
+    def __init__(self, clock: "ClockHook") -> None:
+        super().__init__()
+        self.clock = clock
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ControlNetHook":
+        """Copies the hook with its ControlNet; with the pipeline, the copy belongs to the copied UNet."""
+        return ControlNetHook(memo.get(id(self.clock), self.clock))
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """Refuses to be pickled, as the UNet's hook does."""
+        raise UserError("a ControlNet with Clockwork cannot be pickled: call clockwork.disable(pipe) first")
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Adds the module that is called to the arguments of `new_forward`; see `ClockHook.pre_forward`."""
+        return (module, *args), kwargs
+
+    @torch.compiler.disable(reason="Clockwork: compile the ControlNet before clockwork.enable")
+    def new_forward(self, _: nn.Module, net: ControlNetModel, *args: Any, **kwargs: Any) -> Any:
+        """Replaces the ControlNet's `forward`, with its arguments and its return value."""
+        clock = net._diffusers_hook.get_hook(HOOK_NAME).clock
+        call = bind(args, kwargs)
+        split = clock.denoiser.split
+        partly = _expects_adaptor_step(clock, call["timestep"]) and has_kept_part(net, len(split.chain.down) + 1)
+        controlnet_call = ControlNetCall(net, call, split.cut.num_kept_skips(split.chain) if partly else None)
+        clock.thread.add_controlnet(controlnet_call)
+        return controlnet_call.run()
+
+
+def _expects_adaptor_step(clock: "ClockHook", t: Any) -> bool:
+    """Whether the UNet's next call, with this timestep, is an adaptor step unless the prompt or the batch changes."""
+    timesteps: Any = getattr(clock.pipe.scheduler, "timesteps", None)
+    position = find_position(t, timesteps)
+    state = None if position is None else LoopState.at(timesteps, position - 1, clock.thread.states)
+    if position is None or state is None or state.log.forced_full_reason is not None or clock.runs_teacher:
+        return False
+    if state.log.halves_apart and "conditional" in clock.denoiser.adaptor.inputs:
+        return False
+    knows_text = clock.prompts is None or (state.text is not None and state.text.text_emb is not None)
+    return knows_text and not clock.denoiser.schedule.is_full(position - state.first_position + 1)
+
+
+def attach_controlnet_hooks(pipe: Any, clock: "ClockHook") -> None:
+    """Attaches a hook to each ControlNet of a pipeline whose kept part can run alone.
+
+    Args:
+        pipe: A diffusers pipeline.
+        clock: The hook on its UNet.
+    """
+    for net in _controlnets(pipe):
+        if has_kept_part(net, len(clock.denoiser.split.chain.down) + 1):
+            attach(net, ControlNetHook(clock))
+
+
+def detach_controlnet_hooks(pipe: Any) -> None:
+    """Removes the hooks of `attach_controlnet_hooks`.
+
+    Args:
+        pipe: A diffusers pipeline.
+    """
+    for net in _controlnets(pipe):
+        detach(net)
+
+
+def _controlnets(pipe: Any) -> list[Any]:
+    """Returns the modules of a pipeline's ControlNets."""
+    controlnet = getattr(pipe, "controlnet", None)
+    nets = getattr(controlnet, "nets", [controlnet])
+    return [net for net in nets if isinstance(net, nn.Module)]
+
+
+def with_whole_residuals(call: Mapping[str, Any], controlnets: Sequence[ControlNetCall]) -> dict[str, Any]:
+    """Computes the residuals that a full step reads, if ControlNets ran in part before it.
+
+    Args:
+        call: Arguments of the UNet's `forward` by name.
+        controlnets: The calls of the ControlNets before it.
+
+    Returns:
+        The arguments with all residuals.
+
+    Raises:
+        UserError: If the residuals are not those of the ControlNets, added up.
+    """
+    results = [ControlNetModel.forward(c.net, **{**c.call, "return_dict": False}) for c in controlnets]
+    # As pipelines do: those of several ControlNets are added; guess mode has none for the unconditional half.
+    down = [reduce(torch.add, of_each) for of_each in zip(*(down for down, _ in results), strict=True)]
+    residuals = [*down, reduce(torch.add, [mid for _, mid in results])]
+    if len(call["sample"]) == 2 * len(residuals[0]):
+        residuals = [torch.cat([torch.zeros_like(residual), residual]) for residual in residuals]
+    given: Sequence[Tensor] = call["down_block_additional_residuals"]
+    kept = min(c.kept for c in controlnets if c.kept is not None)
+    if not all(map(torch.equal, residuals[:kept], given[:kept])):
+        raise UserError(
+            "the prompt or the batch changed in the middle of an image, and other code changes the residuals of its "
+            "ControlNets: keep both the same on all steps of an image"
+        )
+    *down, middle = residuals
+    return {**call, "down_block_additional_residuals": tuple(down), "mid_block_additional_residual": middle}
