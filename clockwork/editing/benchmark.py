@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +25,8 @@ from clockwork.teachers import Teacher
 from clockwork.unet.split import SplitUNet
 
 __getattr__ = renamed(__name__)
+
+NUMBERED = r"(.+)_\d+"  # the name of an image of a class, without its ending
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ def read_ti2i(teacher: Teacher, file: str, images: str, source_prompt: str | Non
 
     The file is a list of entries with `target_prompts` and these optional keys:
 
-    - `init_img`: path of the source image. Leading folders that do not exist in `images` are ignored. Without it, the
-      image is found by the source prompt, or generated from `seed`.
+    - `init_img`: path of the source image. Leading folders that do not exist in `images` are ignored; if none of them
+      exists, the only image of this name in `images` or a folder inside it is taken (Wild-TI2I's own files name folders
+      of their authors). Without it, the image is found by the source prompt, or generated from `seed`.
     - `source_prompt`: description of the source image. Without it, `<class>/<style>_<number>.jpg` is described as "a
       <style> of a <class>".
     - `seed`, `scale`, `ddim_steps`: seed, guidance scale and DDIM steps with which the teacher generates the source
@@ -77,7 +81,7 @@ def read_ti2i(teacher: Teacher, file: str, images: str, source_prompt: str | Non
         teacher: The teacher, at whose resolution images are read or generated. Others are cropped and resized.
         file: The YAML file.
         images: Folder of the source images.
-        source_prompt: Description of images that have no other.
+        source_prompt: Description of images that have no other; Wild-TI2I's authors use the empty text.
 
     Returns:
         One pair per target prompt.
@@ -128,6 +132,8 @@ def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_promp
     else:
         file = _image_file(images, entry)
         source = source or _derived_prompt(file) or source_prompt
+        if source == "":
+            _print_once(f"{images}: images without a prompt are inverted with the empty one")
         if source is None:
             raise UserError(
                 "the entry has no source_prompt, and it cannot be derived from the file's name: "
@@ -158,15 +164,28 @@ def _file_at(images: Path, parts: Sequence[str]) -> Path:
     for start in range(len(parts)):
         if (file := images.joinpath(*parts[start:])).is_file() and parts[start] != "/":
             return file
+    # A name such as sketch_8.jpg says nothing without its class.
+    files = [] if re.fullmatch(NUMBERED, PurePosixPath(parts[-1]).stem) else sorted(images.rglob(escape(parts[-1])))
+    if len(files) > 1:
+        raise UserError(f"{images} has {len(files)} images named {parts[-1]}: add the folder to init_img")
+    if files:
+        _print_once(f"{images}: images are found by the names of their files, as the benchmark names other folders")
+        return files[0]
     if len(parts) > 1 and not (images / parts[-2]).is_dir():
         classes = ", ".join(sorted(folder.name for folder in images.iterdir() if folder.is_dir())) or "no folder"
         raise UserError(f"unknown class {parts[-2]!r}: {images} has {classes}")
     raise UserError(f"no such image in {images}: correct init_img")
 
 
+@cache
+def _print_once(sentence: str) -> None:
+    """Prints a sentence, once per process."""
+    print(sentence)
+
+
 def _derived_prompt(file: Path) -> str | None:
     """Derives "a sketch of a penguin" from penguin/sketch_8.jpg (Table 7's "a <style> of an <instance>")."""
-    match = re.fullmatch(r"(.+)_\d+", file.stem)
+    match = re.fullmatch(NUMBERED, file.stem)
     if match is None:
         return None
     return f"{_with_article(match[1])} of {_with_article(file.parent.name)}".replace("_", " ")

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.commands import ROOT
 from helpers.editing import editor
 from helpers.figures import saved_figures, shows
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
 from PIL import Image
 
 from clockwork.data.image_files import read_image
@@ -16,7 +19,9 @@ from clockwork.data.image_io import squared, write_image
 from clockwork.editing.benchmark import EditPair, pairs_hash, read_ti2i
 from clockwork.editing.evaluation import EditEvaluation
 from clockwork.editing.source_image import read_source_image
+from clockwork.errors import UserError
 from clockwork.evaluation.rows import image_folder, read_rows
+from clockwork.experiments.configs import compose_config
 from clockwork.metrics.base import Metric
 from clockwork.metrics.registry import metric_info
 from clockwork.metrics.similarity import PSNR
@@ -74,6 +79,26 @@ def test_wild_and_fake_entries(teacher: Teacher, folder: Path) -> None:
     side = teacher.resolution
     assert all(p.image().shape == (3, side, side) and p.image().dtype == torch.uint8 for p in pairs)
     assert pairs[3].image() is pairs[3].image()  # generated once
+
+
+def test_wild_ti2is_own_files(teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They name folders that the downloaded set does not have, and no source prompts."""
+    for name in ("horse", "gnochi_mirror"):
+        write_image(tmp_path / "data" / f"{name}.png", torch.zeros(3, 32, 32, dtype=torch.uint8))
+    (tmp_path / "wild-ti2i-real.yaml").write_text(
+        "- {init_img: data/translation/benchmark/horse.png, target_prompts: [a zebra, a statue of a horse]}\n"
+        "- {init_img: data/translation/benchmark/gnochi_mirror.png, target_prompts: [a tiger]}\n"
+    )
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cfg = compose_config("edit", ["+benchmark=wild_ti2i", f"benchmark.images={tmp_path}"])
+    pairs = instantiate(cfg.benchmark)(teacher)
+    assert [(pair.id, pair.source) for pair in pairs] == [("001-1", ""), ("001-2", ""), ("002-1", "")]
+    assert all(pair.image().shape[0] == 3 for pair in pairs)
+    printed = capsys.readouterr().out
+    assert printed.count("found by the names of their files") == printed.count("inverted with the empty one") == 1
+    write_image(tmp_path / "other" / "horse.png", torch.zeros(3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(UserError, match="2 images named horse"):
+        instantiate(cfg.benchmark)(teacher)
 
 
 BAD = {

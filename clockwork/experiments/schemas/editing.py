@@ -46,7 +46,7 @@ class TI2I:
     _target_: Literal["clockwork.editing.benchmark.read_ti2i"]
     images: Text
     file: Text
-    source_prompt: Text | None
+    source_prompt: str | None
 
 
 @dataclass(kw_only=True)
