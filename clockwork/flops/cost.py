@@ -195,6 +195,15 @@ def image_flops(sampler: Sampler) -> Flops:
     )
 
 
+def has_packed_layers(module: nn.Module) -> bool:
+    """Whether a module has layers whose weights cannot be put on `meta`, as torch's dynamically quantised ones.
+
+    Args:
+        module: The module.
+    """
+    return not all(isinstance(value, Tensor) for value in module.state_dict().values())
+
+
 def on_meta(module: Module) -> Module:
     """Copies a module to the `meta` device, in single precision.
 

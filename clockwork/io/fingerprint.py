@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def weights_hash(module: nn.Module, *, about: str = "") -> str:
     """Computes the fingerprint of a module's weights.
 
-    Weights are rounded to half precision, so that a copy in half precision has the same fingerprint.
+    Weights are rounded to half precision, so that a copy in half precision has the same fingerprint. Those of quantised
+    layers are dequantised.
 
     Args:
         module: The module.
@@ -22,9 +23,18 @@ def weights_hash(module: nn.Module, *, about: str = "") -> str:
         Twelve hexadecimal digits.
     """
     sha = hashlib.sha256(about.encode())
-    for name, weight in sorted(module.state_dict().items()):
-        sha.update(name.encode() + weight.to("cpu", torch.float16).contiguous().numpy().tobytes())
+    for name, value in sorted(module.state_dict().items()):
+        sha.update(name.encode())
+        for part in value if isinstance(value, tuple) else (value,):  # a packed weight and its bias
+            sha.update(_half_precision(part) if isinstance(part, Tensor) else str(part).encode())
     return sha.hexdigest()[:12]
+
+
+def _half_precision(weight: Tensor) -> bytes:
+    """Returns a weight's numbers in half precision."""
+    if weight.is_quantized or type(weight) not in (Tensor, nn.Parameter):  # torchao's are subclasses
+        weight = weight.dequantize()
+    return weight.to("cpu", torch.float16).contiguous().numpy().tobytes()
 
 
 def file_hash(file: Path) -> str:

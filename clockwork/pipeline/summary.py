@@ -1,16 +1,18 @@
 """`summary`: which steps of a pipeline's last image were full, and what the image cost."""
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clockwork.flops.cost import full_and_adaptor_flops, on_meta
+from clockwork.flops.cost import full_and_adaptor_flops, has_packed_layers, on_meta
 from clockwork.flops.counter import Flops, count_flops
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.step_log import LoggedStep
 from clockwork.sampling.denoisers import ClockworkDenoiser
+
+PACKED = "the UNet has quantised layers whose weights are packed, and torch cannot count these"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Summary:
         trained: The operating point that the adaptor was trained for; None for an adaptor without one.
         ran: The operating point of the image; None if the position of its calls in the timesteps is unknown.
         differences: In which fields `ran` differs from `trained`, for example "steps 6, not 8".
+        uncounted: Why FLOPs were not counted and are 0; None if they were.
     """
 
     cut: str
@@ -45,6 +48,7 @@ class Summary:
     trained: OperatingPoint | None
     ran: OperatingPoint | None
     differences: list[str]
+    uncounted: str | None = None
 
     def __str__(self) -> str:
         lines = [
@@ -52,6 +56,8 @@ class Summary:
             f"last call: {self.full_steps} full and {self.adaptor_steps} adaptor steps",
             *(f"  {count} of the full: {reason}" for reason, count in self.forced_full_steps.items()),
         ]
+        if self.uncounted is not None:
+            lines.append(f"FLOPs are not counted: {self.uncounted}")
         for name in ("paper", "full"):
             flops, without = getattr(self.flops, name), getattr(self.flops_without, name)
             if without:
@@ -102,14 +108,8 @@ def summarise(pipe: Any) -> Summary:
     hook = enabled_hook(pipe)
     log, denoiser = hook.log, hook.denoiser
     steps = tuple(log.steps)  # a copy: another thread may append to it
-    flops, flops_without = Flops(), Flops()
-    costs: dict[Hashable, tuple[Flops, Flops]] = {}
-    for step in steps:
-        kind = step.signature, step.full
-        if kind not in costs:
-            costs[kind] = _costs(denoiser, step)
-        with_clockwork, without = costs[kind]
-        flops, flops_without = flops + with_clockwork, flops_without + without
+    uncounted = PACKED if has_packed_layers(denoiser.split.unet) else None
+    flops, flops_without = (Flops(), Flops()) if uncounted else _flops(denoiser, steps)
     return Summary(
         cut=str(denoiser.split.cut),
         schedule=str(denoiser.schedule),
@@ -122,7 +122,21 @@ def summarise(pipe: Any) -> Summary:
         trained=hook.trained,
         ran=log.ran,
         differences=log.differences,
+        uncounted=uncounted,
     )
+
+
+def _flops(denoiser: ClockworkDenoiser, steps: Sequence[LoggedStep]) -> tuple[Flops, Flops]:
+    """Counts the FLOPs of all steps, with Clockwork and without it."""
+    flops, flops_without = Flops(), Flops()
+    costs: dict[Hashable, tuple[Flops, Flops]] = {}
+    for step in steps:
+        kind = step.signature, step.full
+        if kind not in costs:
+            costs[kind] = _costs(denoiser, step)
+        with_clockwork, without = costs[kind]
+        flops, flops_without = flops + with_clockwork, flops_without + without
+    return flops, flops_without
 
 
 def _costs(denoiser: ClockworkDenoiser, step: LoggedStep) -> tuple[Flops, Flops]:
