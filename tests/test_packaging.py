@@ -87,7 +87,16 @@ def test_an_extra_suffices_for_its_commands(extra: str, verbs: list[str]) -> Non
 
 def test_core_dependencies_are_few_and_dev_has_all() -> None:
     assert {re.split("[>=<]", line)[0].replace("-", "_") for line in PROJECT["dependencies"]} == CORE
-    assert set(PROJECT["optional-dependencies"]) == {"train", "eval", "report", "rivals", "export", "all", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        "train",
+        "eval",
+        "report",
+        "rivals",
+        "export",
+        "launchers",
+        "all",
+        "dev",
+    }
     assert modules_of("all") | {"omegaconf"} == cli.OPTIONAL  # Hydra's
     assert "clockwork-diffusion[all]" in PROJECT["optional-dependencies"]["dev"]
 
