@@ -62,6 +62,8 @@ def unknown_choice(group: str, name: str) -> str:
     """Returns the message about a config that a group does not have."""
     stems = (file.stem for file in (FOLDER / group).glob("*.yaml"))
     names = sorted(stems, key=lambda stem: (int(stem) if stem.isdigit() else 0, stem))
+    if group == "hydra/launcher":
+        return f'{group}={name} is not installed: pip install "clockwork-diffusion[launchers]"'
     return f"{group}={name} is not allowed: use one of {', '.join(names)}"
 
 

@@ -207,6 +207,7 @@ finally:
         ("train steps=0", "error: steps=0 is not allowed: use a whole number from 1 to 1000"),
         ("train stepps=8", "error: stepps is not a key of this config: did you mean steps?"),
         ("evaluate sweep=defalt", "error: sweep=defalt is not allowed: use one of "),
+        ("evaluate hydra/launcher=dask", "error: hydra/launcher=dask is not installed: pip install "),
         ("train adaptor=null", "error: adaptor=null is not allowed: use one of "),
         ("perturb from_steps=[]", "error: from_steps=[] is not allowed: use a list, "),
         ("train steps=[", "error: 'steps=[' cannot be read: "),
