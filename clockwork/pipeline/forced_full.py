@@ -37,9 +37,5 @@ def attention_reader(split: SplitUNet) -> str | None:
     Returns:
         The class name of the processor; None if there is none.
     """
-    for part in split.low_res_modules():
-        for module in part.modules():
-            processor = type(getattr(module, "processor", None))
-            if processor.__module__.startswith("diffusers.pipelines."):
-                return processor.__name__
-    return None
+    processors = (type(attention.processor) for attention in split.low_res_attentions)
+    return next((cls.__name__ for cls in processors if cls.__module__.startswith("diffusers.pipelines.")), None)

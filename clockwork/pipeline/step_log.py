@@ -110,10 +110,12 @@ def _shapes_of_call(call: dict[str, Any]) -> dict[str, Any]:
 
 def _signature(value: Any) -> Hashable:
     """Reduces a value to what FLOPs depend on: the shape and dtype of tensors, and everything else as it is."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if isinstance(value, Tensor):
         return value.shape, value.dtype
     if isinstance(value, dict):
-        return tuple((name, _signature(item)) for name, item in value.items())
+        return tuple([(name, _signature(item)) for name, item in value.items()])
     if isinstance(value, (list, tuple)):
-        return tuple(_signature(item) for item in value)
-    return value if value is None or isinstance(value, (bool, int, float, str)) else id(value)
+        return tuple([_signature(item) for item in value])
+    return id(value)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -163,6 +164,11 @@ class SplitUNet:
         layers = [[(layer.resnet, *layer.followers, layer.resampler) for layer in part] for part in (down, up)]
         modules = [*sum(layers[0], ()), self.chain.middle, *sum(layers[1], ())]
         return [module for module in modules if module is not None]
+
+    @cached_property
+    def low_res_attentions(self) -> list[Any]:
+        """The modules of the low-res path that have an attention processor."""
+        return [module for part in self.low_res_modules() for module in part.modules() if hasattr(module, "processor")]
 
     def _down(
         self, sample: Tensor, skips: tuple[Tensor, ...], layers: tuple[Layer, ...], embedded: EmbeddedInputs
