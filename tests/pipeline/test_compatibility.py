@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import test_compiled_table
+import test_controlnet
 import test_pipeline
 import test_pipeline_adaptor
 import test_pipeline_adaptor_copy
@@ -14,6 +15,7 @@ import test_pipeline_full_steps
 import test_pipeline_loops
 import test_pipeline_modular
 import test_pipeline_modules
+import test_pipeline_quantised
 import test_pipeline_single_file
 import test_pipeline_state
 import test_pipeline_text
@@ -29,6 +31,7 @@ from helpers.unets import UNETS
 ROOT = Path(__file__).parents[2]
 MODULES = (
     test_compiled_table,
+    test_controlnet,
     test_pipeline,
     test_pipeline_adaptor,
     test_pipeline_adaptor_copy,
@@ -39,6 +42,7 @@ MODULES = (
     test_pipeline_loops,
     test_pipeline_modular,
     test_pipeline_modules,
+    test_pipeline_quantised,
     test_pipeline_single_file,
     test_pipeline_state,
     test_pipeline_text,

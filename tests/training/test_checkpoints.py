@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +19,12 @@ def cut(share: float) -> Callable[[Path], object]:
 
 
 def flip(file: Path) -> None:
-    """Changes a byte of the weights, in the middle of the file."""
+    """Changes a byte of the largest part of the file; between the parts there are some that nobody reads."""
+    with zipfile.ZipFile(file) as parts:
+        largest = max(parts.infolist(), key=lambda part: part.file_size)
+        inside = parts.read(largest)
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[content.index(inside) + len(inside) // 2] ^= 1
     file.write_bytes(bytes(content))
 
 
