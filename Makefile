@@ -115,7 +115,7 @@ editing: install
 	  guidance=2 prompts_per_epoch=64 output=outputs/editing/adaptors
 	@$(RUN) scripts/edit.py +benchmark=scenes adaptors=outputs/editing/adaptors output=outputs/editing -m
 	@cp outputs/editing/figure6.png docs/editing.png
-	@cp outputs/editing/pictures-scenes-100.png docs/editing-pictures.png
+	@cp outputs/editing/images-scenes-100.png docs/editing-pictures.png
 
 # Everything on one GPU with random weights at real size, in minutes: outputs/gpu/report.md.
 gpu-check: install
