@@ -40,8 +40,14 @@ def stopped_after(words: Sequence[str], seconds: float, number: signal.Signals) 
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("signals", [[KILL], [TERMINATE, INTERRUPT]], ids=["killed", "stopped"])
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    ("signals", "count"),
+    [
+        pytest.param([KILL], 2, marks=pytest.mark.slow, id="2-killed"),
+        pytest.param([KILL], 20, marks=pytest.mark.faults, id="20-killed"),
+        pytest.param([TERMINATE, INTERRUPT], 20, marks=pytest.mark.faults, id="20-stopped"),
+    ],
+)
 def test_a_command_that_is_stopped_ends_the_same(
     name: str, signals: list[signal.Signals], count: int, tmp_path: Path
 ) -> None:

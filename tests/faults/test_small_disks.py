@@ -30,7 +30,7 @@ def check_complete(folder: Path) -> None:
             assert [json.loads(line) for line in file.read_text().splitlines()] and file.read_bytes().endswith(b"\n")
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk_stops_a_command_with_one_sentence(name: str, tmp_path: Path) -> None:
     """Run again with more room each time. Temporary files would go to another disk; nothing is written there."""
@@ -55,7 +55,7 @@ def test_a_full_disk_stops_a_command_with_one_sentence(name: str, tmp_path: Path
     assert {file.name for file in temporary.iterdir()} <= {".ses"}  # which a library writes
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("name", COMMANDS)
 def test_nothing_needs_room_for_temporary_files(name: str, tmp_path: Path) -> None:
     command, result = COMMANDS[name]

@@ -121,11 +121,17 @@ def test_free_noise(split_inference: bool) -> None:
 
 
 # One of each class of UNet, and of each way to resample.
-COMPILED = ("DDPMPipeline", "ConsistencyModelPipeline", "KandinskyV22Pipeline", "IFPipeline", *VIDEOS)
+COMPILED = (
+    "DDPMPipeline",
+    "ConsistencyModelPipeline",
+    "KandinskyV22Pipeline",
+    "IFPipeline",
+    "StableVideoDiffusionPipeline",
+)
+OTHERS = [pytest.param(kind, marks=pytest.mark.full) for kind in VIDEOS if kind not in COMPILED]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", COMPILED)
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in COMPILED), *OTHERS])
 def test_unet_pipeline_compiled(kind: str) -> None:
     """Full steps and adaptor steps are one graph each, with the results of uncompiled ones."""
     torch._dynamo.reset()
