@@ -4,7 +4,6 @@ import os
 import struct
 import zlib
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ def image_files(folder: Path) -> list[Path]:
         others = f" but {text}" if text else ""
         raise UserError(f"{folder} holds no images{others}: pass a folder of png, jpg or webp files")
     if text:
-        _report(f"{folder}: {len(files)} images; left out: {text}")
+        distributed.print_once(f"{folder}: {len(files)} images; left out: {text}")
     return sorted(files)
 
 
@@ -136,13 +135,6 @@ def _left_out(file: Path) -> str | None:
         return "links to nothing"
     is_known = file.suffix.lower() in (*ENDINGS, *_CAPTIONS) or not file.suffix
     return None if is_known else f"{file.suffix.lower()} files"
-
-
-@cache
-def _report(message: str) -> None:
-    """Prints a message, once per process."""
-    if distributed.rank() == 0:
-        print(message)
 
 
 def _as_shown(image: Image.Image) -> Image.Image:

@@ -18,6 +18,7 @@ from torch import Tensor
 from clockwork.deprecated import renamed
 from clockwork.editing.source_image import read_source_image
 from clockwork.errors import MissingFileError, UserError
+from clockwork.io import distributed
 from clockwork.io.fingerprint import digest
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
@@ -133,7 +134,7 @@ def _pairs(teacher: Teacher, number: str, entry: Any, images: Path, source_promp
         file = _image_file(images, entry)
         source = source or _derived_prompt(file) or source_prompt
         if source == "":
-            _print_once(f"{images}: images without a prompt are inverted with the empty one")
+            distributed.print_once(f"{images}: images without a prompt are inverted with the empty one")
         if source is None:
             raise UserError(
                 "the entry has no source_prompt, and it cannot be derived from the file's name: "
@@ -169,18 +170,14 @@ def _file_at(images: Path, parts: Sequence[str]) -> Path:
     if len(files) > 1:
         raise UserError(f"{images} has {len(files)} images named {parts[-1]}: add the folder to init_img")
     if files:
-        _print_once(f"{images}: images are found by the names of their files, as the benchmark names other folders")
+        distributed.print_once(
+            f"{images}: images are found by the names of their files, as the benchmark names other folders"
+        )
         return files[0]
     if len(parts) > 1 and not (images / parts[-2]).is_dir():
         classes = ", ".join(sorted(folder.name for folder in images.iterdir() if folder.is_dir())) or "no folder"
         raise UserError(f"unknown class {parts[-2]!r}: {images} has {classes}")
     raise UserError(f"no such image in {images}: correct init_img")
-
-
-@cache
-def _print_once(sentence: str) -> None:
-    """Prints a sentence, once per process."""
-    print(sentence)
 
 
 def _derived_prompt(file: Path) -> str | None:

@@ -119,10 +119,13 @@ class Parts:
             "the roll-out": Case(self._rollout(self.full), "diffusers' pipeline"),
         }
         for sampler in (self.identity, self.linear):
-            ratio = image_flops(sampler).full / image_flops(self.full).full
-            bar = ratio * ROLLOUT_BAR
-            cases[self._name(sampler)] = Case(self._rollout(sampler), "the roll-out", ratio, bar)
+            ratio = self._flops_ratio(sampler)
+            cases[self._name(sampler)] = Case(self._rollout(sampler), "the roll-out", ratio, ratio * ROLLOUT_BAR)
         return cases
+
+    def _flops_ratio(self, sampler: Sampler) -> float:
+        """Returns the FLOPs of a roll-out divided by those of the full one."""
+        return image_flops(sampler).full / image_flops(self.full).full
 
     def _name(self, sampler: Sampler) -> str:
         """Names the roll-out of a sampler with an adaptor."""
@@ -138,8 +141,7 @@ class Parts:
         for chosen in self.cfg.rivals:
             name, rival = make_rival(self.cfg, {"rival": chosen})
             sampler = replace(self.full, rival=rival, adaptor_name=name)
-            ratio = image_flops(sampler).full / image_flops(self.full).full
-            cases[f"the roll-out, {name}"] = Case(self._rollout(sampler), "the roll-out", ratio)
+            cases[f"the roll-out, {name}"] = Case(self._rollout(sampler), "the roll-out", self._flops_ratio(sampler))
         if "deepcache2" in self.cfg.rivals:
             cfg = OmegaConf.merge(self.cfg, {"cut": "layer1", "schedule": "clock2"})
             same = make_sampler(cast(DictConfig, cfg), self.teacher, Identity(), "identity")
@@ -158,7 +160,7 @@ class Parts:
             rollout, of_teacher = self._rollout(self.linear, self._denoiser(functions)), f"the roll-out, {name}"
             full_rollout = self._rollout(self.full, FullDenoiser(self.full.split, None, functions))
             cases[of_teacher] = Case(full_rollout, "the roll-out")
-            ratio = image_flops(self.linear).full / image_flops(self.full).full
+            ratio = self._flops_ratio(self.linear)
             cases[f"{self._name(self.linear)}, {name}"] = Case(rollout, of_teacher, ratio, ratio * ROLLOUT_BAR)
         return cases
 

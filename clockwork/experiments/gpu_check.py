@@ -143,9 +143,8 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
 def _benchmarks(cfg: DictConfig, teacher: list[str], folder: Path) -> dict[str, list[str]]:
     """Uncompiled and compiled steps, which fail if their results are not those that they are compared with."""
     timed = ["bench", *teacher, *(["steps=2", "rounds=3"] if cfg.small else ["steps=8", "rounds=9"])]
-    modes = (
-        "{backend: eager}" if cfg.small else "{mode: default}, {mode: reduce-overhead}"
-    )  # without and with CUDA graphs
+    # Compiled without and with CUDA graphs.
+    modes = "{backend: eager}" if cfg.small else "{mode: default}, {mode: reduce-overhead}"
     return {
         "bench": [*timed, "compile=[]", f"batch={2 if cfg.small else 8}", f"output={folder / 'bench-timings.json'}"],
         "compiled": [

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -51,6 +52,17 @@ def lost_process(error: BaseException) -> bool:
         error: The error of the collective.
     """
     return isinstance(error, dist.DistError) or bool(re.search(r"gloo.*(by peer|[Tt]imed out|refused)", str(error)))
+
+
+@cache
+def print_once(message: str) -> None:
+    """Prints a message in the main process, once however often it is called.
+
+    Args:
+        message: The message.
+    """
+    if rank() == 0:
+        print(message)
 
 
 def rank() -> int:

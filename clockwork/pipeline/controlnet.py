@@ -5,6 +5,7 @@ If the UNet has to run in full after all, because its prompt or batch changed, t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -117,7 +118,7 @@ def with_whole_residuals(call: Mapping[str, Any], controlnets: Sequence[ControlN
     Raises:
         UserError: If the residuals are not those of the ControlNets, added up.
     """
-    results = [ControlNetModel.forward(c.net, **{**c.call, "return_dict": False}) for c in controlnets]
+    results = [replace(c, call={**c.call, "return_dict": False}, kept=None).run() for c in controlnets]
     # As pipelines do: those of several ControlNets are added; guess mode has none for the unconditional half.
     down = [reduce(torch.add, of_each) for of_each in zip(*(down for down, _ in results), strict=True)]
     residuals = [*down, reduce(torch.add, [mid for _, mid in results])]

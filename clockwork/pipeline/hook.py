@@ -73,7 +73,7 @@ class ClockHook(ModelHook):
         self.whole_unet: WholeUNet | None = None
         # The last copy with its device and dtype. One attribute: other threads see both or neither.
         self._last_copy: tuple[Any, ClockworkDenoiser] = (None, denoiser)
-        self._halves: dict[Any, Tensor] = {}
+        self._last_conditional: tuple[Any, Tensor | None] = (None, None)  # likewise one attribute
         self.thread, self._last_log, self._issued_warnings = ThreadState(), StepLog(), set[str]()
 
     @property
@@ -202,9 +202,11 @@ class ClockHook(ModelHook):
             return None
         # Made once for all steps. What is made in inference mode cannot take part in a backward pass.
         key = len(sample), sample.device, torch.is_inference_mode_enabled()
-        if key not in self._halves:
-            self._halves = {key: torch.arange(len(sample), device=sample.device) >= len(sample) // 2}
-        return self._halves[key]
+        last_key, conditional = self._last_conditional
+        if last_key != key:
+            conditional = torch.arange(len(sample), device=sample.device) >= len(sample) // 2
+            self._last_conditional = key, conditional
+        return conditional
 
     def denoiser_for(self, sample: Tensor) -> ClockworkDenoiser:
         """Returns the denoiser with its adaptor on the sample's device and in its precision, which are the UNet's."""

@@ -22,6 +22,15 @@ QUICK_TRAINING = [
     "logger=none",
     "prompts.count=100",
 ]
+SHORT_TRAINING = [
+    "steps=2",
+    "adaptor.width=8",
+    "prompts_per_epoch=4",
+    "repeats_per_epoch=2",
+    "batch_size=4",
+    "val_prompts=4",
+    "prompts.count=100",
+]
 TINY = ["epochs=1", "prompts_per_epoch=4", "repeats_per_epoch=1", "batch_size=4", "val_prompts=2", "prompts.count=100"]
 QUIET = ["samples_every=0", "logger=none", "+trainer.enable_progress_bar=false", "device=cpu"]
 

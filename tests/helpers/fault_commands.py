@@ -5,18 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from helpers.commands import SHORT_TRAINING
+
 from clockwork.evaluation.rows import read_rows
 
 TRAIN = [
     "scripts/train.py",
-    "steps=2",
-    "adaptor.width=8",
-    "prompts_per_epoch=4",
-    "repeats_per_epoch=2",
-    "batch_size=4",
-    "val_prompts=4",
+    *SHORT_TRAINING,
     "epochs=4",
-    "prompts.count=100",
     "samples_every=2",
     "ema=0.9",
     "keep=best",

@@ -22,7 +22,7 @@ POINTS = [(ONE, None), (ONE, "layer1"), (ONE, "stage2"), (SEVERAL, "stage1"), (I
 
 
 @pytest.fixture
-def whole(monkeypatch: pytest.MonkeyPatch) -> Any:
+def generate_whole(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Generates with ControlNets that run as a whole on every step."""
 
     def run(pipe: Any, **arguments: Any) -> Tensor:
@@ -69,10 +69,10 @@ def test_what_it_saves_at_real_size(cut: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize(("name", "cut"), POINTS)
-def test_images_are_those_of_whole_controlnets(name: str, cut: str | None, whole: Any) -> None:
+def test_images_are_those_of_whole_controlnets(name: str, cut: str | None, generate_whole: Any) -> None:
     pipe, arguments = make(name)
     clockwork.enable(pipe, cut=cut)
-    expected, without = whole(pipe, **arguments), clockwork.summary(pipe).flops
+    expected, without = generate_whole(pipe, **arguments), clockwork.summary(pipe).flops
     image, flops = generate(pipe, **arguments), clockwork.summary(pipe).flops
     assert torch.equal(image, expected) and "a" in steps(pipe)
     assert flops.full < without.full
@@ -89,16 +89,16 @@ def test_images_are_those_of_whole_controlnets(name: str, cut: str | None, whole
         {"prompt": ["a red circle", "a star"], "negative_prompt": ["a", "b"]},
     ],
 )
-def test_arguments_of_the_call(arguments: dict[str, Any], whole: Any) -> None:
+def test_arguments_of_the_call(arguments: dict[str, Any], generate_whole: Any) -> None:
     pipe, images = make(SEVERAL)
     if isinstance(arguments.get("prompt"), list):
         images = {"image": [image.repeat(2, 1, 1, 1) for image in images["image"]]}
     clockwork.enable(pipe, "clock3")
-    expected = whole(pipe, **images, **arguments)
+    expected = generate_whole(pipe, **images, **arguments)
     assert torch.equal(generate(pipe, **images, **arguments), expected) and steps(pipe) == "FaaF"
 
 
-def test_a_step_that_has_to_be_full_after_all(whole: Any) -> None:
+def test_a_step_that_has_to_be_full_after_all(generate_whole: Any) -> None:
     """Guidance ends in the middle, in a callback: the UNet's batch is smaller than that of the step before."""
     pipe, arguments = make(ONE)
     clockwork.enable(pipe, "clock4")
@@ -110,12 +110,12 @@ def test_a_step_that_has_to_be_full_after_all(whole: Any) -> None:
         return {"prompt_embeds": values["prompt_embeds"].chunk(2)[-1], "image": values["image"].chunk(2)[-1]}
 
     call = {"callback_on_step_end": end_guidance, "callback_on_step_end_tensor_inputs": ["prompt_embeds", "image"]}
-    expected = whole(pipe, **arguments, **call)
+    expected = generate_whole(pipe, **arguments, **call)
     assert steps(pipe) == "FFaa" and CALL_CHANGED in reasons(pipe)
     assert torch.equal(generate(pipe, **arguments, **call), expected) and steps(pipe) == "FFaa"
 
 
-def test_without_clockwork_and_with_hooks_it_is_whole(whole: Any) -> None:
+def test_without_clockwork_and_with_hooks_it_is_whole(generate_whole: Any) -> None:
     """After `disable`, in another pipeline, and with a hook that looks at all residuals."""
     pipe, arguments = make(ONE)
     plain, net, seen = generate(pipe, **arguments), pipe.controlnet, []
@@ -141,7 +141,7 @@ def test_what_has_no_kept_part() -> None:
     assert not has_kept_part(net, number)
 
 
-def test_calibration_sees_all_residuals(whole: Any) -> None:
+def test_calibration_sees_all_residuals(generate_whole: Any) -> None:
     """Its targets are those of the full UNet, also on adaptor steps."""
     pipe, arguments = make(ONE)
     prompts = ["a red circle", "a star", "a green square", "two cats", "a house", "a tree", "a dog", "a lamp"]
@@ -154,7 +154,7 @@ def test_calibration_sees_all_residuals(whole: Any) -> None:
         clockwork.disable(pipe)
     assert all(map(torch.equal, *maps))
     clockwork.enable(pipe, adaptor=adaptor)
-    assert torch.equal(generate(pipe, **arguments), whole(pipe, **arguments)) and steps(pipe) == "FaFa"
+    assert torch.equal(generate(pipe, **arguments), generate_whole(pipe, **arguments)) and steps(pipe) == "FaFa"
 
 
 def test_a_copy_of_the_pipeline_has_its_own() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import SHORT_TRAINING
 from helpers.models import small_teacher
 from helpers.processes import start, start_ranks
 from pytorch_lightning import Trainer, seed_everything
@@ -29,16 +30,7 @@ from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.samples import SampleImages, comparison_samplers
 from clockwork.unet.split import SplitUNet
 
-FEW = [
-    "steps=2",
-    "adaptor.width=8",
-    "prompts_per_epoch=4",
-    "repeats_per_epoch=2",
-    "batch_size=4",
-    "val_prompts=4",
-    "epochs=2",
-    "prompts.count=100",
-]
+FEW = [*SHORT_TRAINING, "epochs=2"]
 QUIET = ["samples_every=0", "+trainer.enable_progress_bar=false", "device=cpu"]
 
 
