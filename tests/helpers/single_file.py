@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -20,21 +22,55 @@ RESNET = {
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
 
 
+OPEN_CLIP = {
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.token_embedding": "token_embedding",
+    "final_layer_norm": "ln_final",
+    "encoder.layers": "transformer.resblocks",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn": "attn",
+}
+
+
 def save_single_file(pipe: Any, file: Path) -> Path:
-    """Saves a Stable Diffusion pipeline's UNet, autoencoder and text encoder under their original names."""
+    """Saves a Stable Diffusion or SDXL pipeline's UNet, autoencoder and text encoders under their original names."""
     weights = {f"model.diffusion_model.{_unet_name(pipe.unet, k)}": w for k, w in pipe.unet.state_dict().items()}
     blocks = len(pipe.vae.config.block_out_channels)
     weights |= {f"first_stage_model.{_vae_name(k, blocks)}": w for k, w in pipe.vae.state_dict().items()}
+    second = getattr(pipe, "text_encoder_2", None)
+    first = "cond_stage_model" if second is None else "conditioner.embedders.0"
     for name, weight in pipe.text_encoder.state_dict().items():
-        weights[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = weight
+        weights[f"{first}.transformer.text_model.{name.removeprefix('text_model.')}"] = weight
+    if second is not None:
+        weights |= {f"conditioner.embedders.1.model.{k}": w for k, w in _open_clip(second.state_dict()).items()}
     save_file({name: weight.contiguous() for name, weight in weights.items()}, file)
     return file
+
+
+def _open_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """SDXL's second text encoder as OpenCLIP saves it: the projection transposed, queries, keys and values in one."""
+    renamed = {"text_projection": weights["text_projection.weight"].T}
+    for name, weight in weights.items():
+        original = name.removeprefix("text_model.")
+        for ours, theirs in OPEN_CLIP.items():
+            original = original.replace(ours, theirs)
+        if ".attn.q_proj." in original:
+            parts = [weights[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+            renamed[original.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+        elif not original.startswith("text_projection") and not re.search(r"\.[kv]_proj\.", original):
+            renamed[original] = weight
+    return renamed
 
 
 def _unet_name(unet: Any, name: str) -> str:
@@ -54,7 +90,7 @@ def _unet_name(unet: Any, name: str) -> str:
     if kind == "downsamplers":
         return f"input_blocks.{per_block * (block + 1)}.0.op.{rest.removeprefix('conv.')}"
     if kind == "upsamplers":
-        position = 2 if getattr(unet.up_blocks[block], "attentions", None) else 1
+        position = 1 + hasattr(unet.up_blocks[block], "attentions")
         return f"output_blocks.{per_block * block + per_block - 1}.{position}.{rest}"
     number, position = per_block * block + layer, int(kind == "attentions")
     place = f"input_blocks.{number + 1}" if side == "down" else f"output_blocks.{number}"

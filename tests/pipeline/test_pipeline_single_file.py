@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from helpers.pipelines import counts, generate, make
 from helpers.single_file import save_single_file
 
@@ -70,3 +70,21 @@ def test_a_single_file_of_another_architecture_is_refused(folder: Path, tmp_path
         ValueError, match=r"this adaptor was trained for teacher pipeline .* not StableDiffusionPipeline"
     ):
         clockwork.enable(of_file(tmp_path / "other"), adaptor=tmp_path / "adaptor")
+
+
+def test_a_single_file_of_sdxl_is_the_teacher_that_its_folder_is(tmp_path: Path) -> None:
+    """Two text encoders, of which OpenCLIP's has a form of its own, and embedded sizes."""
+    pipe, _ = make("StableDiffusionXLPipeline")
+    pipe.save_pretrained(tmp_path / "sdxl")
+    file = save_single_file(pipe, tmp_path / "sdxl.safetensors")
+    single = StableDiffusionXLPipeline.from_single_file(str(file), config=str(tmp_path / "sdxl"), add_watermarker=False)
+    single.set_progress_bar_config(disable=True)
+    assert torch.equal(generate(pipe), generate(single))
+    adaptor = clockwork.calibrate(pipe, PROMPTS, num_inference_steps=4, guidance_scale=5.0)
+    clockwork.save_adaptor(tmp_path / "adaptor", adaptor)
+    clockwork.enable(single, adaptor=tmp_path / "adaptor")
+    clocked = generate(single)
+    assert counts(single) == (2, 2) and torch.equal(clocked, generate(pipe))
+    report = clockwork.summary(single)
+    assert report.ran is not None and report.trained is not None and not report.differences
+    assert report.ran.teacher_hash == report.trained.teacher_hash
