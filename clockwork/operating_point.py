@@ -26,6 +26,7 @@ class OperatingPoint:
         solver_settings: Settings of the solver that are not defaults of its class, such as Karras sigmas, its order or
             the spacing of timesteps; None if they are not known, as in adaptors of earlier versions.
         timesteps: Timesteps of the caller, or those left by `strength`; None if the solver chose them for `steps`.
+        frames: Number of frames of a video, 1 for images.
     """
 
     teacher: str
@@ -40,6 +41,7 @@ class OperatingPoint:
     guidance_rescale: float = 0.0
     solver_settings: Mapping[str, Any] | None = None
     timesteps: list[float] | None = None
+    frames: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "guidance", float(self.guidance))  # so that 3 and 3.0 have the same fingerprint
@@ -115,7 +117,7 @@ def _is_number(value: Any) -> bool:
 
 _RIGHT: dict[str, Callable[[Any], bool]] = {  # what the fields may be
     **dict.fromkeys(("teacher", "teacher_hash", "cut", "schedule", "solver"), _is_text),
-    **dict.fromkeys(("steps", "resolution"), _is_count),
+    **dict.fromkeys(("steps", "resolution", "frames"), _is_count),
     **dict.fromkeys(("guidance", "guidance_rescale"), _is_number),
     "width": lambda value: value is None or _is_count(value),
     "solver_settings": lambda value: value is None or isinstance(value, Mapping),

@@ -5,7 +5,8 @@ roll-out has reached with the maps of the steps before. Its output is not used o
 on what they will read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, arguments
 from clockwork.sampling.feature_shapes import dims_of_features
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
+from clockwork.unet.conditioning import select_examples
 from clockwork.unet.split import SplitUNet
 
 
@@ -55,7 +57,7 @@ class CalibratingDenoiser:
 
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
-        chunks = self._chunks(len(sample), condition)
+        chunks = self._chunks(sample, condition)
         if not self.schedule.is_full(step):
             if history.r_out_prev is None:
                 raise UserError(f"schedule {self.schedule} has no full step before step {step}: use clock2")
@@ -64,10 +66,10 @@ class CalibratingDenoiser:
             self.adaptor = self.progress.adaptor(self.adaptor.dims, self.options.terms, [step]).to(sample.device)
         denoiser = ClockworkDenoiser(self.split, self.adaptor, self.schedule)
         parts = [
-            denoiser(sample[i], _select(t, i, len(sample)), condition.select(i), step, _select_history(history, i))
-            for i in chunks
+            denoiser(*selected[:3], step, selected[3])
+            for selected in self._selected(sample, t, condition, history, chunks)
         ]
-        denoised = _in_order(parts, torch.argsort(torch.cat(chunks)))
+        denoised = _in_order(parts, torch.argsort(torch.cat(chunks)), self.split.kind.num_frames(sample))
         self._learn_dims(denoised)
         return denoised
 
@@ -78,10 +80,19 @@ class CalibratingDenoiser:
             dims = dims_of_features(r_in.shape, r_out.shape, denoised.t_emb.shape, 0)
             self.adaptor = Linear(dims, (1,), self.options.terms)
 
-    def _chunks(self, batch: int, condition: Condition) -> list[Tensor]:
+    def _selected(
+        self, sample: Tensor, t: Tensor, condition: Condition, history: History, chunks: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor, Condition, History]]:
+        """Yields what the UNet and the adaptor read of each chunk's examples."""
+        batch, num_frames = len(sample), self.split.kind.num_frames(sample)
+        for index in chunks:
+            select = partial(select_examples, index=index, batch=batch, num_frames=num_frames)
+            yield sample[index], select(t), condition.select(index, batch, num_frames), history.map(select)
+
+    def _chunks(self, sample: Tensor, condition: Condition) -> list[Tensor]:
         """Returns indices into the batch, with both halves of some captions in each chunk, unconditional first."""
         num_halves = 1 if condition.conditional is None else 2
-        captions = torch.arange(batch // num_halves, device=condition.prompt_embeds.device)
+        captions = torch.arange(len(sample) // num_halves, device=sample.device)
         return [
             torch.cat([part + half * len(captions) for half in range(num_halves)])
             for part in captions.split(self.options.batch)
@@ -101,13 +112,12 @@ class CalibratingDenoiser:
         num_chunks, fitted, held_out = progress.sums
         progress.sums = num_chunks, fitted.to(device), held_out.to(device)  # those of a file are on the CPU
         try:
-            for index in chunks[progress.sums[0] :]:
+            for selected in self._selected(sample, t, condition, history, chunks[progress.sums[0] :]):
                 num_chunks, fitted, held_out = progress.sums
-                chosen = condition.select(index), _select_history(history, index)
-                features = self._features(sample[index], _select(t, index, len(sample)), *chosen)
-                fits, chooses = self._divide(num_chunks * options.batch, len(index) // num_halves, num_captions)
-                fitted = fitted.add(*(_observations(x, num_halves, fits) for x in features))
-                held_out = held_out.add(*(_observations(x, num_halves, chooses) for x in features))
+                features, count = self._features(*selected), len(selected[0]) // num_halves
+                fits, chooses = self._divide(num_chunks * options.batch, count, num_captions)
+                fitted = fitted.add(*(_observations(x, num_halves, count, fits) for x in features))
+                held_out = held_out.add(*(_observations(x, num_halves, count, chooses) for x in features))
                 progress.sums = num_chunks + 1, fitted, held_out
         except BaseException:
             self.save()
@@ -130,7 +140,8 @@ class CalibratingDenoiser:
     def _count_captions(self, captions: int, num_halves: int, history: History) -> int:
         """Returns the number of captions of all processes; refuses fewer observations than each map has inputs."""
         assert history.r_out_prev is not None
-        positions = history.r_out_prev.shape[-2] * history.r_out_prev.shape[-1]
+        frames, _, height, width = history.r_out_prev.shape
+        positions = frames // (captions * num_halves) * height * width
         # Shares of the captions may differ by one, and all processes have to come to the same answer.
         total = int(sum_over_processes(torch.tensor(captions)))
         require_enough_captions(total, self.options.num_unknowns(self.adaptor.num_inputs, num_halves), positions)
@@ -165,27 +176,19 @@ class CalibratingDenoiser:
         return [i for i in range(count) if i not in chooses], chooses
 
 
-def _observations(features: Tensor, num_halves: int, captions: list[int]) -> list[Tensor]:
-    """Returns the features of some captions per half, `positions × channels`."""
+def _observations(features: Tensor, num_halves: int, count: int, captions: list[int]) -> list[Tensor]:
+    """Returns the features of some of `count` captions per half, `positions × channels`."""
     index = torch.tensor(captions, dtype=torch.int64, device=features.device)
-    return [half[index].permute(0, 2, 3, 1).flatten(0, 2) for half in features.chunk(num_halves)]
+    per_half = features.unflatten(0, (num_halves, count, -1))  # the last of these axes holds the frames of a video
+    return [half[index].permute(0, 1, 3, 4, 2).flatten(0, 3) for half in per_half]
 
 
-def _select(t: Tensor, index: Tensor, batch: int) -> Tensor:
-    """Selects examples' timesteps; a scalar is shared by all."""
-    return t[index] if t.dim() and len(t) == batch else t
-
-
-def _select_history(history: History, index: Tensor) -> History:
-    """Selects examples of the features of earlier steps."""
-    return history.map(lambda features: features[index])
-
-
-def _in_order(parts: list[Denoised], order: Tensor) -> Denoised:
+def _in_order(parts: list[Denoised], order: Tensor, num_frames: int) -> Denoised:
     """Joins the results of chunks, in the order of the whole batch."""
 
     def join(features: Sequence[Tensor | None]) -> Tensor:
-        return torch.cat([part for part in features if part is not None])[order]
+        joined = torch.cat([part for part in features if part is not None])
+        return select_examples(joined, order, len(order), num_frames)
 
     output, r_in, r_out = (join([getattr(part, name) for part in parts]) for name in ("output", "r_in", "r_out"))
     first, steps = parts[0], list(zip(*(part.history.full_steps for part in parts), strict=True))

@@ -1,9 +1,7 @@
 """`calibrate`: an adaptor for a pipeline as it is called, fitted in closed form in one call of it."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
@@ -15,20 +13,18 @@ from clockwork.calibration.denoiser import CalibratingDenoiser
 from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.pipeline.adaptor_copy import frozen_copy
+from clockwork.pipeline.calibration_call import pipeline_arguments, prompts_for
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import check_hooks, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
-from clockwork.pipeline.parts import get_unet, is_guided, num_branches, pipeline_name, refuse_videos, unet_fingerprint
+from clockwork.pipeline.image_settings import guidance_scale
+from clockwork.pipeline.parts import get_unet, is_guided, num_branches, pipeline_name, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import UNKNOWN_HALF, StepLocation, TextEmbedding
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.schedule import Schedule
 from clockwork.unet.chain import Cut
 from clockwork.unet.split import SplitUNet
-
-CAPTIONS = Path(__file__).parents[1] / "data" / "captions.txt"
-OLD_ARGUMENTS = ("callback", "callback_steps")  # which pipelines still accept among their `**kwargs`
-TEXTS = ("negative_prompt", "prompt_2", "negative_prompt_2")  # arguments of pipelines that take a text per prompt
 
 
 def calibrate(
@@ -54,8 +50,10 @@ def calibrate(
     If anything fails, or on Ctrl-C, the pipeline is left as it was before.
 
     Args:
-        pipe: A diffusers pipeline with a UNet for images, in any precision, on any device.
+        pipe: A diffusers pipeline with a UNet, in any precision, on any device.
         prompts: Some dozens of prompts like those that will be used; by default 64 captions that come with Clockwork.
+            None for a pipeline that takes no prompts: it generates 64 unconditional images, or what its arguments in
+            `call` are for, such as a list of images to animate.
         schedule: Which steps are full.
         cut: Where the UNet is split.
         options: How the maps are fitted, and how many prompts the UNet runs on at a time.
@@ -107,17 +105,17 @@ def calibrate_call(
     Returns:
         The adaptor.
     """
-    prompts = _checked(default_prompts() if prompts is None else prompts)
+    prompts = prompts_for(pipe, prompts)
     unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
     check_hooks(pipe)
     split, previous = SplitUNet(unet, cut), get_hook(unet)
-    refuse_videos(unet)
     if clock == Schedule():
         raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
     functions = pipeline_functions(whole_unet(pipe), compile)
-    denoiser = CalibratingDenoiser(split, clock, lambda: float(getattr(pipe, "guidance_scale", 1.0)), options)
+    denoiser = CalibratingDenoiser(split, clock, lambda: guidance_scale(pipe), options)
     arguments = pipeline_arguments(pipe, prompts, call, seed)
-    num_images = len(prompts) * int(call.get("num_images_per_prompt") or 1)
+    per_prompt = call.get("num_images_per_prompt") or call.get("num_videos_per_prompt") or 1
+    num_images = None if prompts is None else len(prompts) * int(per_prompt)
     teacher = teacher or (pipeline_name(pipe), unet_fingerprint(unet))
     hook = CalibrationHook(pipe, denoiser, teacher, num_images)
     replace_hook(pipe, hook)
@@ -129,25 +127,12 @@ def calibrate_call(
     adaptor = denoiser.progress.adaptor(denoiser.adaptor.dims, options.terms)
     adaptor.point = hook.log.ran
     fits = [asdict(fit) for fit in denoiser.progress.fits]
-    adaptor.calibration = {"prompts": len(prompts), "seconds": round(perf_counter() - start, 2), "steps": fits}
+    num_prompts = hook.num_images if prompts is None else len(prompts)
+    adaptor.calibration = {"prompts": num_prompts, "seconds": round(perf_counter() - start, 2), "steps": fits}
     # Not by `enable`, which would read all weights once more to check the adaptor against this UNet.
     clocked = ClockworkDenoiser(split, frozen_copy(adaptor), clock, functions)
     replace_hook(pipe, ClockHook(pipe, clocked, teacher, adaptor.point))
     return adaptor
-
-
-def default_prompts() -> list[str]:
-    """Returns the 64 captions that come with Clockwork."""
-    return CAPTIONS.read_text(encoding="utf-8").splitlines()
-
-
-def _checked(prompts: Sequence[str]) -> list[str]:
-    """Returns the prompts as a list, if they are some."""
-    if isinstance(prompts, str) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise UserError(
-            "calibration needs a list of prompts: pass some dozens of texts, or None for those of Clockwork"
-        )
-    return list(prompts)
 
 
 class CalibrationHook(ClockHook):
@@ -157,12 +142,14 @@ class CalibrationHook(ClockHook):
         pipe: The pipeline.
         denoiser: The denoiser that calibrates.
         teacher: Name and weights' fingerprint of the UNet.
-        num_images: Number of images that the call generates.
+        num_images: Number of images or videos that the call generates; None to take it from the UNet's first call.
     """
 
     runs_teacher = True
 
-    def __init__(self, pipe: Any, denoiser: CalibratingDenoiser, teacher: tuple[str, str], num_images: int) -> None:
+    def __init__(
+        self, pipe: Any, denoiser: CalibratingDenoiser, teacher: tuple[str, str], num_images: int | None
+    ) -> None:
         super().__init__(pipe, cast(ClockworkDenoiser, denoiser), teacher)  # it has the same attributes
         self.num_images = num_images
 
@@ -179,7 +166,10 @@ class CalibrationHook(ClockHook):
         if reason is not None:
             raise UserError(f"this pipeline cannot be calibrated: {reason}")
         batch = len(call["sample"])
-        expected = self.num_images * (2 if is_guided(self.pipe, batch) else 1)
+        num_halves = 2 if is_guided(self.pipe, batch) else 1
+        if self.num_images is None:
+            self.num_images = batch // num_halves
+        expected = self.num_images * num_halves
         if batch != expected:
             raise UserError(
                 f"this pipeline cannot be calibrated: its UNet is called with {batch} examples, but {self.num_images} "
@@ -191,53 +181,3 @@ class CalibrationHook(ClockHook):
     def denoiser_for(self, sample: Tensor) -> Any:
         """Returns the calibrating denoiser, which places its adaptor itself."""
         return self.denoiser
-
-
-def pipeline_arguments(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Returns the arguments of a call that generates the latents of all prompts.
-
-    Args:
-        pipe: The pipeline.
-        prompts: The prompts.
-        call: The arguments of a call for one prompt. Texts become lists, and single images are repeated where the
-            pipeline needs as many images as prompts.
-        seed: Seed of the noise, if `call` has no generator.
-
-    Returns:
-        Keyword arguments of the pipeline.
-
-    Raises:
-        UserError: If the pipeline takes no prompts, or `call` has an argument that it does not know, or prompts as
-            embeddings.
-    """
-    parameters, count = inspect.signature(type(pipe).__call__).parameters, len(prompts)
-    if "prompt" not in parameters:
-        raise UserError(
-            f"{type(pipe).__name__} takes no prompts, which calibration passes: use clockwork.enable, whose identity "
-            "adaptor needs none"
-        )
-    for name in call:
-        if name not in parameters and name not in OLD_ARGUMENTS:
-            raise UserError(f"{type(pipe).__name__} has no argument {name}: pass arguments of its own call")
-        if name.startswith("prompt_embeds") or name in ("prompt", "output_type", "return_dict"):
-            raise UserError(f"{name} cannot be passed on to the pipeline: calibration passes its prompts as texts")
-    arguments = {"generator": torch.Generator().manual_seed(seed), **call}
-    for name in TEXTS:
-        texts = [call[name]] if isinstance(call.get(name), str) else call.get(name)
-        if texts:
-            arguments[name] = [texts[i % len(texts)] for i in range(count)]
-    is_image_to_image = ("strength" in parameters and "mask_image" not in parameters) or "noise_level" in parameters
-    if call.get("image") is not None and (is_image_to_image or "adapter_conditioning_scale" in parameters):
-        several = hasattr(getattr(pipe, "adapter", None), "adapters")
-        image = call["image"]
-        arguments["image"] = [_repeated(part, count) for part in image] if several else _repeated(image, count)
-    return {**arguments, "prompt": list(prompts), "output_type": "latent"}
-
-
-def _repeated(image: Any, count: int) -> Any:
-    """Repeats a single image; as many as are needed already stay as they are."""
-    if isinstance(image, Tensor):
-        image = image[None] if image.dim() == 3 else image
-        return image.expand(count, *image.shape[1:]) if len(image) == 1 else image
-    images = list(image) if isinstance(image, (list, tuple)) else [image]
-    return images * count if len(images) == 1 else images

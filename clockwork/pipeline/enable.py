@@ -56,7 +56,7 @@ def enable(
 
     Raises:
         UserError: If the UNet cannot be split, the cut does not fit it, the adaptor was trained for another teacher, or
-            has weights and the UNet makes videos, or a hook or other code on the UNet or one of its blocks would not
+            reads text and the UNet makes videos, or a hook or other code on the UNet or one of its blocks would not
             run.
     """
     unet = get_unet(pipe)
@@ -64,14 +64,15 @@ def enable(
     split = SplitUNet(unet, (trained.cut if trained else "stage1") if cut is None else cut)
     clock = Schedule.parse((trained.schedule if trained else "clock2") if schedule is None else schedule)
     if module is None:
-        if split.reads_text and not split.kind.is_video:
+        if split.reads_text:
             _recommend_calibration()
         if cut is None:
             split = SplitUNet(unet, split.cut.cheapest_for_identity(split.chain))
     module = Identity() if module is None else frozen_copy(module)
-    if split.kind.is_video and module.has_weights:
+    if split.kind.frames_axis is not None and "text_emb" in module.inputs:
         raise UserError(
-            f"adaptors with weights are for images, and a {type(unet).__name__} makes videos: use the identity adaptor"
+            f"an adaptor that reads the prompt's text is for images, and a {type(unet).__name__} makes videos: "
+            "use clockwork.calibrate, whose adaptor reads none"
         )
     denoiser = ClockworkDenoiser(split, module, clock, pipeline_functions(whole_unet(pipe), compile))
     teacher = (pipeline_name(pipe), "")

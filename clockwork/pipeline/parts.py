@@ -81,22 +81,6 @@ def unet_fingerprint(unet: ModelMixin) -> str:
     return weights_hash(unet)
 
 
-def refuse_videos(unet: ModelMixin) -> None:
-    """Refuses a UNet of videos, whose features calibration does not fit.
-
-    Args:
-        unet: The UNet.
-
-    Raises:
-        UserError: If it makes videos.
-    """
-    if unet_kind(unet).is_video:
-        raise UserError(
-            f"calibration fits maps to images, and a {type(unet).__name__} makes videos: use clockwork.enable, whose "
-            "identity adaptor needs none"
-        )
-
-
 def is_guided(pipe: Any, batch: int) -> bool:
     """Whether a UNet call of a pipeline has both halves of classifier-free guidance, the unconditional first.
 

@@ -14,16 +14,18 @@ from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
 from clockwork.io.progress import progress_bar
 from clockwork.metrics.latency import measure_latency
-from clockwork.pipeline.calibrate import calibrate_call, default_prompts, pipeline_arguments
+from clockwork.pipeline.calibrate import calibrate_call
+from clockwork.pipeline.calibration_call import default_prompts, pipeline_arguments
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import disable, enable, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.menu import QUALITIES, Menu, MenuEntry
-from clockwork.pipeline.parts import get_unet, pipeline_name, refuse_videos, unet_fingerprint
+from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
 from clockwork.pipeline.summary import summarise
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.schedule import Schedule
 from clockwork.teachers.autoencoder import decode_latents
+from clockwork.unet.models import unet_kind
 from clockwork.unet.split import SplitUNet
 
 CUTS = ("layer1", "stage1_upsampled")
@@ -77,7 +79,8 @@ def tune(
     """
     prompts = list(default_prompts() if prompts is None else prompts)
     _check(prompts, cuts, schedules, budget, quality, num_measured)
-    refuse_videos(get_unet(pipe))
+    if unet_kind(unet := get_unet(pipe)).frames_axis is not None:
+        raise UserError(f"a menu compares images, and a {type(unet).__name__} makes videos: use clockwork.calibrate")
     fitted, measured = prompts[:-num_measured], prompts[-num_measured:]
     previous, chosen = get_hook(get_unet(pipe)), None
     pairs = [(cut, schedule) for cut in cuts for schedule in schedules]

@@ -74,6 +74,8 @@ def adaptor_step(split: SplitUNet, adaptor: Adaptor, call: UNetArguments, inputs
     """
     embedded = split.kind.embed(split.unet, call)
     high = split.high_in(embedded)
+    if inputs.conditional is not None and embedded.num_frames > 1:
+        inputs = inputs._replace(conditional=inputs.conditional.repeat_interleave(embedded.num_frames))
     r_out = estimate(adaptor, high.r_in, embedded.t_emb, inputs)
     return Features(split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb)
 

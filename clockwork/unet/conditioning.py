@@ -91,27 +91,44 @@ class Condition:
 
         return self._map(repeat)
 
-    def select(self, index: Tensor) -> "Condition":
+    def select(self, index: Tensor, batch: int | None = None, num_frames: int = 1) -> "Condition":
         """Selects examples of the batch.
 
         Args:
             index: Indices of the examples, int64.
+            batch: Number of examples; by default that of `prompt_embeds`.
+            num_frames: Number of frames per example of a video, which some tensors hold in the first axis.
 
         Returns:
-            A condition of `len(index)` examples. Tensors in `unet_kwargs` that have no axis of the batch's length first
-            are shared by all examples and stay as they are.
+            A condition of `len(index)` examples. Tensors whose first axis has another length are shared by all examples
+            and stay as they are.
         """
-        batch = len(self)
-        return self._map(lambda x: x[index] if x.dim() and len(x) == batch else x)
+        return self._map(lambda x: select_examples(x, index, len(self) if batch is None else batch, num_frames))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Condition":
         """Applies a function to all tensors."""
         return Condition(
-            function(self.prompt_embeds),
+            None if self.prompt_embeds is None else function(self.prompt_embeds),
             None if self.text_emb is None else function(self.text_emb),
             _map_tensors(function, self.unet_kwargs),
             None if self.conditional is None else function(self.conditional),
         )
+
+
+def select_examples(x: Tensor, index: Tensor, batch: int, num_frames: int = 1) -> Tensor:
+    """Selects examples of a batch, with all of their frames.
+
+    Args:
+        x: Values per example, `batch × …`, or per frame, `batch · num_frames × …`; others are returned as they are.
+        index: Indices of the examples, int64.
+        batch: Number of examples.
+        num_frames: Number of frames per example.
+    """
+    if x.dim() and len(x) == batch:
+        return x[index]
+    if x.dim() and len(x) == batch * num_frames:
+        return x.unflatten(0, (batch, num_frames))[index].flatten(0, 1)
+    return x
 
 
 def _map_tensors(function: Callable[..., Tensor], *trees: Any) -> Any:

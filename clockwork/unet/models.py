@@ -71,7 +71,8 @@ class UNetKind:
         embed: Embeds the arguments of its `forward`, by name with defaults, as the inputs of the layers.
         first: Runs what comes before the first layer.
         last: Gives the output of the last convolution the shape and scale of the UNet's output.
-        is_video: Whether the batch of the features holds the frames of videos.
+        frames_axis: Axis of the sample that holds a video's frames, which are part of the batch in all features; None
+            for images.
     """
 
     cls: type[ModelMixin]
@@ -79,7 +80,15 @@ class UNetKind:
     embed: Callable[[Any, Mapping[str, Any]], EmbeddedInputs]
     first: Callable[[Any, EmbeddedInputs], Tensor] = _conv_in
     last: Callable[[Tensor, EmbeddedInputs], Tensor] = _unchanged
-    is_video: bool = False
+    frames_axis: int | None = None
+
+    def num_frames(self, sample: Tensor) -> int:
+        """Returns the number of frames of each video of a batch, 1 for images.
+
+        Args:
+            sample: The UNet's sample.
+        """
+        return 1 if self.frames_axis is None else sample.shape[self.frames_axis]
 
 
 UNETS = (
@@ -90,12 +99,12 @@ UNETS = (
         UNetSpatioTemporalConditionOutput,
         embed_spatio_temporal,
         last=_frames_before_channels,
-        is_video=True,
+        frames_axis=1,
     ),
-    UNetKind(UNetMotionModel, UNetMotionOutput, embed_motion, last=_frames_after_channels, is_video=True),
-    UNetKind(UNet3DConditionModel, UNet3DConditionOutput, embed_3d, _conv_in_over_frames, _frames_after_channels, True),
+    UNetKind(UNetMotionModel, UNetMotionOutput, embed_motion, last=_frames_after_channels, frames_axis=2),
+    UNetKind(UNet3DConditionModel, UNet3DConditionOutput, embed_3d, _conv_in_over_frames, _frames_after_channels, 2),
     UNetKind(
-        I2VGenXLUNet, UNet3DConditionOutput, embed_image_to_video, _conv_in_over_frames, _frames_after_channels, True
+        I2VGenXLUNet, UNet3DConditionOutput, embed_image_to_video, _conv_in_over_frames, _frames_after_channels, 2
     ),
 )
 

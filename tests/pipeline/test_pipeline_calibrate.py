@@ -14,7 +14,7 @@ from clockwork.adaptors import Identity, Linear
 from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.miniature.prompts import scene_prompts
-from clockwork.pipeline.calibrate import CAPTIONS, pipeline_arguments
+from clockwork.pipeline.calibration_call import CAPTIONS, pipeline_arguments
 from clockwork.pipeline.enable import enabled_hook, get_unet
 from clockwork.pipeline.hook import get_hook
 from clockwork.teachers import Teacher

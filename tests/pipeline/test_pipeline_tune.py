@@ -14,7 +14,7 @@ from clockwork.flops.counter import count_flops
 from clockwork.io.fingerprint import weights_hash
 from clockwork.metrics.similarity import PSNR
 from clockwork.miniature.prompts import scene_prompts
-from clockwork.pipeline.calibrate import pipeline_arguments
+from clockwork.pipeline.calibration_call import pipeline_arguments
 from clockwork.pipeline.enable import enabled_hook, get_unet
 from clockwork.pipeline.hook import get_hook
 from clockwork.pipeline.menu import QUALITIES, Menu

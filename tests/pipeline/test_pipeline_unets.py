@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 from helpers.editing_pipelines import EDITING
-from helpers.pipelines import counts, reasons, steps
+from helpers.pipelines import counts, picture, reasons, steps
 from helpers.unet_pipelines import PIPELINES, output
+from helpers.unets import noise
 from helpers.video_pipelines import VIDEOS
 from torch.utils.flop_counter import FlopCounterMode
 
 import clockwork
-from clockwork.adaptors import FeatureDims, Linear, Taylor
+from clockwork.adaptors import FeatureDims, ResNet, Taylor
+from clockwork.calibration.options import FitOptions
 from clockwork.flops.cost import on_meta, shapes
 from clockwork.pipeline.enable import enabled_hook
 
@@ -58,14 +60,70 @@ def check_flops(pipe: Any) -> None:
     assert report.flops.full == full * report.full_steps + (full - low) * report.adaptor_steps
 
 
-def test_a_pipeline_without_prompts_is_not_calibrated() -> None:
+IMAGES = torch.cat([picture(seed) for seed in range(6)])
+EMBEDS = {"image_embeds": noise(32, 10), "negative_image_embeds": noise(32, 10, seed=2)}
+CALIBRATED: dict[str, tuple[list[str] | None, dict[str, Any]]] = {  # prompts and what the call needs besides
+    "DDPMPipeline": (None, {}),
+    "DDIMPipeline": (None, {"batch_size": 32}),
+    "LDMPipeline": (None, {"batch_size": 32}),
+    "ConsistencyModelPipeline": (None, {"class_labels": [1, 3] * 16, "batch_size": 32}),
+    "KandinskyV22Pipeline": (None, EMBEDS),
+    "KandinskyV22Img2ImgPipeline": (None, {**EMBEDS, "image": IMAGES[:1].expand(32, -1, -1, -1)}),
+    "StableVideoDiffusionPipeline": (None, {"image": IMAGES}),
+    "AnimateDiffPipeline": (["a circle", "a star", "a square", "a cat"], {}),
+}
+
+
+@pytest.mark.parametrize("kind", CALIBRATED)
+def test_calibration_is_nearer_than_the_identity(kind: str) -> None:
+    """Pipelines without prompts and of videos: on what they were calibrated for, and beside it."""
+    made, (prompts, call) = UNET_PIPELINES[kind](), CALIBRATED[kind]
+    pipe, arguments = made
+    others = {name: value for name, value in arguments.items() if name not in ("prompt", "output_type", "batch_size")}
+    clockwork.calibrate(pipe, prompts, "clock2", num_inference_steps=4, **{**others, **call})
+    adaptor = enabled_hook(pipe).denoiser.adaptor
+    again = (pipe, {**arguments, **call, **({} if prompts is None else {"prompt": prompts})})
+    if kind == "DDPMPipeline":
+        assert adaptor.calibration["prompts"] == 64
+        again[1]["batch_size"] = 64
+    calibrated = output(again)
+    assert steps(pipe).startswith("FaF") and not reasons(pipe)
+    clockwork.enable(pipe, "clock2", cut="stage1_upsampled")
+    identity = output(again)
+    clockwork.disable(pipe)
+    plain = output(again)
+    assert (calibrated - plain).norm() < (identity - plain).norm()
+
+
+def test_a_calibrated_video(tmp_path: Path) -> None:
+    """Chunks of one and of three videos have the same sums, and a saved adaptor gives the same; more frames warn."""
+    pipe, arguments = VIDEOS["AnimateDiffPipeline"]()
+    call = {name: value for name, value in arguments.items() if name != "prompt"}
+    prompts = ["a circle", "a star", "a square"]
+    maps = [
+        clockwork.calibrate(pipe, prompts, num_inference_steps=4, options=FitOptions(batch=batch), **call)
+        for batch in (1, 3)
+    ]
+    torch.testing.assert_close(maps[0].weight, maps[1].weight, rtol=1e-3, atol=1e-5)
+    made = pipe, arguments
+    calibrated = output(made)
+    clockwork.save_adaptor(tmp_path / "adaptor", maps[1])
+    clockwork.enable(pipe, adaptor=tmp_path / "adaptor")
+    assert torch.equal(output(made), calibrated)
+    with pytest.warns(UserWarning, match="frames 5, not 3"):
+        output(made, num_frames=5)
+
+
+def test_a_pipeline_without_prompts_is_calibrated_without_them() -> None:
     pipe, _ = PIPELINES["DDPMPipeline"]()
-    with pytest.raises(ValueError, match="DDPMPipeline takes no prompts"):
+    with pytest.raises(ValueError, match="DDPMPipeline takes no prompts: pass None"):
         clockwork.calibrate(pipe, ["a", "b"], num_inference_steps=4)
     assert not hasattr(pipe.unet, "_diffusers_hook") or "clockwork" not in pipe.unet._diffusers_hook.hooks
 
 
-@pytest.mark.parametrize("kind", ["StableDiffusionGLIGENPipeline", "StableDiffusionUpscalePipeline"])
+@pytest.mark.parametrize(
+    "kind", ["StableDiffusionGLIGENPipeline", "StableDiffusionUpscalePipeline", "TextToVideoSDPipeline"]
+)
 def test_a_pipeline_that_does_not_tell_its_guidance_is_not_calibrated(kind: str) -> None:
     pipe, arguments = UNET_PIPELINES[kind]()
     call = {name: value for name, value in arguments.items() if name not in ("prompt", "output_type")}
@@ -85,14 +143,12 @@ def test_an_inpainting_unet_is_calibrated() -> None:
     assert (calibrated - plain).norm() < (identity - plain).norm()
 
 
-def test_videos_have_adaptors_without_weights_only() -> None:
+def test_what_is_for_images_alone() -> None:
     pipe, _ = VIDEOS["AnimateDiffPipeline"]()
-    with pytest.raises(ValueError, match="calibration fits maps to images, and a UNetMotionModel makes videos"):
-        clockwork.calibrate(pipe, ["a", "b"], num_inference_steps=4)
-    with pytest.raises(ValueError, match="a UNetMotionModel makes videos"):
+    with pytest.raises(ValueError, match="a menu compares images, and a UNetMotionModel makes videos"):
         clockwork.tune(pipe, ["a"] * 9, num_inference_steps=4)
-    with pytest.raises(ValueError, match="adaptors with weights are for images"):
-        clockwork.enable(pipe, adaptor=Linear(FeatureDims(8, 8, 32, 0), (2,)))
+    with pytest.raises(ValueError, match="an adaptor that reads the prompt's text is for images"):
+        clockwork.enable(pipe, adaptor=ResNet(FeatureDims(8, 8, 32, 12)))
     clockwork.enable(pipe, adaptor=Taylor(), schedule="clock3")
 
 

@@ -1,0 +1,95 @@
+"""The prompts of a calibration, and the arguments of the pipeline's call that generates their latents."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clockwork.errors import UserError
+
+CAPTIONS = Path(__file__).parents[1] / "data" / "captions.txt"
+OLD_ARGUMENTS = ("callback", "callback_steps")  # which pipelines still accept among their `**kwargs`
+NUM_IMAGES = 64  # that a pipeline without prompts generates, as many as there are captions
+TEXTS = ("negative_prompt", "prompt_2", "negative_prompt_2")  # arguments of pipelines that take a text per prompt
+
+
+def default_prompts() -> list[str]:
+    """Returns the 64 captions that come with Clockwork."""
+    return CAPTIONS.read_text(encoding="utf-8").splitlines()
+
+
+def prompts_for(pipe: Any, prompts: Sequence[str] | None) -> list[str] | None:
+    """Returns the prompts as a list; None for a pipeline that takes none.
+
+    Args:
+        pipe: The pipeline.
+        prompts: The caller's prompts; None for those that come with Clockwork.
+
+    Raises:
+        UserError: If there are none, or if the pipeline takes none.
+    """
+    if "prompt" not in inspect.signature(type(pipe).__call__).parameters:
+        if prompts is not None:
+            raise UserError(
+                f"{type(pipe).__name__} takes no prompts: pass None, and its own arguments for some dozens of images, "
+                "such as batch_size=64 or a list of images"
+            )
+        return None
+    prompts = default_prompts() if prompts is None else prompts
+    if isinstance(prompts, str) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise UserError(
+            "calibration needs a list of prompts: pass some dozens of texts, or None for those of Clockwork"
+        )
+    return list(prompts)
+
+
+def pipeline_arguments(pipe: Any, prompts: Sequence[str] | None, call: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns the arguments of a call that generates the latents of all prompts.
+
+    Args:
+        pipe: The pipeline.
+        prompts: The prompts; None for a pipeline that takes none, whose arguments are then those of the whole call.
+        call: The arguments of a call for one prompt. Texts become lists, and single images are repeated where the
+            pipeline needs as many images as prompts.
+        seed: Seed of the noise, if `call` has no generator.
+
+    Returns:
+        Keyword arguments of the pipeline.
+
+    Raises:
+        UserError: If `call` has an argument that the pipeline does not know, or prompts as embeddings.
+    """
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    for name in call:
+        if name not in parameters and name not in OLD_ARGUMENTS:
+            raise UserError(f"{type(pipe).__name__} has no argument {name}: pass arguments of its own call")
+        if name.startswith("prompt_embeds") or name in ("prompt", "output_type", "return_dict"):
+            raise UserError(f"{name} cannot be passed on to the pipeline: calibration passes its prompts as texts")
+    arguments = {"generator": torch.Generator().manual_seed(seed), **call}
+    if prompts is None:
+        if "batch_size" in parameters:  # of unconditional images, whose pipelines know no latents
+            return {"batch_size": NUM_IMAGES, **arguments, "output_type": "np"}
+        return {**arguments, "output_type": "latent"}
+    count = len(prompts)
+    for name in TEXTS:
+        texts = [call[name]] if isinstance(call.get(name), str) else call.get(name)
+        if texts:
+            arguments[name] = [texts[i % len(texts)] for i in range(count)]
+    is_image_to_image = ("strength" in parameters and "mask_image" not in parameters) or "noise_level" in parameters
+    if call.get("image") is not None and (is_image_to_image or "adapter_conditioning_scale" in parameters):
+        several = hasattr(getattr(pipe, "adapter", None), "adapters")
+        image = call["image"]
+        arguments["image"] = [_repeated(part, count) for part in image] if several else _repeated(image, count)
+    return {**arguments, "prompt": list(prompts), "output_type": "latent"}
+
+
+def _repeated(image: Any, count: int) -> Any:
+    """Repeats a single image; as many as are needed already stay as they are."""
+    if isinstance(image, Tensor):
+        image = image[None] if image.dim() == 3 else image
+        return image.expand(count, *image.shape[1:]) if len(image) == 1 else image
+    images = list(image) if isinstance(image, (list, tuple)) else [image]
+    return images * count if len(images) == 1 else images
