@@ -48,6 +48,7 @@ evidence: install
 # The tables of docs/calibration.md: what captions, terms, ranks and joint maps give, and where calibration fails.
 calibration-tables: install
 	@$(RUN) -m clockwork.miniature.calibration_tables
+	@$(RUN) -m clockwork.miniature.pipeline_tables
 
 # Other methods (DeepCache, ToMe, diffusers' caches, forecasts, fewer steps) and adaptors on the same prompts, seeds and
 # solver: a table, a plot with the front, and outputs/rivals/report.html. RIVAL_COUNT captions a row.
