@@ -10,11 +10,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.experiments.bench_parts import Case, Parts
-from clockwork.metrics.latency import device_name, time_in_turn
+from clockwork.experiments.bench_rounds import Group, time_groups
+from clockwork.experiments.bench_work import Work, summary
+from clockwork.metrics.latency import device_name
 from clockwork.reports.timings import Timing, Timings
 from clockwork.teachers import Teacher
 
 SETTINGS = ("teacher_name", "cut", "schedule", "solver", "steps", "guidance", "batch", "channels")
+ROLLOUTS = ("diffusers' pipeline", "the roll-out")  # how the names of roll-outs start
 LARGEST_DIFFERENCE = 0.1  # of compiled latents to eager ones, relative; rounding is far below, wrong memory far above
 
 
@@ -33,18 +36,21 @@ def bench(cfg: DictConfig) -> None:
     older = None if cfg.compare is None else Timings.read(Path(cfg.compare))
     if older is not None:
         older.require_settings(settings)
+    print("preparing the cases; an export takes up to minutes", flush=True)
     with torch.no_grad():
         parts = Parts(cfg)
-        cases = {**parts.steps(), **parts.rollouts(), **parts.rivals(), **parts.compiled()}
-        cases |= {**parts.exported(), **parts.hooks()}
-        durations = time_in_turn([case.call for case in cases.values()], parts.teacher.device, cfg.rounds, warm_up=2)
+        groups = _groups(cfg, parts)
+        times = time_groups(groups, parts.teacher.device)
         differences, full_step = parts.differences(), parts.full_step_difference()
-    timings = Timings(machine(parts.teacher), settings, _rows(cases, durations))
+    cases = {name: case for group in groups for name, case in group.cases.items() if name in times}
+    timings = Timings(machine(parts.teacher), settings, _rows(cases, times))
     timings.write(Path(cfg.output))
-    print(f"{timings}\n\nrows in {cfg.output}")
+    print(f"\n{timings}\n\nrows in {cfg.output}")
     print(f"output of a full step: largest difference {full_step:.1e} to the UNet's")
     for name, difference in differences.items():
         print(f"latents of the roll-out, {name}: relative L2 difference {difference:.1e} to those of uncompiled steps")
+    for sentence in summary(timings.rows) if cfg.work_rounds else []:
+        print(sentence)
     for sentence in [] if older is None else timings.slower_than(older) or ["nothing has become slower"]:
         print(sentence)
     if full_step != 0:
@@ -63,11 +69,22 @@ def machine(teacher: Teacher) -> str:
     return f"{device_name(teacher.device)} of {os.cpu_count()} cores, {teacher.precision}; {versions}"
 
 
-def _rows(cases: Mapping[str, Case], durations: Sequence[Sequence[float]]) -> tuple[Timing, ...]:
+def _groups(cfg: DictConfig, parts: Parts) -> list[Group]:
+    """Returns all cases, those that take about as long in one group."""
+    compiled, exported, hooks = parts.compiled(), parts.exported(), parts.hooks()
+    cases = {**parts.steps(), **parts.rollouts(), **parts.rivals(), **compiled, **exported}
+    work = Work(cfg.device, Path(cfg.output).parent / "cache").cases() if cfg.work_rounds else {}
+    rollouts = {name: case for name, case in cases.items() if name.startswith(ROLLOUTS)}
+    steps = {name: case for name, case in cases.items() if name not in rollouts}
+    return [
+        Group("steps", {**steps, **hooks}, cfg.rounds, warm_up=2),
+        Group("roll-outs", rollouts, cfg.rollout_rounds),
+        Group("training, calibration and evaluation", work, cfg.work_rounds),
+    ]
+
+
+def _rows(cases: Mapping[str, Case], times: Mapping[str, Sequence[float]]) -> tuple[Timing, ...]:
     """Summarises the durations of all cases."""
-    times = {
-        name: [ms / case.count for ms in each] for (name, case), each in zip(cases.items(), durations, strict=True)
-    }
     return tuple(
         Timing.of(name, times[name], case.to, times[case.to] if case.to else None, case.flops_ratio, case.bar)
         for name, case in cases.items()

@@ -84,6 +84,7 @@ EXTRAS = {  # others: eval
     "tables": "all",
     "evidence": "all",
     "gpu_check": "all",
+    "bench": "all",
 }
 OPTIONAL = {  # what the extras install
     *("hydra", "jinja2", "lpips", "matplotlib", "omegaconf", "open_clip", "plotly", "pyarrow", "pytorch_lightning"),

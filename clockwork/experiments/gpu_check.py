@@ -142,7 +142,8 @@ def stages(cfg: DictConfig, folder: Path) -> list[Stage]:
 
 def _benchmarks(cfg: DictConfig, teacher: list[str], folder: Path) -> dict[str, list[str]]:
     """Uncompiled and compiled steps, which fail if their results are not those that they are compared with."""
-    timed = ["bench", *teacher, *(["steps=2", "rounds=3"] if cfg.small else ["steps=8", "rounds=9"])]
+    timed = ["bench", *teacher, "work_rounds=0"]
+    timed += ["steps=2", "rounds=3", "rollout_rounds=3"] if cfg.small else ["steps=8", "rounds=9", "rollout_rounds=9"]
     # Compiled without and with CUDA graphs.
     modes = "{backend: eager}" if cfg.small else "{mode: default}, {mode: reduce-overhead}"
     return {

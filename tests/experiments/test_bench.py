@@ -17,7 +17,7 @@ from clockwork.pipeline.hook import get_hook
 from clockwork.reports.timings import Timings
 from clockwork.teachers import Teacher
 
-QUICK = ["steps=2", "batch=1", "rounds=1", "device=cpu"]
+QUICK = ["steps=2", "batch=1", "rounds=1", "rollout_rounds=1", "work_rounds=0", "device=cpu"]
 
 
 @torch.no_grad()

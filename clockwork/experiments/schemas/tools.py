@@ -32,6 +32,8 @@ from clockwork.experiments.schemas.types import (
 class Bench(OperatingPoint):
     batch: Count
     rounds: Count
+    rollout_rounds: Count
+    work_rounds: CountOrNone
     channels: Annotated[list[Count], NOT_EMPTY] | None
     compile: list[Compile]
     rivals: list[Text]
