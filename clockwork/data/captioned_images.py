@@ -68,7 +68,9 @@ def pixels(images: Sequence[CaptionedImage], side: int) -> Tensor:
     return torch.stack([squared(image.read(), side) for image in images])
 
 
-def folder(path: str | Path, count: int | None = None, column: str | None = None) -> list[ImageFile]:
+def folder(
+    path: str | Path, count: int | None = None, column: str | None = None, outside: bool = False
+) -> list[ImageFile]:
     """Lists the images of a folder with their captions.
 
     The captions come from the folder's `metadata.csv` (or `.tsv`, `.jsonl`, `.parquet`) with the columns `file_name`
@@ -79,18 +81,23 @@ def folder(path: str | Path, count: int | None = None, column: str | None = None
         path: The folder.
         count: Number of images, from the first; all of them by default.
         column: Column of the captions in the table; see `caption_column`.
+        outside: Whether the table may name images that are not below the folder, by absolute paths, by `..` or through
+            links to other folders.
 
     Returns:
         The images, with ids from 0.
 
     Raises:
         MissingFileError: The folder, or an image that its table names, does not exist.
-        UserError: An image cannot be read or has no caption, or there are fewer images than `count`.
+        UserError: An image cannot be read, has no caption or is not below the folder, or there are fewer images than
+            `count`.
     """
     path = Path(path)
-    files = image_files(path)
     table = next((path / name for name in TABLES if (path / name).is_file()), None)
-    captioned = _captions_beside(files) if table is None else _captions_in_table(table, column)
+    files = [] if outside and table is not None else image_files(path)
+    if outside and table is None:
+        raise UserError(f"images.outside=true is for images that metadata names, and {path} has none: leave it out")
+    captioned = _captions_beside(files) if table is None else _captions_in_table(table, column, outside)
     if count is not None and count > len(captioned):
         raise UserError(f"{path} holds {len(captioned)} captioned images, fewer than {count}: lower images.count")
     images = [ImageFile(i, text, file) for i, (file, text) in enumerate(captioned[:count])]
@@ -101,7 +108,7 @@ def folder(path: str | Path, count: int | None = None, column: str | None = None
     return images
 
 
-def _captions_in_table(table: Path, column: str | None) -> list[tuple[Path, str]]:
+def _captions_in_table(table: Path, column: str | None, outside: bool) -> list[tuple[Path, str]]:
     """Reads image files and their captions from a folder's table."""
     captioned: list[tuple[Path, str]] = []
     file_column = text_column = ""
@@ -114,10 +121,17 @@ def _captions_in_table(table: Path, column: str | None) -> list[tuple[Path, str]
         name, text = row.get(file_column), text_of(row.get(text_column), place, text_column)
         if not isinstance(name, str) or not name.strip() or not text:
             raise UserError(f"{place} is a row without {file_column} or {text_column}: {str(row)[:80]}")
-        captioned.append((below(table.parent, name, table), text))
+        captioned.append((_image_at(table, name, outside), text))
     if not captioned:
         raise UserError(f"{table} has no images: write one per row, with the columns file_name and caption")
     return captioned
+
+
+def _image_at(table: Path, name: str, outside: bool) -> Path:
+    """Returns the image that a table names."""
+    if outside and "\0" not in name:
+        return table.parent / name
+    return below(table.parent, name, table, ", or pass images.outside=true")
 
 
 def _captions_beside(files: list[Path]) -> list[tuple[Path, str]]:

@@ -148,8 +148,8 @@ def _image_file(images: Path, entry: Mapping[str, Any]) -> Path:
     """Finds an entry's image by its path, or without one by its source prompt."""
     if isinstance(entry.get("init_img"), str):
         return _file_at(images, PurePosixPath(entry["init_img"]).parts)
-    match = re.fullmatch(r"an? (\S+) of an? (.+)", entry.get("source_prompt") or "")
-    if match is None:
+    match = re.fullmatch(r"an? ([^\s/]+) of an? ([^/]+)", entry.get("source_prompt") or "")
+    if match is None or match[2] == "..":
         raise UserError('the entry has neither init_img nor a source_prompt such as "a cartoon of a panda": add one')
     style, folder = match[1], match[2].replace(" ", "_")
     files = sorted((images / folder).glob(f"{style}_*"))
@@ -162,6 +162,7 @@ def _image_file(images: Path, entry: Mapping[str, Any]) -> Path:
 
 def _file_at(images: Path, parts: Sequence[str]) -> Path:
     """Finds an image by the longest end of its path that exists in the folder."""
+    parts = [part for i, part in enumerate(parts) if ".." not in parts[i:]] or ["no file"]  # images are in the folder
     for start in range(len(parts)):
         if (file := images.joinpath(*parts[start:])).is_file() and parts[start] != "/":
             return file

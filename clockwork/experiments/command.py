@@ -6,6 +6,7 @@
 | 1 | a bug, with its traceback |
 | 2 | a mistake of the user's, in one sentence |
 | 130, 143 | stopped by Ctrl-C, by SIGTERM |
+| 138 | stopped by SIGUSR1 in a job of Slurm, which is queued again |
 """
 
 import logging
@@ -31,6 +32,7 @@ from clockwork.experiments import configs
 from clockwork.experiments.log_file import log_file
 from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, unknown_key
+from clockwork.io import slurm
 from clockwork.io.disk import full_disk_message
 
 # Warnings of other libraries that a user cannot act on.
@@ -72,6 +74,9 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
     if word and words and re.fullmatch(r"\w+", words[0]):
         words[0] = f"{word}={words[0]}"
     _quiet_libraries()
+    slurm.join_step()
+    if resumable:
+        _requeue_at_signal()
 
     def task(cfg: DictConfig) -> None:
         sys.argv[1:] = words  # as the user passed them
@@ -112,6 +117,8 @@ def _exit_statuses(config: str, resumable: str, cfg: DictConfig | None = None) -
             _stopped(130, resumable)
         if error.code == _TERMINATED:
             _stopped(143, resumable)
+        if error.code == _REQUEUED:
+            _stopped(138, resumable, by=f" by SIGUSR1 and job {slurm.job()} is queued again")
         raise
     except Exception as error:
         if (message := full_disk_message(error)) is not None:
@@ -123,7 +130,7 @@ def _exit_statuses(config: str, resumable: str, cfg: DictConfig | None = None) -
         signal.signal(signal.SIGTERM, terminate)
 
 
-_TERMINATED = "terminated"
+_TERMINATED, _REQUEUED = "terminated", "queued again"
 
 
 def _terminate(*_: Any) -> NoReturn:
@@ -131,12 +138,27 @@ def _terminate(*_: Any) -> NoReturn:
     sys.exit(_TERMINATED)
 
 
-def _stopped(status: int, resumable: str, message: str = "") -> NoReturn:
+def _requeue_at_signal() -> None:
+    """Installs the handler of the signal that Slurm sends before a job's time is over; training has its own.
+
+    The first of several tasks queues the job again. The others ignore the signal: their end would end the first one.
+    """
+    is_first = os.environ.get("RANK", "0") == "0"
+    if slurm.job() is not None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # not submitit's
+        signal.signal(signal.SIGUSR1, _requeue if is_first else signal.SIG_IGN)
+
+
+def _requeue(*_: Any) -> None:
+    if slurm.requeue():
+        sys.exit(_REQUEUED)
+
+
+def _stopped(status: int, resumable: str, message: str = "", by: str = "") -> NoReturn:
     """Exits with a message: the given one, or one about what the command keeps."""
     if not message:
         kept = f"{resumable} are kept, and the same command goes on from there"
         message = kept if resumable else "nothing was kept, run it again"
-    print(f"stopped: {message}", file=sys.stderr)
+    print(f"stopped{by}: {message}", file=sys.stderr)
     sys.exit(status)
 
 

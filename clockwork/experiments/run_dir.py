@@ -121,8 +121,8 @@ def report_truncation(teacher: Teacher, prompts: Sequence[Prompt]) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes: the only one, or the first that torchrun, Lightning or Slurm has started."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    """Whether this process writes: the only one, or the first that torchrun, Slurm or Lightning has started."""
+    names = ("RANK", "LOCAL_RANK")
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 

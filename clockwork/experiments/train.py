@@ -212,6 +212,7 @@ def _fit(
     """Trains with the config's callbacks, and sample images of the samplers."""
     device = next(iter(samplers.values())).teacher.device
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))  # torchrun's, or for Lightning to start
+    nodes = {"num_nodes": num_processes(cfg) // devices} if "WORLD_SIZE" in os.environ else {}
     prompts = validation_split(cfg, 8) if cfg.data.source.get("split") else items[:8]
     return fit(
         module,
@@ -228,5 +229,5 @@ def _fit(
         max_epochs=cfg.epochs,
         reload_dataloaders_every_n_epochs=1,
         logger=make_logger(cfg.logger, output),
-        **{**cfg.trainer, **lightning_device(device, devices)},
+        **{**cfg.trainer, **nodes, **lightning_device(device, devices)},
     )

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from clockwork.io import slurm
 from clockwork.training.datamodule import OnlineDataModule, check_items
 from clockwork.training.fit import check_options
 
@@ -34,7 +35,8 @@ def validation_split(cfg: DictConfig, count: int) -> Sequence[Any]:
 
 
 def num_processes(cfg: DictConfig) -> int:
-    """How many train together: torchrun's, or those that Lightning will start."""
+    """How many train together: torchrun's or Slurm's, or those that Lightning will start."""
+    slurm.check_equal_nodes()
     return int(os.environ.get("WORLD_SIZE", cfg.trainer.devices * cfg.trainer.get("num_nodes", 1)))
 
 

@@ -53,18 +53,25 @@ def folder_name(path: str | Path) -> str:
     return Path(path).resolve().name if name in ("", "..") else name
 
 
-def below(folder: Path, name: str, named_by: Path) -> Path:
+def below(folder: Path, name: str, named_by: Path, otherwise: str = "") -> Path:
     """Returns a file that another file names, which has to be below a folder.
+
+    Its parent folder may not be reached through a link that leads out. The file itself may be a link, as all files in
+    the hub's cache are.
 
     Args:
         folder: The folder.
         name: Path of the file, relative to the folder.
         named_by: What names the file, for the message.
+        otherwise: What the message names besides, as an option.
 
     Raises:
         UserError: The path leads out of the folder.
     """
     path = PurePath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise UserError(f"{named_by} names {name!r}, which is not below {folder}: name files by their path in there")
+    leads_out = path.is_absolute() or ".." in path.parts or "\0" in name
+    if leads_out or not (folder / path).parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{named_by} names {name!r}, which is not below {folder}: name files by their path in there{otherwise}"
+        )
     return folder / path

@@ -1,5 +1,6 @@
 """Training with Lightning's Trainer: resuming, checkpoints, averaged weights, early stopping and interruption."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
 
 from clockwork.errors import UserError
+from clockwork.io import slurm
 from clockwork.io.progress import hides_bars
 from clockwork.training.callbacks import EpochLines, ProgressBar, StayStopped, StopWhenNotFinite, WeightAverage
 from clockwork.training.checkpoints import LAST, AtomicCheckpoints, checkpoint_to_resume
@@ -56,6 +59,7 @@ def fit(
         KeyboardInterrupt: Ctrl-C was pressed; the message names the checkpoint that is kept.
         SystemExit: SIGTERM was received; the status is 143.
     """
+    slurm.join_step()
     check_options(keep, patience, ema, trainer.get("precision", "32-true"), monitor is not None)
     folder = output / "checkpoints"
     average = None if ema is None else WeightAverage(ema)
@@ -73,7 +77,7 @@ def fit(
         callbacks=[*standard, *_checkpoints(folder, monitor, every_n_steps), *callbacks],
         use_distributed_sampler=False,
         inference_mode=False,
-        plugins=[AtomicCheckpoints()],
+        plugins=[AtomicCheckpoints(), *_launched_by()],
         limit_val_batches=0 if monitor is None else None,
         **settings,
     )
@@ -108,6 +112,13 @@ def check_options(keep: str, patience: int | None, ema: float | None, precision:
         raise UserError(
             f"trainer.precision={precision} does not keep the weights in float32: use {', '.join(PRECISIONS)}"
         )
+
+
+def _launched_by() -> list[ClusterEnvironment]:
+    """Tells Lightning which processes have been started; by itself it takes all that Slurm's job reserves for tasks."""
+    if "RANK" in os.environ:
+        return [TorchElasticEnvironment()]
+    return [] if slurm.job() is None else [LightningEnvironment()]
 
 
 def _checkpoints(folder: Path, monitor: str | None, every_n_steps: int | None) -> list[Callback]:

@@ -1,9 +1,7 @@
 """Ctrl-C, SIGTERM, Slurm's requeueing and failures during training: what is kept is reported, no process is left."""
 
 import ctypes
-import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,9 +12,10 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from clockwork.errors import UserError
+from clockwork.io import slurm
 from clockwork.io.distributed import LOST_PROCESS, lost_process
 
 _TERMINATED, _REQUEUED = 128 + signal.SIGTERM, 128 + signal.SIGUSR1
@@ -41,7 +40,7 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
     previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     _received.clear()
     _install_handlers()
-    if _in_main_thread() and SLURMEnvironment.detect():
+    if _in_main_thread() and slurm.job() is not None:
         signal.signal(signal.SIGUSR1, _requeue if trainer.is_global_zero else signal.SIG_IGN)
     try:
         yield
@@ -50,7 +49,7 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt(_kept_message(last)) from None
         if isinstance(error, SystemExit) and error.code in (_TERMINATED, _REQUEUED) and trainer.is_global_zero:
-            requeued = f" and job {_job()} is queued again" if error.code == _REQUEUED else ""
+            requeued = f" and job {slurm.job()} is queued again" if error.code == _REQUEUED else ""
             print(
                 f"stopped by {signal.Signals(error.code - 128).name}{requeued}: {_kept_message(last)}", file=sys.stderr
             )
@@ -107,21 +106,8 @@ def _requeue(number: int, frame: FrameType | None) -> None:
     Lightning's own handler would write a checkpoint wherever the signal meets the training, in the middle of a batch;
     going on from there would not give the same result. The checkpoint of the last epoch is there already.
     """
-    try:
-        done = subprocess.run(["scontrol", "requeue", _job()], capture_output=True, text=True, check=False)
-        failure = done.returncode and f"scontrol failed with status {done.returncode}: {done.stderr.strip()}"
-    except OSError as error:
-        failure = str(error)
-    if failure:
-        print(f"job {_job()} was not queued again, so training goes on ({failure})", file=sys.stderr)
-    else:
+    if slurm.requeue():
         _stop(number, frame)
-
-
-def _job() -> str:
-    """The id of Slurm's job, as `scontrol` takes it."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
 
 
 def _raise_for(number: int) -> None:

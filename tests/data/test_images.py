@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from clockwork.data.captioned_images import folder, pixels
-from clockwork.errors import UserError
+from clockwork.errors import MissingFileError, UserError
 from clockwork.miniature import scenes
 from clockwork.miniature.prompts import scene_images
 
@@ -68,15 +68,55 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         folder(path)
 
 
-@pytest.mark.parametrize("name", ["../elsewhere/0.png", "/elsewhere/0.png", "a/../../elsewhere/0.png", ".."])
+OUTSIDE = [
+    "../elsewhere/0.png",
+    "{absolute}/0.png",
+    "a/../../elsewhere/0.png",
+    "linked/0.png",
+    "{absolute}/../elsewhere/0.png",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("table", ["metadata.csv", "metadata.tsv", "metadata.jsonl"])
-def test_a_table_names_images_of_its_folder_alone(table: str, name: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "pictures")
-    write(tmp_path / "elsewhere")
+def test_a_table_names_images_of_its_folder_alone_unless_allowed(table: str, name: str, tmp_path: Path) -> None:
+    path, elsewhere = write(tmp_path / "pictures"), write(tmp_path / "elsewhere", 1)
+    (path / "a").mkdir()
+    (path / "linked").symlink_to(elsewhere)
+    name = name.format(absolute=elsewhere)
     tab = "\t" if table.endswith("tsv") else ","
     line = (
         json.dumps({"file_name": name, "caption": "a"}) if "json" in table else f"file_name{tab}caption\n{name}{tab}a"
     )
     (path / table).write_text(line)
-    with pytest.raises(UserError, match=rf"{table} names '.*', which is not below"):
+    with pytest.raises(UserError, match=rf"{table} names '.*', which is not below .* or pass images.outside=true"):
         folder(path)
+    (image,) = folder(path, outside=True)
+    assert image.file.samefile(elsewhere / "0.png") and image.text == "a" and image.read().shape == (3, 6, 10)
+
+
+def test_links_to_images_are_read(tmp_path: Path) -> None:
+    """As in the hub's cache, whose folders are links to files elsewhere."""
+    path, elsewhere = tmp_path / "pictures", write(tmp_path / "elsewhere", 1)
+    path.mkdir()
+    (path / "0.png").symlink_to(elsewhere / "0.png")
+    (path / "metadata.csv").write_text("file_name,text\n0.png,a circle")
+    for link in (path, tmp_path / "link"):
+        link.is_dir() or link.symlink_to(path)
+        assert [image.text for image in folder(link)] == ["a circle"]
+
+
+@pytest.mark.parametrize("name", ["..", "/", "a\0.png", "../missing.png", "../elsewhere"])
+def test_what_is_no_image_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "pictures")
+    write(tmp_path / "elsewhere", 1)
+    (path / "metadata.jsonl").write_text(json.dumps({"file_name": name, "caption": "a"}))
+    with pytest.raises((UserError, MissingFileError), match=r"^(no image at|.*metadata.jsonl names)"):
+        folder(path, outside=True)
+
+
+def test_images_elsewhere_need_metadata(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="outside=true is for images that metadata names"):
+        folder(write(tmp_path / "pictures"), outside=True)
+    with pytest.raises(MissingFileError, match="no image folder"):
+        folder(tmp_path / "nowhere", outside=True)

@@ -54,7 +54,7 @@ def test_imagenetr_ti2i(teacher: Teacher) -> None:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "data" / "panda").mkdir(parents=True)
     image = torch.randint(0, 255, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for name in ("panda/cartoon_1.jpg", "bear.jpg"):
+    for name in ("panda/cartoon_1.jpg", "bear.jpg", "../secret_1.jpg"):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "data" / name)
     return tmp_path
 
@@ -118,6 +118,11 @@ BAD = {
     ),
     "no source for a seed": ("- {seed: 3, target_prompts: [a]}", "entry 1 .without a name.*source_prompt"),
     "an entry that is none": ("- {source_prompt: a cartoon of a panda, target_prompts: [a]}\n- 3", "entry 2 .*mapping"),
+    "out of the folder": ("- {init_img: ../secret_1.jpg, target_prompts: [a]}", "no such image"),
+    "out of the folder from within": ("- {init_img: panda/../../secret_1.jpg, target_prompts: [a]}", "no such image"),
+    "nothing but above": ("- {init_img: .., target_prompts: [a]}", "no such image"),
+    "above by its prompt": ("- {source_prompt: a secret of a .., target_prompts: [a]}", "0 images|neither"),
+    "a path as prompt": ("- {source_prompt: a ../secret of a panda, target_prompts: [a]}", "neither init_img"),
     "no list": ("init_img: a", "not contain a list of entries"),
     "no yaml": ("- {", "not valid YAML"),
 }

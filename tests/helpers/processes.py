@@ -73,15 +73,29 @@ def start(*command: Any, environment: Mapping[str, str] | None = None) -> Proces
 
 def start_ranks(count: int, *command: Any) -> list[Process]:
     """Starts a command in several processes that find each other, as torchrun does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     shared |= {"GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "none"}
     return [
         start(*command, environment={key: str(value) for key, value in {**shared, "RANK": i, "LOCAL_RANK": i}.items()})
         for i in range(count)
     ]
+
+
+def start_tasks(count: int, *command: Any, environment: Mapping[str, str] | None = None) -> list[Process]:
+    """Starts a command in several processes with the variables that `srun` of Slurm sets on one node."""
+    job = {"SLURM_JOB_ID": "1077", "SLURM_JOB_NAME": "train.sh", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    job |= {"SLURM_NODELIST": "localhost", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_ID": "0"}
+    sizes = ("NTASKS", "NTASKS_PER_NODE", "STEP_NUM_TASKS", "STEP_TASKS_PER_NODE")
+    job |= {f"SLURM_{name}": str(count) for name in sizes}
+    job |= {"MASTER_PORT": str(free_port()), **(environment or {})}  # other jobs are on this machine
+    return [start(*command, environment={**job, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}) for i in range(count)]
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nothing listens to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def run(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[str]:

@@ -137,6 +137,7 @@ class ImageFolder:
     path: Text
     count: Count | None
     column: Text | None
+    outside: bool
 
 
 @dataclass(kw_only=True)
