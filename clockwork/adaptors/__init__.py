@@ -15,7 +15,13 @@ from clockwork.adaptors.history import NO_HISTORY, FullStep, History
 from clockwork.adaptors.hub import fetch, is_hub_name, push_to_hub
 from clockwork.adaptors.identity import Identity
 from clockwork.adaptors.linear import Linear
-from clockwork.adaptors.mismatch import check_teacher, check_text_embedder, mismatch_message, warn_if_mismatched
+from clockwork.adaptors.mismatch import (
+    check_dims,
+    check_teacher,
+    check_text_embedder,
+    mismatch_message,
+    warn_if_mismatched,
+)
 from clockwork.adaptors.residual import Residual
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
@@ -44,6 +50,7 @@ __all__ = [
     "add_row",
     "check_adaptor",
     "check_adaptor_folder",
+    "check_dims",
     "check_teacher",
     "check_text_embedder",
     "fetch",

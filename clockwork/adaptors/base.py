@@ -135,6 +135,17 @@ class Adaptor(nn.Module):
             arguments["inputs"] = tuple(config["inputs"])
         return cls(FeatureDims(**config["dims"]), **arguments)
 
+    def required_dims(self) -> set[tuple[str, int]]:
+        """Returns the dimensions of what the weights read and estimate, as names and values of `FeatureDims`."""
+        if not self.has_weights or self.dims == ANY_DIMS:
+            return set()
+        read = {name for name in ("r_in", "t_emb", "text_emb") if name in self.inputs} | {"r_out"}
+        if {"r_in_prev", "full_steps"} & set(self.inputs):
+            read.add("r_in")
+        if "r_out_prev" not in self.inputs:  # whose resolution is that of the estimate otherwise
+            read.add("upscale")
+        return {(name, getattr(self.dims, name)) for name in read}
+
     @property
     def reads_both_halves(self) -> bool:
         """Whether the estimate of an example depends on the other half of guidance, which has to be in its batch."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clockwork.adaptors.base import Adaptor, FeatureDims
 from clockwork.adaptors.folder import read_config
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
@@ -26,6 +27,26 @@ def check_teacher(trained: OperatingPoint, teacher: str, teacher_hash: str, cut:
         raise UserError(
             f"this adaptor was trained for teacher {trained.teacher} ({trained.teacher_hash}) at cut {trained.cut}, "
             f"not {teacher} ({teacher_hash}) at cut {cut}: train one for it, or use the identity adaptor"
+        )
+
+
+def check_dims(adaptor: Adaptor, actual: FeatureDims, cut: str) -> None:
+    """Checks that an adaptor's weights fit the features that it will receive.
+
+    Args:
+        adaptor: The adaptor.
+        actual: The dimensions of the features at the cut, and of the embeddings.
+        cut: The cut, for the message.
+
+    Raises:
+        UserError: The weights are for features or embeddings of other dimensions.
+    """
+    different = {(name, value) for name, value in adaptor.required_dims() if value != getattr(actual, name)}
+    if different:
+        listed = ", ".join(f"{name} {value}, not {getattr(actual, name)}" for name, value in sorted(different))
+        raise UserError(
+            f"this {adaptor.kind} adaptor is for features of other sizes than those at cut {cut} of this teacher "
+            f"({listed}): use one that was trained for this teacher and cut"
         )
 
 

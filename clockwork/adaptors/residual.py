@@ -52,6 +52,10 @@ class Residual(Adaptor, kind="residual"):
         parts = {part: getattr(self, part) for part in PARTS}
         return {**super().config(), **{n: {"kind": part.kind, "adaptor": part.config()} for n, part in parts.items()}}
 
+    def required_dims(self) -> set[tuple[str, int]]:
+        """Returns what both adaptors require."""
+        return self.base.required_dims() | self.correction.required_dims()
+
     @property
     def reads_both_halves(self) -> bool:
         """Whether one of both adaptors reads the other half of guidance."""

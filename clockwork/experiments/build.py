@@ -14,6 +14,7 @@ from clockwork.adaptors import (
     FeatureDims,
     adaptor_hash,
     check_adaptor,
+    check_teacher,
     check_text_embedder,
     fetch,
     is_hub_name,
@@ -40,6 +41,8 @@ from clockwork.unet.split import SplitUNet
 def make_sampler(cfg: DictConfig, teacher: Teacher, adaptor: Adaptor | None = None, name: str = "none") -> Sampler:
     """The config's operating point, with an adaptor if there is one."""
     split = SplitUNet(teacher.unet, str(cfg.cut))
+    if adaptor is not None and adaptor.point is not None:  # before the sizes of its features: this says more
+        check_teacher(adaptor.point, teacher.name, teacher.hash, str(split.cut))
     schedule = Schedule.parse(str(cfg.schedule)) if adaptor is not None else Schedule()
     return Sampler(teacher, split, schedule, cfg.solver, cfg.steps, cfg.guidance, adaptor, name)
 

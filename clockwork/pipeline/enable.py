@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import ModelMixin
 
-from clockwork.adaptors import Adaptor, Identity, check_teacher, fetch, load_adaptor, read_config
+from clockwork.adaptors import Adaptor, Identity, check_dims, check_teacher, fetch, load_adaptor, read_config
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import frozen_copy
@@ -20,6 +20,7 @@ from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.parts import get_unet, pipeline_name, text_encoder, unet_fingerprint
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.sampling.denoisers import ClockworkDenoiser
+from clockwork.sampling.feature_shapes import pipeline_feature_dims
 from clockwork.schedule import Schedule
 from clockwork.teachers.text_embedder import OpenCLIP
 from clockwork.unet.chain import Cut
@@ -55,9 +56,9 @@ def enable(
             before, with its options; False leaves them uncompiled then, too.
 
     Raises:
-        UserError: If the UNet cannot be split, the cut does not fit it, the adaptor was trained for another teacher, or
-            reads text and the UNet makes videos, or a hook or other code on the UNet or one of its blocks would not
-            run.
+        UserError: If the UNet cannot be split, the cut does not fit it, the adaptor was trained for another teacher, is
+            for features of other sizes, or reads text and the UNet makes videos, or a hook or other code on the UNet or
+            one of its blocks would not run.
     """
     unet = get_unet(pipe)
     module, trained, config = _load(adaptor)
@@ -80,6 +81,10 @@ def enable(
         teacher = _name_and_hash(teacher[0], unet, trained)
         _check_teacher(trained, teacher, str(split.cut), force)
     prompts = _prompt_hook(pipe, config) if "text_emb" in module.inputs else None
+    if module.has_weights:
+        dims = pipeline_feature_dims(unet, split.cut, 0 if prompts is None else prompts.openclip.width)
+        if dims is not None:  # else the first step checks the channels
+            check_dims(module, dims, str(split.cut))
     check_hooks(pipe)
     replace_hook(pipe, ClockHook(pipe, denoiser, teacher, trained, prompts))
 

@@ -9,7 +9,7 @@ import torch
 from diffusers.hooks import ModelHook
 from torch import Tensor, nn
 
-from clockwork.adaptors import mismatch_message
+from clockwork.adaptors import check_dims, mismatch_message
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
@@ -218,15 +218,13 @@ class ClockHook(ModelHook):
         return denoiser
 
     def _check_channels(self, denoised: Denoised) -> None:
-        """Refuses an adaptor for features with other numbers of channels than those at the cut."""
+        """Refuses an adaptor for features with other numbers of channels, which `enable` cannot see of every UNet."""
         adaptor = self.denoiser.adaptor
         expected = adaptor.dims.r_in, adaptor.dims.r_out
         actual = denoised.r_in.shape[1], denoised.r_out.shape[1]
         if expected != actual and adaptor.has_weights:
-            raise UserError(
-                f"this adaptor expects features with {expected[0]} and {expected[1]} channels, but those at cut "
-                f"{self.denoiser.split.cut} have {actual[0]} and {actual[1]}: choose the cut that it was trained for"
-            )
+            dims = replace(adaptor.dims, r_in=actual[0], r_out=actual[1])
+            check_dims(adaptor, dims, str(self.denoiser.split.cut))
 
 
 def get_hook(module: nn.Module) -> ClockHook | None:

@@ -29,6 +29,25 @@ def feature_dims(teacher: Teacher, cut: Cut | str) -> FeatureDims:
     return dims_of_features(*feature_shapes(teacher, cut), teacher.text_width)
 
 
+def pipeline_feature_dims(unet: Any, cut: Cut | str, text_width: int) -> FeatureDims | None:
+    """Computes the dimensions of the features at a cut of a pipeline's UNet.
+
+    Args:
+        unet: The UNet.
+        cut: The cut or its name.
+        text_width: Width of the text embedding; 0 without one.
+
+    Returns:
+        The dimensions; None for UNets with other conditions than those of Stable Diffusion.
+    """
+    others = ("encoder_hid_dim_type", "class_embed_type", "num_class_embeds")
+    known = type(unet) is UNet2DConditionModel and unet.config.addition_embed_type in (None, "text_time")
+    if not known or any(unet.config.get(name) is not None for name in others):
+        return None
+    latent_shape = (unet.config.in_channels, *[2 ** (len(unet.config.block_out_channels) + 2)] * 2)
+    return dims_of_features(*_feature_shapes(unet.to_json_string(), cut, latent_shape), text_width)
+
+
 def dims_of_features(r_in: torch.Size, r_out: torch.Size, t_emb: torch.Size, text_width: int) -> FeatureDims:
     """Returns the dimensions of features of given shapes.
 

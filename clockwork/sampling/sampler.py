@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from clockwork.adaptors import Adaptor, adaptor_hash
+from clockwork.adaptors import Adaptor, adaptor_hash, check_dims
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.rivals.base import Rival
 from clockwork.sampling.compiled import step_functions
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenoiser, RivalDenoiser
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.solvers import make_solver, num_unet_calls, solver_settings
 from clockwork.sampling.steps import StepFunctions
@@ -45,7 +46,8 @@ class Sampler:
 
     Raises:
         UserError: If the schedule is too long for the steps, needs an adaptor that is missing, or starts with an
-            adaptor step although the adaptor reads the previous step, or if there is a rival beside an adaptor, or one
+            adaptor step although the adaptor reads the previous step, if the adaptor is for features of other sizes
+            than the teacher's at the cut, or if there is a rival beside an adaptor, or one
             that does not fit the UNet.
     """
 
@@ -71,6 +73,8 @@ class Sampler:
             raise UserError(f"rival {self.adaptor_name} takes the place of an adaptor: use adaptor=none")
         if self.rival is not None and self.teacher.compile is not False:
             raise UserError("rivals do not run compiled, so that latencies would mislead: use teacher.compile=false")
+        if self.adaptor is not None:
+            check_dims(self.adaptor, feature_dims(self.teacher, self.split.cut), str(self.split.cut))
         _ = self.denoiser  # raises if the adaptor does not fit the schedule, or the rival the UNet
 
     def require_uncompiled(self, task: str) -> None:

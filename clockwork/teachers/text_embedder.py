@@ -1,6 +1,5 @@
 """OpenCLIP models: text embeddings for adaptors, and text and image features for metrics."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clockwork.errors import MissingFileError, import_extra
+from clockwork.errors import MissingFileError, UserError, import_extra
 from clockwork.io.fingerprint import weights_hash
+from clockwork.io.foreign import read_json
 from clockwork.teachers.shipped import shipped_text_embedder
 
 
@@ -43,6 +43,8 @@ class OpenCLIP:
         Args:
             config: The model's `config` when the adaptor was saved.
         """
+        if not isinstance(config.get("name"), str):
+            raise UserError("the adaptor's config.json names no OpenCLIP model under openclip: save the adaptor again")
         shipped = shipped_text_embedder(config["name"])
         if shipped is not None:
             return replace(shipped, text_only=True)
@@ -196,7 +198,14 @@ def _width(name: str) -> int:
     """Reads the width of a model's embeddings from its config."""
     if name.startswith("local-dir:"):
         file = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
-        return int(json.loads(file.read_text())["model_cfg"]["embed_dim"])
-    open_clip = import_extra("open_clip", "eval")
-
-    return int(open_clip.get_model_config(name)["embed_dim"])
+        if not file.is_file():
+            raise MissingFileError(f"no open_clip model at {file.parent}, it has no {file.name}: pass its folder")
+        model = read_json(file).get("model_cfg")
+        width = model.get("embed_dim") if isinstance(model, dict) else None
+        if type(width) is not int:
+            raise UserError(f"{file} has no model_cfg.embed_dim: use a folder of open_clip")
+        return width
+    config = import_extra("open_clip", "eval").get_model_config(name)
+    if config is None:
+        raise MissingFileError(f"open_clip has no model {name!r}: see its list_models(), or name local-dir:<a folder>")
+    return int(config["embed_dim"])
