@@ -22,6 +22,7 @@ from clockwork.adaptors.mismatch import (
     mismatch_message,
     warn_if_mismatched,
 )
+from clockwork.adaptors.negative import require_both_halves
 from clockwork.adaptors.residual import Residual
 from clockwork.adaptors.resnet import ResNet
 from clockwork.adaptors.unet import UNet
@@ -59,6 +60,7 @@ __all__ = [
     "mismatch_message",
     "push_to_hub",
     "read_config",
+    "require_both_halves",
     "run_adaptor",
     "save_adaptor",
     "warn_if_mismatched",

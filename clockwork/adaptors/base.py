@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clockwork.adaptors.history import FullStep, History
+from clockwork.adaptors.negative import NegativeMap
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 
@@ -150,6 +151,11 @@ class Adaptor(nn.Module):
     def reads_both_halves(self) -> bool:
         """Whether the estimate of an example depends on the other half of guidance, which has to be in its batch."""
         return False
+
+    @property
+    def negative_map(self) -> NegativeMap | None:
+        """What predicts the negative half of guidance on adaptor steps, which then run the positive half only."""
+        return None
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -36,13 +36,18 @@ class History:
         r_out_prev: `r_out` of the previous step: the low-res path's, or the adaptor's estimate of it.
         r_in_prev: `r_in` of the previous step.
         full_steps: The last full steps, the latest first.
+        output_prev: Predictions of the previous step for both halves of guidance, `batch × channels × height × width`,
+            for an adaptor with which only the positive half runs. All features are then those of this half.
     """
 
     r_out_prev: Tensor | None = None
     r_in_prev: Tensor | None = None
     full_steps: tuple[FullStep, ...] = ()
+    output_prev: Tensor | None = None
 
-    def after(self, adaptor: "Adaptor | None", step: int, r_in: Tensor, r_out: Tensor, full: bool) -> "History":
+    def after(
+        self, adaptor: "Adaptor | None", step: int, r_in: Tensor, r_out: Tensor, output: Tensor, full: bool
+    ) -> "History":
         """Returns the history after a step.
 
         Args:
@@ -50,6 +55,7 @@ class History:
             step: The step, from 1.
             r_in: The step's `r_in`, `batch × channels × height × width`.
             r_out: The step's `r_out`, `batch × channels × height × width`.
+            output: The step's predictions, `batch × channels × height × width`.
             full: Whether the step was a full one.
         """
         inputs = () if adaptor is None else adaptor.inputs
@@ -57,7 +63,9 @@ class History:
         if full and adaptor is not None and "full_steps" in inputs:
             latest = FullStep(step, r_in if "r_in" in inputs else None, r_out)
             full_steps = (latest, *full_steps)[: adaptor.num_full_steps]
-        return History(r_out if "r_out_prev" in inputs else None, r_in if "r_in_prev" in inputs else None, full_steps)
+        r_out_prev, r_in_prev = (r_out if "r_out_prev" in inputs else None, r_in if "r_in_prev" in inputs else None)
+        output_prev = None if adaptor is None or adaptor.negative_map is None else output
+        return History(r_out_prev, r_in_prev, full_steps, output_prev)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "History":
         """Applies a function to all features, for example a cast or the selection of examples.
@@ -70,7 +78,7 @@ class History:
             return None if features is None else function(features)
 
         full_steps = tuple(FullStep(full.step, each(full.r_in), function(full.r_out)) for full in self.full_steps)
-        return History(each(self.r_out_prev), each(self.r_in_prev), full_steps)
+        return History(each(self.r_out_prev), each(self.r_in_prev), full_steps, each(self.output_prev))
 
 
 NO_HISTORY = History()  # before the first step, and where the features of earlier steps may not be used

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clockwork.adaptors.base import HISTORY_INPUTS, Adaptor, FeatureDims
 from clockwork.adaptors.history import FullStep
+from clockwork.adaptors.negative import NegativeMap
 from clockwork.errors import UserError
 
 TERMS = ("r_out_prev", "r_in", "r_in_change", "r_out_trend", "r_in_trend")
@@ -34,12 +35,16 @@ class Linear(Adaptor, kind="linear"):
         rank: Number of channels between the two factors of each map; None for maps that are not factored.
         joint: Whether the map of each half reads the terms of both. Then examples of both halves have to be in one
             batch, the unconditional ones first; examples without the other half are taken for both.
+        negative_channels: Number of channels of the UNet's prediction if adaptor steps run the positive half of
+            guidance only, whose maps there are then, and a further map gives the negative one's prediction; 0 if they
+            run both.
 
     Attributes:
         calibration: Figures of the calibration that fitted the maps, if they are known.
 
     Raises:
-        UserError: If there are no steps, a term is unknown, or there are none.
+        UserError: If there are no steps, a term is unknown, or there are none, or
+            the adaptor is for the positive half only and has maps for two.
     """
 
     calibration: dict[str, Any] | None = None
@@ -52,6 +57,7 @@ class Linear(Adaptor, kind="linear"):
         num_halves: int = 2,
         rank: int | None = None,
         joint: bool = False,
+        negative_channels: int = 0,
     ) -> None:
         if not steps or not terms or set(terms) - set(TERMS):
             raise UserError(f"a linear adaptor needs adaptor steps, and terms of {', '.join(TERMS)}: pass some of each")
@@ -59,6 +65,11 @@ class Linear(Adaptor, kind="linear"):
             raise UserError("the steps of a linear adaptor have to be whole numbers from 1 on, each once: correct them")
         if num_halves not in (1, 2):
             raise UserError(f"num_halves={num_halves} is not possible: use 2 with guidance and 1 without")
+        if negative_channels < 0 or (negative_channels and num_halves == 2):
+            raise UserError(
+                f"negative_channels={negative_channels} is not possible with num_halves={num_halves}: use 0 for an "
+                "adaptor of both halves of guidance, and num_halves=1 for one of the positive half only"
+            )
         super().__init__(dims, ("r_in", "r_out_prev", *HISTORY_INPUTS))
         self.steps, self.terms = tuple(sorted(steps)), tuple(term for term in TERMS if term in terms)
         self.num_halves, self.rank, self.joint = num_halves, rank, joint and num_halves == 2
@@ -66,6 +77,8 @@ class Linear(Adaptor, kind="linear"):
         self.weight = nn.Parameter(torch.zeros(*maps, width, self.num_inputs * (2 if self.joint else 1)))
         self.bias = nn.Parameter(torch.zeros(*maps, dims.r_out))
         self.up = None if rank is None else nn.Parameter(torch.zeros(*maps, dims.r_out, rank))
+        self.negative_channels = negative_channels
+        self.negative = NegativeMap(self.steps, negative_channels) if negative_channels else None
 
     def config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain data."""
@@ -76,7 +89,8 @@ class Linear(Adaptor, kind="linear"):
             "rank": self.rank,
             "joint": self.joint,
         }
-        return {**super().config(), **arguments}
+        of_negative = {"negative_channels": self.negative_channels} if self.negative_channels else {}
+        return {**super().config(), **arguments, **of_negative}
 
     @property
     def num_inputs(self) -> int:
@@ -87,6 +101,11 @@ class Linear(Adaptor, kind="linear"):
     def reads_both_halves(self) -> bool:
         """Whether the estimate of an example depends on the other half of guidance."""
         return self.joint
+
+    @property
+    def negative_map(self) -> NegativeMap | None:
+        """What predicts the negative half of guidance, if adaptor steps run the positive half only."""
+        return self.negative
 
     def term_channels(self, term: str) -> int:
         """Returns the number of channels of a term."""

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from clockwork.adaptors.base import HISTORY_INPUTS, KINDS, Adaptor
 from clockwork.adaptors.history import FullStep
+from clockwork.adaptors.negative import NegativeMap
 from clockwork.errors import UserError
 
 PARTS = ("base", "correction")
@@ -60,6 +61,11 @@ class Residual(Adaptor, kind="residual"):
     def reads_both_halves(self) -> bool:
         """Whether one of both adaptors reads the other half of guidance."""
         return self.base.reads_both_halves or self.correction.reads_both_halves
+
+    @property
+    def negative_map(self) -> NegativeMap | None:
+        """What predicts the negative half of guidance: that of the base."""
+        return self.base.negative_map
 
     def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
         """Adds full steps that change no estimate of either adaptor, if that is possible."""

@@ -5,16 +5,19 @@ roll-out has reached with the maps of the steps before. Its output is not used o
 on what they will read.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from clockwork.adaptors import FeatureDims, FullStep, History, Linear
+from clockwork.adaptors import FeatureDims, History, Linear
 from clockwork.adaptors.blocks import resize_to
 from clockwork.adaptors.linear import term_values
-from clockwork.calibration.least_squares import fit_step, require_enough_captions
+from clockwork.calibration.chunks import Chunks
+from clockwork.calibration.least_squares import NormalEquations, StepFit, fit_step, require_enough_captions
+from clockwork.calibration.negative import convolution, negative_observations, num_negative_inputs
 from clockwork.calibration.options import FitOptions
 from clockwork.calibration.progress import Progress, StepMaps
 from clockwork.calibration.statistics import Moments
@@ -22,9 +25,9 @@ from clockwork.errors import UserError
 from clockwork.io.distributed import rank, sum_over_processes, world_size
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised, arguments
 from clockwork.sampling.feature_shapes import dims_of_features
+from clockwork.sampling.guidance import positive_half
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
-from clockwork.unet.conditioning import select_examples
 from clockwork.unet.split import SplitUNet
 
 
@@ -53,23 +56,25 @@ class CalibratingDenoiser:
         self.guidance = guidance if callable(guidance) else lambda: guidance
         self.progress, self.save = progress or Progress(), save
         # Before the first full step the features' channels are unknown; only the names of the inputs matter.
-        self.adaptor = Linear(FeatureDims(1, 1, 0, 0), (1,), self.options.terms)
+        self.adaptor = self._unfitted(FeatureDims(1, 1, 0, 0))
+
+    def _unfitted(self, dims: FeatureDims) -> Linear:
+        """Returns an adaptor that declares what the fitted ones read."""
+        channels = self.split.unet.config.out_channels if self.options.positive_only else 0
+        return Linear(dims, (1,), self.options.terms, 1 if channels else 2, negative_channels=channels)
 
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
-        chunks = self._chunks(sample, condition)
+        if self.options.positive_only and (condition.conditional is None or self.split.kind.frames_axis is not None):
+            raise UserError("positive_only is for images with guidance: pass a scale above 1, or leave out the option")
+        chunks = self._chunks(sample, t, condition, history)
         if not self.schedule.is_full(step):
             if history.r_out_prev is None:
                 raise UserError(f"schedule {self.schedule} has no full step before step {step}: use clock2")
-            if step not in self.progress.maps:
-                self._fit(sample, t, condition, step, history, chunks)
+            self._fit(chunks, step)
             self.adaptor = self.progress.adaptor(self.adaptor.dims, self.options.terms, [step]).to(sample.device)
         denoiser = ClockworkDenoiser(self.split, self.adaptor, self.schedule)
-        parts = [
-            denoiser(*selected[:3], step, selected[3])
-            for selected in self._selected(sample, t, condition, history, chunks)
-        ]
-        denoised = _in_order(parts, torch.argsort(torch.cat(chunks)), self.split.kind.num_frames(sample))
+        denoised = chunks.join([denoiser(*chunk[:3], step, chunk[3]) for chunk in chunks])
         self._learn_dims(denoised)
         return denoised
 
@@ -78,43 +83,88 @@ class CalibratingDenoiser:
         r_in, r_out = denoised.r_in, denoised.r_out
         if self.adaptor.dims.t_emb == 0:
             dims = dims_of_features(r_in.shape, r_out.shape, denoised.t_emb.shape, 0)
-            self.adaptor = Linear(dims, (1,), self.options.terms)
+            self.adaptor = self._unfitted(dims)
 
-    def _selected(
-        self, sample: Tensor, t: Tensor, condition: Condition, history: History, chunks: Sequence[Tensor]
-    ) -> Iterator[tuple[Tensor, Tensor, Condition, History]]:
-        """Yields what the UNet and the adaptor read of each chunk's examples."""
-        batch, num_frames = len(sample), self.split.kind.num_frames(sample)
-        for index in chunks:
-            select = partial(select_examples, index=index, batch=batch, num_frames=num_frames)
-            yield sample[index], select(t), condition.select(index, batch, num_frames), history.map(select)
+    def _chunks(self, sample: Tensor, t: Tensor, condition: Condition, history: History) -> Chunks:
+        """Divides a batch."""
+        num_frames = self.split.kind.num_frames(sample)
+        return Chunks(sample, t, condition, history, self.options.batch, num_frames)
 
-    def _chunks(self, sample: Tensor, condition: Condition) -> list[Tensor]:
-        """Returns indices into the batch, with both halves of some captions in each chunk, unconditional first."""
-        num_halves = 1 if condition.conditional is None else 2
-        captions = torch.arange(len(sample) // num_halves, device=sample.device)
-        return [
-            torch.cat([part + half * len(captions) for half in range(num_halves)])
-            for part in captions.split(self.options.batch)
-        ]
+    def _fit(self, chunks: Chunks, step: int) -> None:
+        """Fits the maps of a step, unless that has been done."""
+        maps = self.progress.maps
+        if step not in maps and self.options.positive_only:
+            half = positive_half(chunks.sample, chunks.t, chunks.condition)
+            self._fit_features(self._chunks(*half, replace(chunks.history, output_prev=None)), step)
+        elif step not in maps:
+            self._fit_features(chunks, step)
+        if self.options.positive_only and maps[step].negative is None:
+            self._fit_negative(chunks, step)
 
-    def _fit(
-        self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History, chunks: list[Tensor]
-    ) -> None:
-        """Fits the maps of a step. What was summed before an interruption is kept."""
-        num_halves = 1 if condition.conditional is None else 2
-        num_captions = self._count_captions(len(sample) // num_halves, num_halves, history)
-        progress, options = self.progress, self.options
-        device = "cpu" if sample.device.type == "mps" else sample.device  # which has no float64
+    def _fit_features(self, chunks: Chunks, step: int) -> None:
+        """Fits the maps that estimate `r_out`."""
+        options, r_out_prev, num_inputs = self.options, chunks.history.r_out_prev, self.adaptor.num_inputs
+        assert r_out_prev is not None
+        num_captions = self._count_captions(chunks, r_out_prev, options.num_unknowns(num_inputs, chunks.num_halves))
+        sizes = chunks.num_halves, num_inputs + 1, self.adaptor.dims.r_out
+        sums = self._sums(step, sizes, chunks, num_captions, self._features)
+        maps, equations, fit = self._solve(step, *sums, options.equations(chunks.num_halves))
+        self.progress.maps[step] = StepMaps.of(maps, equations, options.rank)
+        self.progress.fits.append(fit)
+        self._finish_fit()
+
+    def _fit_negative(self, chunks: Chunks, step: int) -> None:
+        """Fits the map that predicts the negative half of guidance from the positive one."""
+        progress, channels = self.progress, self.split.unet.config.out_channels
+        num_inputs = num_negative_inputs(channels) + 1
+        num_captions = self._count_captions(chunks, chunks.sample, num_inputs)
+        adaptor = progress.adaptor(self.adaptor.dims, self.options.terms, [step]).to(chunks.sample.device)
+        denoiser, weights = ClockworkDenoiser(self.split, adaptor, self.schedule), self._weights
+        observe = partial(negative_observations, denoiser, step, weights)
+        sums = self._sums(step, (1, num_inputs, channels), chunks, num_captions, observe)
+        weight, bias = convolution(self._solve(step, *sums, NormalEquations)[0][0])
+        progress.maps[step] = replace(progress.maps[step], negative=weight, negative_bias=bias)
+        self._finish_fit()
+
+    @property
+    def _weights(self) -> tuple[float, float]:
+        """Scale of guidance, and weight of the guided error."""
+        return self.guidance(), self.options.guided_weight
+
+    def _solve(
+        self, step: int, fitted: Moments, held_out: Moments, kind: type[NormalEquations]
+    ) -> tuple[Tensor, NormalEquations, StepFit]:
+        """Solves for maps; arguments and result are those of `fit_step`."""
+        return fit_step(step, fitted, held_out, *self._weights, self.options.ridges, kind)
+
+    def _finish_fit(self) -> None:
+        """Forgets the sums, whose maps are solved, and saves."""
+        self.progress.sums = None
+        self.save()
+
+    def _sums(
+        self,
+        step: int,
+        sizes: tuple[int, int, int],
+        chunks: Chunks,
+        num_captions: int,
+        observe: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    ) -> tuple[Moments, Moments]:
+        """Sums over captions that are fitted on, and over those that choose the ridge, of all processes.
+
+        What was summed before an interruption is kept. `sizes` are halves, inputs and outputs of `Moments`.
+        """
+        progress, options, num_halves, device = self.progress, self.options, sizes[0], chunks.sample.device
+        device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
         if progress.step != step or progress.sums is None:
-            zeros = Moments.zeros(num_halves, self.adaptor.num_inputs + 1, self.adaptor.dims.r_out, device)
+            zeros = Moments.zeros(*sizes, device)
             progress.step, progress.sums = step, (0, zeros, zeros)
         num_chunks, fitted, held_out = progress.sums
         progress.sums = num_chunks, fitted.to(device), held_out.to(device)  # those of a file are on the CPU
         try:
-            for selected in self._selected(sample, t, condition, history, chunks[progress.sums[0] :]):
+            for chunk in chunks.after(progress.sums[0]):
                 num_chunks, fitted, held_out = progress.sums
-                features, count = self._features(*selected), len(selected[0]) // num_halves
+                features, count = observe(*chunk), len(chunk[0]) // chunks.num_halves
                 fits, chooses = self._divide(num_chunks * options.batch, count, num_captions)
                 fitted = fitted.add(*(_observations(x, num_halves, count, fits) for x in features))
                 held_out = held_out.add(*(_observations(x, num_halves, count, chooses) for x in features))
@@ -130,21 +180,16 @@ class CalibratingDenoiser:
                 f"features of step {step} are not finite in {str(self.split.dtype).removeprefix('torch.')}: "
                 "pass precision=float32 or bfloat16, or check the weights"
             )
-        how = self.guidance(), options.guided_weight, options.ridges, options.equations(num_halves)
-        maps, equations, fit = fit_step(step, fitted, held_out, *how)
-        progress.maps[step] = StepMaps.of(maps, equations, options.rank)
-        progress.fits.append(fit)
-        progress.sums = None
-        self.save()
+        return fitted, held_out
 
-    def _count_captions(self, captions: int, num_halves: int, history: History) -> int:
+    def _count_captions(self, chunks: Chunks, target: Tensor, num_unknowns: int) -> int:
         """Returns the number of captions of all processes; refuses fewer observations than each map has inputs."""
-        assert history.r_out_prev is not None
-        frames, _, height, width = history.r_out_prev.shape
-        positions = frames // (captions * num_halves) * height * width
+        captions = chunks.num_captions
+        frames, _, height, width = target.shape
+        positions = frames // (captions * chunks.num_halves) * height * width
         # Shares of the captions may differ by one, and all processes have to come to the same answer.
         total = int(sum_over_processes(torch.tensor(captions)))
-        require_enough_captions(total, self.options.num_unknowns(self.adaptor.num_inputs, num_halves), positions)
+        require_enough_captions(total, num_unknowns, positions)
         return total
 
     def _features(
@@ -181,19 +226,3 @@ def _observations(features: Tensor, num_halves: int, count: int, captions: list[
     index = torch.tensor(captions, dtype=torch.int64, device=features.device)
     per_half = features.unflatten(0, (num_halves, count, -1))  # the last of these axes holds the frames of a video
     return [half[index].permute(0, 1, 3, 4, 2).flatten(0, 3) for half in per_half]
-
-
-def _in_order(parts: list[Denoised], order: Tensor, num_frames: int) -> Denoised:
-    """Joins the results of chunks, in the order of the whole batch."""
-
-    def join(features: Sequence[Tensor | None]) -> Tensor:
-        joined = torch.cat([part for part in features if part is not None])
-        return select_examples(joined, order, len(order), num_frames)
-
-    output, r_in, r_out = (join([getattr(part, name) for part in parts]) for name in ("output", "r_in", "r_out"))
-    first, steps = parts[0], list(zip(*(part.history.full_steps for part in parts), strict=True))
-    full_steps = tuple(
-        FullStep(same[0].step, join([full.r_in for full in same]), join([full.r_out for full in same]))
-        for same in steps
-    )
-    return Denoised(output, r_in, r_out, first.t_emb, first.full, History(r_out, r_in, full_steps))

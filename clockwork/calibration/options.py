@@ -16,6 +16,8 @@ class FitOptions:
         terms: What the maps read; see `Linear`.
         rank: Rank of the maps; None for maps that are not factored.
         joint: Whether the map of each half of guidance reads the terms of both.
+        positive_only: Whether adaptor steps run the positive half of guidance only, and a further map gives the
+            negative half's prediction.
         guided_weight: Weight of the error that guidance makes of both halves', beside that of each half. Joint maps
             depend on it only through the choice of the ridge, and with a rank.
         ridges: Strengths of the ridge to choose from.
@@ -30,12 +32,15 @@ class FitOptions:
     terms: tuple[str, ...] = TERMS
     rank: int | None = None
     joint: bool = False
+    positive_only: bool = False
     guided_weight: float = 1.0
     ridges: tuple[float, ...] = RIDGES
     held_out_every: int | None = 8
     batch: int = 8
 
     def __post_init__(self) -> None:
+        if self.joint and self.positive_only:
+            raise UserError("joint maps read both halves of guidance, so both have to run: leave out positive_only")
         if self.rank is not None and self.rank < 1:
             raise UserError(f"rank {self.rank} is not possible: use 1 or more, or None for maps that are not factored")
         if (self.held_out_every is not None and self.held_out_every < 2) or self.batch < 1:

@@ -7,6 +7,7 @@ import torch
 from clockwork.adaptors import Linear
 from clockwork.calibration.fit import steps_to_fit
 from clockwork.calibration.least_squares import require_enough_captions
+from clockwork.calibration.negative import num_negative_inputs
 from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.flops.cost import step_flops
@@ -78,11 +79,16 @@ def calibration_plan(sampler: Sampler, captions: int, options: FitOptions, world
     with torch.device("meta"):
         inputs = Linear(feature_dims(sampler.teacher, sampler.split.cut), (1,), options.terms).num_inputs
     num_halves = sampler.teacher.unet_calls_per_step(sampler.guidance)
-    _check(captions, options.num_unknowns(inputs, num_halves), r_out, options.rank)
-    width = num_halves * (inputs + 1 + r_out[1])
+    if options.positive_only:
+        side, channels = sampler.teacher.latent_shape[1:], sampler.split.unet.config.out_channels
+        require_enough_captions(captions, num_negative_inputs(channels) + 1, side[0] * side[1])
+    halves_fitted = 1 if options.positive_only else num_halves
+    _check(captions, options.num_unknowns(inputs, halves_fitted), r_out, options.rank)
+    width = halves_fitted * (inputs + 1 + r_out[1])
     kept = NUM_KEPT_FEATURES * (r_in.numel() + r_out.numel()) * sampler.split.dtype.itemsize
     period = options.hold_out_period(captions)
-    unet_passes = captions * num_halves * max(adaptor_steps)
+    # For the target of the features alone, the positive half's low-res path runs once more.
+    unet_passes = captions * (num_halves * max(adaptor_steps) + options.positive_only * len(adaptor_steps))
     return CalibrationPlan(
         captions=captions,
         held_out=0 if period is None else captions // period,
@@ -91,7 +97,7 @@ def calibration_plan(sampler: Sampler, captions: int, options: FitOptions, world
         unet_passes=unet_passes,
         flops=unet_passes * step_flops(sampler)[0].full,
         sums_bytes=2 * width**2 * torch.float64.itemsize,  # of the fitted and of the held-out captions
-        features_bytes=-(-captions // world_size) * num_halves * kept,
+        features_bytes=-(-captions // world_size) * halves_fitted * kept,
     )
 
 

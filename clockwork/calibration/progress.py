@@ -28,11 +28,16 @@ class StepMaps:
             maps the inputs of both halves.
         bias: `num_halves × outputs`.
         up: The second factor, `num_halves × outputs × rank`; None for maps that are not factored.
+        negative: The convolution that predicts the negative half of guidance, `channels × 3 channels × 5 × 5`; None if
+            both halves run, and until it is fitted.
+        negative_bias: Its bias, `channels`; likewise.
     """
 
     weight: Tensor
     bias: Tensor
     up: Tensor | None = None
+    negative: Tensor | None = None
+    negative_bias: Tensor | None = None
 
     @classmethod
     def of(cls, maps: Tensor, equations: NormalEquations, rank: int | None) -> "StepMaps":
@@ -86,9 +91,14 @@ class Progress:
         first = self.maps[steps[0]]
         rank = None if first.up is None else first.up.shape[-1]
         joint = first.weight.shape[-1] > Linear(dims, steps, terms).num_inputs
-        adaptor = Linear(dims, steps, terms, len(first.bias), rank, joint)
-        parts = ("weight", "bias") if rank is None else ("weight", "bias", "up")
-        adaptor.load_state_dict({part: torch.stack([getattr(self.maps[s], part) for s in steps]) for part in parts})
+        channels = 0 if first.negative is None else len(first.negative)
+        adaptor = Linear(dims, steps, terms, len(first.bias), rank, joint, channels)
+        names = {"weight": "weight", "bias": "bias", "up": "up"}
+        names |= {"negative": "negative.weight", "negative_bias": "negative.bias"}
+        parts = {names[part]: part for part, value in vars(first).items() if value is not None}
+        adaptor.load_state_dict(
+            {name: torch.stack([getattr(self.maps[s], part) for s in steps]) for name, part in parts.items()}
+        )
         return adaptor.eval().requires_grad_(False)
 
     def keep_common_steps(self, num_steps: int) -> None:
@@ -156,7 +166,9 @@ class Progress:
         fits = [StepFit(**fit) for fit in about["fits"]]
         maps = {
             fit.step: StepMaps(
-                tensors[f"{fit.step}.weight"], tensors[f"{fit.step}.bias"], tensors.get(f"{fit.step}.up")
+                tensors[f"{fit.step}.weight"],
+                tensors[f"{fit.step}.bias"],
+                *(tensors.get(f"{fit.step}.{part}") for part in ("up", "negative", "negative_bias")),
             )
             for fit in fits
         }

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clockwork.adaptors import require_both_halves
 from clockwork.editing.cost import edit_flops
 from clockwork.editing.injection import Features, Injection, recording
 from clockwork.editing.inversion import condition, inverse_solver, invert, timesteps
@@ -48,6 +49,7 @@ class Editor:
 
     def __post_init__(self) -> None:
         self.generation.require_uncompiled("editing")
+        require_both_halves(self.generation.adaptor, "editing")
         inverted = set(timesteps(inverse_solver(self.inversion), self.inversion.steps))
         if missing := [t for t in self.visited if t not in inverted]:
             raise UserError(

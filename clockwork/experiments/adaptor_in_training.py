@@ -15,6 +15,7 @@ from clockwork.adaptors import (
     fetch,
     load_adaptor,
     mismatch_message,
+    require_both_halves,
 )
 from clockwork.errors import UserError
 from clockwork.experiments.build import check_trainable, is_linear, make_sampler
@@ -38,7 +39,12 @@ def load_base(cfg: DictConfig) -> Adaptor | None:
         UserError: If the config's adaptor is not one to train, or there is no adaptor in the folder.
     """
     check_trainable(cfg)
-    return None if cfg.base is None else load_adaptor(cfg.base)[0].train()
+    if cfg.base is None:
+        return None
+    base, _ = load_adaptor(cfg.base)
+    if cfg.loss != "latents":
+        require_both_halves(base, f"loss={cfg.loss}")
+    return base.train()
 
 
 def make_adaptor(cfg: DictConfig, teacher: Teacher, base: Adaptor | None) -> tuple[str, Adaptor]:

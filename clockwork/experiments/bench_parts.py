@@ -104,7 +104,8 @@ class Parts:
         """Returns an adaptor step after a full one."""
         adaptor = sampler.adaptor
         assert adaptor is not None
-        history = NO_HISTORY.after(adaptor, 1, self.features.r_in, self.features.r_out, full=True)
+        features = self.features
+        history = NO_HISTORY.after(adaptor, 1, features.r_in, features.r_out, features.output, full=True)
         inputs = AdaptorInputs(None, self.conditional, 2, history)
         return lambda: functions.adaptor(sampler.split, adaptor, self.arguments, inputs)
 

@@ -99,11 +99,11 @@ def fit_options(cfg: DictConfig) -> FitOptions:
         cfg: The composed config of the command.
     """
     values = {"guided_weight": cfg.guided_weight, "held_out_every": cfg.held_out_every, "batch": cfg.batch_size}
-    return FitOptions(tuple(cfg.adaptor.terms), cfg.adaptor.rank, cfg.joint, **values)
+    return FitOptions(tuple(cfg.adaptor.terms), cfg.adaptor.rank, cfg.joint, cfg.positive_only, **values)
 
 
 def check_adaptor_and_schedule(cfg: DictConfig) -> None:
-    """Refuses an adaptor that is not linear, and a schedule without full or without adaptor steps.
+    """Refuses an adaptor that is not linear, a schedule without full or without adaptor steps, and missing guidance.
 
     Args:
         cfg: The composed config of the command.
@@ -113,6 +113,8 @@ def check_adaptor_and_schedule(cfg: DictConfig) -> None:
     """
     if not is_linear(cfg.adaptor):
         raise UserError(f"adaptor={cfg.adaptor_name} is not fitted in closed form: use adaptor=linear")
+    if cfg.positive_only and cfg.guidance <= 1:
+        raise UserError(f"guidance={cfg.guidance:g} has no negative half: pass guidance=3, or positive_only=false")
     schedule = Schedule.parse(str(cfg.schedule))
     if not schedule.is_full(1):
         raise UserError(f"schedule={schedule} has no full step, which a linear adaptor needs: use schedule=clock2")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork.adaptors import Adaptor, FullStep, adaptor_hash, mismatch_message
+from clockwork.adaptors import Adaptor, FullStep, adaptor_hash, mismatch_message, require_both_halves
 from clockwork.errors import UserError
 from clockwork.exporting import runner
 from clockwork.exporting.formats import SAVE, check_format
@@ -148,6 +148,7 @@ def _check_unet(split: SplitUNet) -> None:
 
 def _check_adaptor(adaptor: Adaptor) -> None:
     """Refuses an adaptor that would need a graph for each number of full steps in its past."""
+    require_both_halves(adaptor, "an exported graph")
     only = (FullStep(1, torch.zeros(1), torch.zeros(1)),)
     if len(adaptor.padded(only)) < num_full_steps(adaptor):
         raise UserError(

@@ -119,19 +119,19 @@ def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, num_unet_call
     return (full * num_full_steps + adaptor * (num_unet_calls - num_full_steps)) * (2 if guided else 1)
 
 
-def full_and_adaptor_flops(split: SplitUNet, adaptor: Adaptor | None, call: Mapping[str, Any]) -> tuple[Flops, Flops]:
-    """Counts one full and one adaptor pass of a UNet on any device, without running it.
+def negative_flops(adaptor: Adaptor, sample: torch.Size) -> Flops:
+    """Counts what predicts the negative half of guidance on an adaptor step that runs the positive one only.
 
     Args:
-        split: The UNet.
-        adaptor: The adaptor; without one, the adaptor pass has no FLOPs.
-        call: Arguments of the UNet's `forward`.
-
-    Returns:
-        FLOPs of the full pass and of the adaptor pass.
+        adaptor: The adaptor, on `meta`; without such a map there are no FLOPs.
+        sample: Shape of the positive half's latents, `batch × channels × height × width`.
     """
-    parts = part_flops(SplitUNet(on_meta(split.unet), split.cut), shapes(call))
-    return parts.full_pass, Flops() if adaptor is None else parts.adaptor_pass(on_meta(adaptor))
+    negative_map = adaptor.negative_map
+    if negative_map is None:
+        return Flops()
+    shape = (sample[0], negative_map.bias.shape[1], *sample[2:])
+    positive, previous = (torch.empty(times * shape[0], *shape[1:], device="meta") for times in (1, 2))
+    return count_flops(lambda: negative_map(positive, previous, 1))
 
 
 _STEPS: dict[Hashable, PartFlops] = {}  # by UNet, cut and size
@@ -187,12 +187,12 @@ def image_flops(sampler: Sampler) -> Flops:
     """
     if sampler.rival is not None:
         return measured_flops(sampler)
-    return rollout_flops(
-        *step_flops(sampler),
-        sampler.schedule,
-        sampler.num_unet_calls,
-        sampler.teacher.unet_calls_per_step(sampler.guidance) == 2,
-    )
+    (full, adaptor), guided = step_flops(sampler), sampler.teacher.unet_calls_per_step(sampler.guidance) == 2
+    if guided and sampler.adaptor is not None and sampler.adaptor.negative_map is not None:
+        sample = torch.Size((1, *sampler.teacher.latent_shape))
+        full, adaptor = full * 2, adaptor + negative_flops(on_meta(sampler.adaptor), sample)
+        guided = False  # both halves are counted
+    return rollout_flops(full, adaptor, sampler.schedule, sampler.num_unet_calls, guided)
 
 
 def has_packed_layers(module: nn.Module) -> bool:

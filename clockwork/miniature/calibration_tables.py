@@ -14,6 +14,7 @@ from clockwork.calibration.fit import calibrate_sampler
 from clockwork.calibration.options import FitOptions
 from clockwork.evaluation.text_to_image import full_teacher
 from clockwork.experiments.calibrate import draw
+from clockwork.flops.cost import image_flops
 from clockwork.metrics.similarity import PSNR
 from clockwork.miniature.prompts import scene_prompts
 from clockwork.reports.formats import markdown
@@ -45,8 +46,8 @@ class Tables:
     of_teacher: dict[tuple[float, str], Tensor] = field(default_factory=dict)
 
     def print(self) -> None:
-        """Prints the three tables as Markdown."""
-        for table in (self.options, self.negatives, self.scales):
+        """Prints the four tables as Markdown."""
+        for table in (self.options, self.positive_only, self.negatives, self.scales):
             print(f"\n{table()}", flush=True)
 
     def options(self) -> str:
@@ -63,6 +64,21 @@ class Tables:
             fitted = [self.fit(identity, count, options=options) for count, options in fits.values()]
             rows.append([f"`{cut}`", *(self.psnr(sampler) for sampler in (identity, *fitted))])
         return markdown(["cut", "identity", *fits], rows)
+
+    def positive_only(self) -> str:
+        """Adaptor steps of both halves of guidance and of the positive one only: GFLOPs per image, and PSNR."""
+        both, positive = (FitOptions(positive_only=only, batch=32) for only in (False, True))
+        rows = []
+        for cut in ("stage1", "layer1"):
+            identity = self.sampler(cut)
+            fits = {f"both halves, {count}": (count, both) for count in self.counts[1:]}
+            fits |= {f"positive only, {count}": (count, positive) for count in self.counts[1:]}
+            for name, (count, options) in fits.items():
+                fitted = self.fit(identity, count, options=options)
+                flops = image_flops(fitted)
+                gflops = (f"{number / 1e9:.2f}" for number in (flops.full, flops.paper))
+                rows.append([f"`{cut}`", name, *gflops, self.psnr(fitted)])
+        return markdown(["cut", "adaptor steps, captions", "GFLOPs, `full`", "GFLOPs, `paper`", "PSNR"], rows)
 
     def negatives(self) -> str:
         """Negative prompts that the maps were fitted on, and others."""

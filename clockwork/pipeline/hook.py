@@ -192,7 +192,8 @@ class ClockHook(ModelHook):
         step_denoiser = denoiser if reason is None else denoiser.full
         denoised = step_denoiser(sample, t, condition, location.step, location.history)
         self._check_channels(denoised)
-        log.add(full, None if scheduled_full else reason, call, controlnets)
+        guided = condition.conditional is not None
+        log.add(full, None if scheduled_full else reason, call, controlnets, guided)
         self.thread.log = self._last_log = log
         return denoised, text
 

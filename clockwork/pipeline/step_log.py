@@ -21,6 +21,7 @@ class LoggedStep:
 
     Attributes:
         full: Whether the full UNet ran.
+        guided: Whether the call had both halves of guidance, as an adaptor that reads the half has to know.
         forced_full_reason: Why a step was full although the schedule gave it to the adaptor; None for other steps.
         call: Arguments of the UNet's `forward` by name, with tensors on the `meta` device. Steps with equal
             signatures share this dict.
@@ -29,6 +30,7 @@ class LoggedStep:
     """
 
     full: bool
+    guided: bool
     forced_full_reason: str | None
     call: dict[str, Any]
     controlnets: tuple[ControlNetCall, ...]
@@ -62,6 +64,7 @@ class StepLog:
         forced_full_reason: str | None,
         call: dict[str, Any],
         controlnets: tuple[ControlNetCall, ...] = (),
+        guided: bool = False,
     ) -> None:
         """Appends a step.
 
@@ -70,13 +73,14 @@ class StepLog:
             forced_full_reason: Why the step was full although the schedule gave it to the adaptor, else None.
             call: Arguments of the UNet's `forward` by name; only the shapes of tensors are stored.
             controlnets: The calls of ControlNets before it, likewise.
+            guided: Whether the call had both halves of guidance.
         """
         calls = _signature({**call, "timestep": None}), *(_signature({**c.call, "timestep": None}) for c in controlnets)
         signature = (*calls, *((id(c.net), c.kept) for c in controlnets))
         if signature not in self._calls:
             of_controlnets = tuple(ControlNetCall(c.net, _shapes_of_call(c.call), c.kept) for c in controlnets)
             self._calls[signature] = _shapes_of_call(call), of_controlnets
-        self.steps.append(LoggedStep(full, forced_full_reason, *self._calls[signature], signature))
+        self.steps.append(LoggedStep(full, guided, forced_full_reason, *self._calls[signature], signature))
 
     @classmethod
     def for_unknown_position(cls, timestep: Any, previous: "StepLog | None") -> "StepLog":

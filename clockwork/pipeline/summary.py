@@ -5,8 +5,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clockwork.flops.cost import full_and_adaptor_flops, has_packed_layers, on_meta
+from clockwork.flops.cost import has_packed_layers, on_meta
 from clockwork.flops.counter import Flops, count_flops
+from clockwork.flops.unet_call import full_and_adaptor_flops
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.step_log import LoggedStep
@@ -131,7 +132,7 @@ def _flops(denoiser: ClockworkDenoiser, steps: Sequence[LoggedStep]) -> tuple[Fl
     flops, flops_without = Flops(), Flops()
     costs: dict[Hashable, tuple[Flops, Flops]] = {}
     for step in steps:
-        kind = step.signature, step.full
+        kind = step.signature, step.full, step.guided
         if kind not in costs:
             costs[kind] = _costs(denoiser, step)
         with_clockwork, without = costs[kind]
@@ -141,7 +142,7 @@ def _flops(denoiser: ClockworkDenoiser, steps: Sequence[LoggedStep]) -> tuple[Fl
 
 def _costs(denoiser: ClockworkDenoiser, step: LoggedStep) -> tuple[Flops, Flops]:
     """Counts a step with its ControlNets, with Clockwork and without it."""
-    full, adaptor = full_and_adaptor_flops(denoiser.split, denoiser.adaptor, step.call)
+    full, adaptor = full_and_adaptor_flops(denoiser.split, denoiser.adaptor, step.call, step.guided)
     ran, without = full if step.full else adaptor, full
     for controlnet in step.controlnets:
         on_device = replace(controlnet, net=on_meta(controlnet.net))

@@ -1,7 +1,7 @@
 """The denoisers: one runs the full UNet on every step, the other follows a schedule (paper, Section 4.2)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from clockwork.adaptors import NO_HISTORY, Adaptor, History
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
 from clockwork.rivals.base import Rival, shared_copy
+from clockwork.sampling.guidance import positive_half
 from clockwork.sampling.steps import EAGER, AdaptorInputs, StepFunctions
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
@@ -23,6 +24,8 @@ __getattr__ = renamed(__name__)
 @dataclass(frozen=True)
 class Denoised:
     """The result of one denoiser call: the UNet's prediction, and the features at the cut.
+
+    On adaptor steps on which only the positive half of guidance runs, the features are those of that half.
 
     Attributes:
         output: The UNet's prediction, `batch × channels × height × width`.
@@ -77,7 +80,11 @@ class FullDenoiser:
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
         features = self.functions.full(self.split, arguments(self.split, sample, t, condition))
-        return Denoised(*features, True, history.after(self.adaptor, step, features.r_in, features.r_out, full=True))
+        r_in, r_out = features.r_in, features.r_out
+        if condition.conditional is not None and self.adaptor is not None and self.adaptor.negative_map is not None:
+            r_in, r_out = (x[len(x) // 2 :] for x in (r_in, r_out))  # adaptor steps run the positive half only
+        after = history.after(self.adaptor, step, r_in, r_out, features.output, full=True)
+        return Denoised(*features, True, after)
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,21 @@ class ClockworkDenoiser:
         """Runs one step; arguments and result are those of `Denoiser`."""
         if self.schedule.is_full(step):
             return self.full(sample, t, condition, step, history)
+        if self.adaptor.negative_map is not None and condition.conditional is not None:
+            return self._positive_step(sample, t, condition, step, history)
         inputs = AdaptorInputs(condition.text_emb, condition.conditional, step, history)
         call = arguments(self.split, sample, t, condition)
         features = self.functions.adaptor(self.split, self.adaptor, call, inputs)
-        return Denoised(*features, False, history.after(self.adaptor, step, features.r_in, features.r_out, full=False))
+        after = history.after(self.adaptor, step, features.r_in, features.r_out, features.output, full=False)
+        return Denoised(*features, False, after)
+
+    def _positive_step(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
+        """Runs an adaptor step for the positive half of guidance only, and estimates the negative one's prediction."""
+        negative_map, before = self.adaptor.negative_map, history.output_prev
+        assert negative_map is not None and before is not None
+        positive = self(*positive_half(sample, t, condition), step, replace(history, output_prev=None))
+        output = torch.cat([negative_map(positive.output, before, step), positive.output])
+        return replace(positive, output=output, history=replace(positive.history, output_prev=output))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,23 @@ def is_conditional(batch: int, num_prompts: int) -> Tensor:
     return (torch.arange(batch) >= batch - num_prompts).long()
 
 
+def positive_half(sample: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Condition]:
+    """Selects the conditional half of a UNet's batch.
+
+    Args:
+        sample: Scaled latents of both halves, `2 batch × channels × height × width`.
+        t: The timestep, a scalar or one per example.
+        condition: The conditions of both halves.
+
+    Returns:
+        The three for the conditional half alone; the condition is that of a call without guidance.
+    """
+    size = len(sample)
+    index = torch.arange(size // 2, size, device=sample.device)
+    t = t[size // 2 :] if t.dim() and len(t) == size else t
+    return sample[size // 2 :], t, replace(condition.select(index, size), conditional=None)
+
+
 def apply_guidance(output: Tensor, guidance: float | Tensor) -> Tensor:
     """Combines the two halves of a prediction: `unconditional + guidance × (conditional − unconditional)`.
 

@@ -59,6 +59,6 @@ class TrainingDenoiser:
             r_out = estimate(self.adaptor, high.r_in, embedded.t_emb, inputs)
             output = self.split.high_out(r_out, high, embedded)
             denoised = Denoised(output, high.r_in, r_out, embedded.t_emb, full)
-        after = history.after(self.adaptor, step, denoised.r_in, denoised.r_out, full)
+        after = history.after(self.adaptor, step, denoised.r_in, denoised.r_out, denoised.output, full)
         values = vars(replace(denoised, history=after))
         return WithTarget(**values, sample=sample, target=target, past=history)

@@ -135,6 +135,7 @@ class Calibrate(OperatingPoint):
     count: Count
     negatives: Annotated[list[str], NOT_EMPTY]
     joint: bool
+    positive_only: bool
     guided_weight: NotNegative
     held_out_every: Annotated[int, Bounds(least=2)]
     batch_size: Count
