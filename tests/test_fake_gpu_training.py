@@ -31,6 +31,7 @@ from clockwork.training.fit import fit
 from clockwork.training.latents import UnrolledLatents
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.objectives.base import UNetDistillation
+from clockwork.training.objectives.consistency import ConsistencyDistillation
 from clockwork.training.objectives.features import FeatureDistillation
 from clockwork.training.objectives.guidance import GuidanceDistillation
 from clockwork.training.objectives.guided_output import GuidedOutput
@@ -124,11 +125,13 @@ OBJECTIVES: dict[str, tuple[type[UNetDistillation], float]] = {
     "recover": (FeatureDistillation, 7.5),
     "guidance": (GuidanceDistillation, 7.5),
     "progressive": (ProgressiveDistillation, 1.0),
+    "consistency": (ConsistencyDistillation, 7.5),
 }
 
 
 @pytest.mark.parametrize(
-    "name", ["progressive", *(pytest.param(name, marks=pytest.mark.slow) for name in ("recover", "guidance"))]
+    "name",
+    ["progressive", *(pytest.param(name, marks=pytest.mark.slow) for name in ("recover", "guidance", "consistency"))],
 )
 def test_a_step_of_an_objective_that_makes_a_teacher(name: str) -> None:
     objective, guidance = OBJECTIVES[name]

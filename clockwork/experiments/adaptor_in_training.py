@@ -21,7 +21,10 @@ from clockwork.errors import UserError
 from clockwork.experiments.build import check_trainable, is_linear, make_sampler
 from clockwork.operating_point import OperatingPoint
 from clockwork.sampling.feature_shapes import feature_dims
+from clockwork.sampling.sampler import Sampler
+from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
+from clockwork.unet.split import SplitUNet
 
 SAME = ("schedule", "steps", "resolution")  # of a base and the run, besides teacher and cut
 
@@ -76,6 +79,24 @@ def make_adaptor(cfg: DictConfig, teacher: Teacher, base: Adaptor | None) -> tup
             f"{base.kind}: pass base=<the folder of a linear adaptor>"
         )
     return f"{cfg.adaptor_name}_tuned", base.requires_grad_(True)
+
+
+def clocked_student(cfg: DictConfig, student: Teacher, solver: str) -> Sampler:
+    """Creates the operating point of a student with the config's adaptor, which is trained with the student.
+
+    Args:
+        cfg: The composed config of the command `train`.
+        student: The student, which takes one pass per step.
+        solver: The student's solver.
+
+    Returns:
+        The operating point with a new adaptor: a linear one starts as the identity.
+    """
+    split, schedule = SplitUNet(student.unet, str(cfg.cut)), Schedule.parse(str(cfg.schedule))
+    steps = schedule.adaptor_steps(cfg.steps)
+    options = {"steps": steps, "num_halves": 1} if is_linear(cfg.adaptor) else {}
+    adaptor = instantiate(cfg.adaptor)(feature_dims(student, str(cfg.cut)), **options).to(student.device)
+    return Sampler(student, split, schedule, solver, cfg.steps, cfg.guidance, adaptor, cfg.adaptor_name)
 
 
 def check_base(base: OperatingPoint, run: OperatingPoint) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +12,13 @@ from pytorch_lightning import LightningModule, Trainer, seed_everything
 
 from clockwork.adaptors import adaptor_hash, check_adaptor_folder, save_adaptor
 from clockwork.data.prompts import Prompt
-from clockwork.experiments.adaptor_in_training import load_base, make_adaptor
+from clockwork.experiments.adaptor_in_training import clocked_student, load_base, make_adaptor
 from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.experiments.training_data import make_data, num_processes, train_and_validation_items, validation_split
 from clockwork.io.atomic import check_folder
 from clockwork.io.device import lightning_device
+from clockwork.io.fingerprint import weights_hash
 from clockwork.io.lock import release_folders
 from clockwork.reports.loggers import log_adaptor, make_logger
 from clockwork.sampling.sampler import Sampler
@@ -146,31 +147,30 @@ def train_teacher(cfg: DictConfig) -> tuple[Path, Trainer | None]:
         _print_finished(result, cfg.epochs)
         return result, None
     report_truncation(teacher, items)
-    guided = scales is not None or cfg.guidance > 1
+    guided, solver = scales is not None or cfg.guidance > 1, objective.func.student_solver or cfg.solver
 
     def examples(steps: int) -> tuple[Sampler, OnlineDataModule]:
         """Those from which a student of so many steps learns, of the teacher's roll-outs."""
         stride = objective.func.step_stride
         sampler = _full(cfg, teacher, steps * stride)
-        return sampler, make_data(
-            cfg, instantiate(cfg.data.latents)(sampler, scales, cfg.step_counts, stride), items, held_out
-        )
+        latents = instantiate(cfg.data.latents)(sampler, scales, cfg.step_counts, stride)
+        return sampler, make_data(cfg, latents, items, held_out)
 
-    trained = _full(cfg, teacher.with_components(name, unet=untrained), stages[-1])
+    trained = _full(cfg, objective.func.as_teacher(teacher, name, untrained), stages[-1], solver)
     _print_plan(*[unet_plan(*examples(n), objective.func, trained, guided, **_sizes(cfg)) for n in stages])
     for steps in stages:
-        student = teacher.with_components(name, unet=untrained)
-        module = objective(teacher, untrained, steps, guided=guided, **optimisation(cfg))
+        student = objective.func.as_teacher(teacher, name, untrained)
+        after = clocked_student(cfg, student, solver) if cfg.get("clocked") else _full(cfg, student, steps, solver)
+        together = {} if after.adaptor is None else {"clocked": after, "share": cfg.clocked}
+        module = objective(teacher, untrained, steps, guided=guided, **together, **optimisation(cfg))
         sampler, data = examples(steps)
-        samplers = {f"before, {sampler.steps} steps": sampler, f"trained, {steps} steps": _full(cfg, student, steps)}
-        folder = output / f"{steps}steps" if len(stages) > 1 else output
-        trainer = _fit(cfg, module, folder, data, samplers, items, "val/loss")
+        samplers = {f"before, {sampler.steps} steps": sampler, f"trained, {steps} steps": after}
+        trainer = _fit(cfg, module, output / (f"{steps}steps" if stages[1:] else ""), data, samplers, items, "val/loss")
         student.unet.to(teacher.device).eval().requires_grad_(False)
         teacher, untrained = student, objective.func.init_student(student) if steps != stages[-1] else None
     if trainer.is_global_zero:
-        teacher.save(result)
+        _save_student(after, result, output / "adaptor")
         mark_trained(output, cfg.epochs)
-        print(f"teacher in {result}: pass teacher.path={result}")
     return result, trainer
 
 
@@ -179,8 +179,19 @@ def _print_finished(result: Path, epochs: int) -> None:
         print(f"already trained for {epochs} epochs: {result}")
 
 
-def _full(cfg: DictConfig, teacher: Teacher, steps: int) -> Sampler:
-    return Sampler(teacher, SplitUNet(teacher.unet, str(cfg.cut)), Schedule(), cfg.solver, steps, cfg.guidance)
+def _full(cfg: DictConfig, teacher: Teacher, steps: int, solver: str | None = None) -> Sampler:
+    split = SplitUNet(teacher.unet, str(cfg.cut))
+    return Sampler(teacher, split, Schedule(), solver or cfg.solver, steps, cfg.guidance)
+
+
+def _save_student(student: Sampler, result: Path, folder: Path) -> None:
+    """Saves a trained teacher, and the adaptor that was trained with it, if there is one."""
+    student.teacher.save(result)
+    print(f"teacher in {result}: pass teacher.path={result}")
+    if student.adaptor is not None:
+        point = replace(student.point, teacher_hash=weights_hash(student.split.unet))  # of the weights as they are now
+        save_adaptor(folder, student.adaptor, point)
+        print(f"adaptor in {folder}: pass adaptor=folder adaptor.path={folder}")
 
 
 def _sizes(cfg: DictConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from clockwork.deprecated import renamed
 from clockwork.sampling.denoisers import Denoised, Denoiser
 from clockwork.sampling.guidance import apply_guidance, cfg_batch
 from clockwork.sampling.solvers import solver_from_config
+from clockwork.sampling.step_noise import step_noise
 from clockwork.teachers import Condition
 
 __getattr__ = renamed(__name__)
@@ -94,12 +95,12 @@ def rollout_with_gradients(
     solver = solver_from_config(type(solver), solver.config)  # solvers have state, so every roll-out needs its own
     solver.set_timesteps(steps)  # on the CPU: solvers read their values, and would wait for a GPU each time
     latents = noise.to(torch.promote_types(noise.dtype, torch.float32)) * solver.init_noise_sigma
-    history = NO_HISTORY
+    history, of_solver = NO_HISTORY, step_noise(solver, noise)
     for step, (cpu_t, t) in enumerate(zip(solver.timesteps, solver.timesteps.to(noise.device), strict=True), 1):
         sample = solver.scale_model_input(torch.cat([latents, latents]) if guided else latents, cpu_t)
         denoised = denoiser(sample, t, condition, step, history)
         history, output = denoised.history, denoised.output.to(latents.dtype)
         if guided:
             output = apply_guidance(output, guidance)
-        latents = solver.step(output, cpu_t, latents).prev_sample
+        latents = solver.step(output, cpu_t, latents, **of_solver).prev_sample
         yield StepRecord(step, cpu_t, latents, denoised)

@@ -1,4 +1,4 @@
-"""The paper's solvers (Table 4) as diffusers schedulers, and `flow` for rectified flows."""
+"""The paper's solvers (Table 4) as diffusers schedulers, `lcm` for consistency models, `flow` for rectified flows."""
 
 import copy
 import inspect
@@ -6,7 +6,14 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import DDIMInverseScheduler, DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin
+from diffusers import (
+    DDIMInverseScheduler,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+)
 
 from clockwork.deprecated import renamed
 from clockwork.errors import UserError
@@ -17,6 +24,7 @@ SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "lcm": (LCMScheduler, {"clip_sample": False}),  # for teachers made by objective=consistency, and other LCMs
     "ddim_inverse": (DDIMInverseScheduler, {"clip_sample": False}),  # from the latent of an image to noise, for editing
     "flow": (RectifiedFlow, {}),
 }
@@ -76,9 +84,13 @@ def num_unet_calls(name: str, noise_schedule: Mapping[str, Any], steps: int) -> 
         steps: Number of solver steps.
 
     Raises:
-        UserError: If the solver is unknown or does not fit the teacher.
+        UserError: If the solver is unknown or does not fit the teacher, or cannot take so many steps.
     """
     solver = make_solver(name, noise_schedule)
+    if name == "lcm" and steps > solver.config.original_inference_steps:
+        raise UserError(
+            f"solver lcm takes at most {solver.config.original_inference_steps} steps, not {steps}: pass fewer steps"
+        )
     solver.set_timesteps(steps)
     return len(solver.timesteps)
 

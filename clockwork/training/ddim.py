@@ -28,7 +28,7 @@ class DDIM:
         self.prediction_type = solver.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise UserError(
-                f"progressive distillation does not support teachers that predict {self.prediction_type}: "
+                f"this objective does not support teachers that predict {self.prediction_type}: "
                 "use one with epsilon or v_prediction"
             )
         self._alphas_cumprod = torch.cat([solver.alphas_cumprod, solver.final_alpha_cumprod.reshape(1)]).double()

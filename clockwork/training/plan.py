@@ -146,7 +146,8 @@ def unet_plan(
     modules = student.teacher.pipe.components.values()
     result = sum(weights_bytes(module) for module in modules if isinstance(module, nn.Module))
     training_flops = (1 + BACKWARD) * student_calls * student_flops
-    cost = TrainingCost(teacher_flops, teacher_calls, training_flops, weights, weights, result)
+    held = objective.num_unets * weights
+    cost = TrainingCost(teacher_flops, teacher_calls, training_flops, held, weights, result)
     return plan(data, cost, epochs, world_size, ema)
 
 

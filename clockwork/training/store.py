@@ -41,6 +41,10 @@ class Batch:
 
         return cls(*(joined([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
 
+    def part(self, start: int, stop: int) -> Self:
+        """Returns the examples from index `start` to before `stop`."""
+        return type(self)(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+
     def to(self, device: torch.device, dtype: torch.dtype | None = None, non_blocking: bool = False) -> Self:
         """Moves the tensors, as `Tensor.to` does.
 

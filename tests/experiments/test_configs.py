@@ -51,7 +51,7 @@ def test_a_mistake_shows_before_a_teacher_is_loaded(
 
 
 REAL = ["bk_sdm_base", "bk_sdm_small", "bk_sdm_tiny", "distilled", "efficient", "instaflow", "sd15", "sd21", "sdxl"]
-SMALL = ["miniature", "miniature_distilled", "miniature_sd"]
+SMALL = ["miniature", "miniature_distilled", "miniature_lcm", "miniature_sd"]
 
 
 def composed(command: str, *overrides: str) -> DictConfig:

@@ -34,6 +34,7 @@ OBJECTIVES = {
     "adaptor": ["adaptor.width=16", "steps=4"],
     "guidance": ["objective=guidance", "step_counts=[1,4]"],
     "recover": ["objective=recover", "step_counts=[1,4]"],
+    "consistency": ["objective=consistency", "step_counts=[2,4]", "clocked=0.5", "adaptor=linear"],
     "progressive": ["objective=progressive", "teacher.guidance=1", "start=2", "end=1"],
 }
 

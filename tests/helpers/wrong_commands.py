@@ -239,7 +239,7 @@ CHOICES = {
     "evaluate sweep=defalt": ("sweep=defalt", "chain, chain_distilled, default, demo"),
     "train adaptor=transformer": ("adaptor=transformer", "identity, linear, none, resnet"),
     "train prompts=laion": ("prompts=laion", "coco, coco2014, coco2017, drawbench"),
-    "train objective=distil": ("objective=distil", "guidance, progressive, recover"),
+    "train objective=distil": ("objective=distil", "adaptor, consistency, guidance, progressive, recover"),
     "train optimizer=sgd": ("optimizer=sgd", "adam, adamw"),
     "train teacher=sd16": ("sd16", "choose among bk_sdm_base"),
     "evaluate metrics=fid": ("metrics=fid", "coco, coco_all, miniature, miniature_all, none"),

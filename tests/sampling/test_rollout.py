@@ -15,6 +15,7 @@ from clockwork.sampling.denoisers import ClockworkDenoiser, Denoiser, FullDenois
 from clockwork.sampling.rollout import StepRecord, rollout
 from clockwork.sampling.sampler import Sampler
 from clockwork.sampling.solvers import SOLVERS, make_solver
+from clockwork.sampling.step_noise import step_noise
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition, Teacher, load_teacher
 from clockwork.unet.chain import Cut
@@ -46,12 +47,14 @@ def records(teacher: Teacher, denoiser: Denoiser, solver: str, steps: int, guida
 def pipeline(teacher: Teacher, solver: str, steps: int, guidance: float = 3.0) -> Tensor:
     pipe = teacher.pipe
     pipe.scheduler = make_solver(solver, teacher.noise_schedule)
+    noise = teacher.noise([0, 1])
     return pipe(
         CAPTIONS,
         num_inference_steps=steps,
         guidance_scale=guidance,
-        latents=teacher.noise([0, 1]),
+        latents=noise,
         output_type="latent",
+        **step_noise(pipe.scheduler, noise),
     ).images
 
 

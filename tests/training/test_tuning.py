@@ -139,7 +139,7 @@ def test_optimiser_and_schedule_come_from_the_config(
 
 def test_unets_are_trained_with_clipped_gradients_and_adaptors_as_in_the_paper(tmp_path: Path) -> None:
     clips = [config(tmp_path, f"objective={name}").trainer.gradient_clip_val for name in ("adaptor", *OBJECTIVES)]
-    assert clips == [None, 1.0, 1.0, 1.0]
+    assert clips == [None, 1.0, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(("captions", "count"), [(50, 5), (9, 0), (1000, 32)])
@@ -174,6 +174,7 @@ OBJECTIVES = {
     "recover": ["step_counts=[2,2]"],
     "guidance": ["step_counts=[2,2]", "trainer.precision=bf16-mixed"],
     "progressive": ["teacher.guidance=1", "start=4", "end=1"],
+    "consistency": ["step_counts=[2,2]", "clocked=0.5", "adaptor=linear", "trainer.precision=bf16-mixed"],
 }
 
 

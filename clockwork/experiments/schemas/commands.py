@@ -12,6 +12,7 @@ from clockwork.experiments.schemas.point import (
     OperatingPoint,
     WithTeacher,
     adaptor_fits,
+    clock_fits,
     schedule_fits,
     schedule_is_default,
 )
@@ -37,6 +38,7 @@ from clockwork.experiments.schemas.types import (
     CountOrNone,
     CutText,
     Decay,
+    EditSolver,
     Folder,
     Guidance,
     GuidanceRange,
@@ -48,7 +50,6 @@ from clockwork.experiments.schemas.types import (
     Seed,
     Seeds,
     Share,
-    Solver,
     StepRange,
     Steps,
     Text,
@@ -96,11 +97,12 @@ class Train(OperatingPoint):
     callbacks: Callbacks
     start: Steps = ABSENT
     end: Steps = ABSENT
+    clocked: Share = ABSENT
 
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
         if values["objective"]:
-            return schedule_is_default(values)
+            return clock_fits(values) if values.get("clocked") else schedule_is_default(values)
         return _roll_outs_fit(values) or schedule_fits(values)
 
 
@@ -194,7 +196,7 @@ class Generate(OperatingPoint):
 class Edit(WithTeacher):
     cut: CutText
     schedule: ScheduleText
-    solver: Solver
+    solver: EditSolver
     steps: Steps | None
     guidance: Guidance
     teacher_name: Name

@@ -76,6 +76,17 @@ def schedule_is_default(values: dict[str, Any]) -> str | None:
     return f"schedule={schedule_text(values['schedule'])} has no effect with {objective}: leave it out"
 
 
+def clock_fits(values: dict[str, Any]) -> str | None:
+    """A student that is rolled out with an adaptor needs both.
+
+    Args:
+        values: Those of a training with an objective and `clocked`.
+    """
+    if values["adaptor_name"] in ("none", "folder") or values["schedule"] == "full":
+        return f"clocked={values['clocked']} needs an adaptor and a schedule with adaptor steps: pass adaptor=linear"
+    return schedule_fits(values)
+
+
 def adaptor_fits(values: dict[str, Any], point: dict[str, Any]) -> str | None:
     """An adaptor needs a schedule that fits the steps, and no rival beside it; a schedule has no effect without one.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from clockwork.experiments.schemas.groups import Foreign
 from clockwork.experiments.schemas.rules import ABSENT, Bounds, Open
-from clockwork.experiments.schemas.types import Count, CountOrNone, NotNegative, Positive, Text
+from clockwork.experiments.schemas.types import Count, CountOrNone, Decay, NotNegative, Positive, Text
 
 
 @dataclass(kw_only=True)
@@ -72,10 +72,18 @@ class Stage:
     ]
 
 
+@dataclass(kw_only=True)
+class Consistency:
+    _target_: Literal["clockwork.training.objectives.consistency.ConsistencyDistillation"]
+    skip: Count
+    huber: Positive
+    decay: Decay
+
+
 Callbacks = dict[str, Foreign]
 Optimizer = Adam | AnyOptimizer
 LRScheduler = Cosine | Linear | Foreign | None
-Objective = Recovery | Stage | Foreign | None
+Objective = Recovery | Stage | Consistency | Foreign | None
 
 
 @dataclass(kw_only=True)

@@ -101,5 +101,6 @@ CutText = Annotated[
 ]
 Device = Annotated[str, Rule(_device, "such as auto, cpu, cuda, cuda:1 or mps")]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Solver = Literal["dpm++", "dpm", "pndm", "ddim", "flow"]
+Solver = Literal["dpm++", "dpm", "pndm", "ddim", "lcm", "flow"]
+EditSolver = Literal["dpm++", "dpm", "pndm", "ddim", "flow"]  # without noise, which would not lead back to the image
 Split = Literal["train", "validation", "test"]

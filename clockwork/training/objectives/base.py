@@ -114,9 +114,13 @@ class UNetDistillation(Objective):
 
     Attributes:
         step_stride: Distance of the steps of the teacher's roll-outs that are trained on (`LatentSource`).
+        student_solver: Solver of the student's roll-outs; None for the teacher's.
+        num_unets: Number of UNets of the student's size that a checkpoint holds.
     """
 
     step_stride = 1
+    student_solver: str | None = None
+    num_unets = 1
 
     def __init__(
         self, teacher: Teacher, unet: UNet2DConditionModel, steps: int, guided: bool = True, **training: Any
@@ -151,6 +155,17 @@ class UNetDistillation(Objective):
         Returns:
             A UNet in float32, which shares no memory with the teacher's.
         """
+
+    @classmethod
+    def as_teacher(cls, teacher: Teacher, name: str, unet: UNet2DConditionModel) -> Teacher:
+        """Returns the student as a teacher, without gradients.
+
+        Args:
+            teacher: The frozen teacher, with which the student shares all but the UNet.
+            name: Name of the student.
+            unet: The student's UNet.
+        """
+        return teacher.with_components(name, unet=unet)
 
     @classmethod
     @abstractmethod
