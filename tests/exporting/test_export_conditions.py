@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.exporting import GUIDANCE, STEPS, tiny_pipeline
+from diffusers import StableDiffusionXLPipeline
+from helpers.commands import run
+from helpers.exporting import GUIDANCE, SDXL, STEPS, largest_difference, tiny_pipeline
 
 import clockwork
 from clockwork.adaptors import Identity
@@ -26,15 +28,22 @@ from clockwork.teachers import Teacher
 from clockwork.teachers.architectures import meta_unet
 from clockwork.unet.split import SplitUNet
 
-UNETS: dict[str, dict[str, Any]] = {
-    "text_embeds, time_ids": {
-        "text_widths": (4, 8),
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 4,
-        "projection_class_embeddings_input_dim": 6 * 4 + 12,
-    },
-    "timestep_cond": {"time_cond_proj_dim": 16},
-}
+UNETS: dict[str, dict[str, Any]] = {"text_embeds, time_ids": SDXL, "timestep_cond": {"time_cond_proj_dim": 16}}
+
+
+@pytest.mark.slow
+def test_stable_diffusion_xl_in_its_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From its folder to ONNX by the command: onnxruntime gives the latents of diffusers' own pipeline."""
+    tiny_pipeline(**SDXL).save_pretrained(tmp_path / "sdxl")
+    folder = tmp_path / "pair"
+    teacher = ["teacher=sdxl", f"teacher.path={tmp_path / 'sdxl'}", "teacher.resolution=16", "teacher.guidance=3"]
+    words = [*teacher, "teacher.cross_attention_dim=12", "adaptor=identity", f"steps={STEPS}", f"output={folder}"]
+    run(monkeypatch, "export", *words)
+    pipe = StableDiffusionXLPipeline.from_pretrained(tmp_path / "sdxl", add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    clockwork.enable(pipe, "clock2", cut="stage1")
+    assert largest_difference(pipe, Runner(folder), 1, 8, 8) < 1e-4
+    assert largest_difference(pipe, Runner(folder), 2, 12, 8) < 1e-4
 
 
 @pytest.mark.slow

@@ -15,6 +15,16 @@ from clockwork.teachers.random_weights import pipeline_around
 
 STEPS = 8
 GUIDANCE = 3.0
+PROMPTS = ["a red circle", "a hat", "snow"]
+SDXL: dict[str, Any] = {  # the arguments of `tiny_pipeline` for a Stable Diffusion XL pipeline
+    "text_widths": (4, 8),
+    "down_block_types": (DOWN, CROSS),
+    "up_block_types": (UP_CROSS, UP),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + 12,
+}
 
 
 def tiny_pipeline(text_widths: tuple[int, ...] = (12,), **config: Any) -> Any:
@@ -51,11 +61,12 @@ def largest_difference(
     """Samples the same images with the pipeline, and with the runner from an export of it."""
     noise = torch.randn(images, pipe.unet.config.in_channels, height, width, generator=torch.Generator().manual_seed(1))
     scale = pipe.vae_scale_factor
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
     with torch.no_grad():
-        text, negative = pipe.encode_prompt(["a red circle", "a hat", "snow"][:images], "cpu", 1, True)
+        prompts = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True, "device": "cpu"}
+        encoded = dict(zip(names, pipe.encode_prompt(prompt=PROMPTS[:images], **prompts), strict=False))
         expected = pipe(
-            prompt_embeds=text,
-            negative_prompt_embeds=negative,
+            **encoded,
             latents=noise,
             num_inference_steps=STEPS,
             guidance_scale=guidance,
@@ -63,9 +74,17 @@ def largest_difference(
             width=width * scale,
             output_type="latent",
         ).images
-    embeds, prompts = torch.cat([negative, text]) if guidance > 1 else text, enabled_hook(pipe).prompts
-    text_emb: Any = None if prompts is None else prompts.text_emb(embeds)
+
+    def batch(name: str) -> torch.Tensor:
+        return torch.cat([encoded[f"negative_{name}"], encoded[name]]) if guidance > 1 else encoded[name]
+
+    embeds, tracked = batch("prompt_embeds"), enabled_hook(pipe).prompts
+    text_emb: Any = None if tracked is None else tracked.text_emb(embeds)
     conditions = {} if text_emb is None else {"text_emb": text_emb.numpy()}
+    if "pooled_prompt_embeds" in encoded:  # SDXL's further conditions, as its paper (arXiv 2307.01952) defines them
+        size = [height * scale, width * scale]
+        conditions |= {"text_embeds": batch("pooled_prompt_embeds").numpy()}
+        conditions |= {"time_ids": np.tile(np.float32([*size, 0, 0, *size]), (len(embeds), 1))}
     latents: NDArray[Any] = runner(noise.numpy(), embeds.numpy(), **conditions)
     assert latents.dtype == np.float32 and latents.shape == expected.shape
     return float(np.abs(latents - expected.numpy()).max())
