@@ -93,6 +93,8 @@ def test_core_dependencies_are_few_and_dev_has_all() -> None:
         "report",
         "rivals",
         "export",
+        "openvino",
+        "executorch",
         "launchers",
         "all",
         "dev",

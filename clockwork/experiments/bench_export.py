@@ -24,16 +24,19 @@ def exported_runner(sampler: Sampler, format: str) -> Runner:
 
     Args:
         sampler: The sampler, with an adaptor.
-        format: `onnx` or `pt2`.
+        format: `onnx`, `openvino` or `pt2`.
 
     Raises:
         UserError: If a package is missing, or the sampler cannot be exported.
     """
-    teacher, options = sampler.teacher, {}
+    teacher, options = sampler.teacher, dict[str, Any]()
     if format == "onnx":
         session_options = import_extra("onnxruntime", "export").SessionOptions()
         session_options.intra_op_num_threads = torch.get_num_threads()
         options = {"sess_options": session_options}
+    if format == "openvino":
+        threads = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        options = {"config": threads}
     parts = {"tokenizer": teacher.pipe.tokenizer, "text_encoder": teacher.pipe.text_encoder}
     solver = make_solver(sampler.solver, teacher.noise_schedule)
     pipe = SimpleNamespace(unet=shared_copy(teacher.unet), scheduler=solver, **parts)

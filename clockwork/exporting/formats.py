@@ -85,8 +85,61 @@ def _share_weights(models: list[Any], folder: Path, file_name: str) -> None:
         )
 
 
-SAVE: dict[str, Callable[..., None]] = {"onnx": save_onnx, "pt2": save_pt2}
-PACKAGES = {"onnx": ("onnx", "onnxscript"), "pt2": ()}
+def save_openvino(
+    programs: Mapping[str, ExportedProgram], inputs: Mapping[str, list[str]], folder: Path, pair: str
+) -> None:
+    """Saves graphs as `<name>.xml` with their weights in `<name>.bin`, in float32.
+
+    Args:
+        programs: The graphs by name.
+        inputs: Names of the inputs of each.
+        folder: The folder.
+        pair: The identifier that the files carry.
+    """
+    openvino = import_extra("openvino", "openvino")
+    for name, program in programs.items():
+        model = openvino.convert_model(program)
+        for ports, names in ((model.inputs, inputs[name]), (model.outputs, OUTPUTS)):
+            for port, port_name in zip(ports, names, strict=True):
+                port.set_names({port_name})
+        model.set_rt_info(pair, "pair")
+        openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+
+
+def save_executorch(
+    programs: Mapping[str, ExportedProgram], inputs: Mapping[str, list[str]], folder: Path, pair: str
+) -> None:
+    """Saves graphs as `<name>.pte`, each with its weights, for the CPU kernels of XNNPACK.
+
+    Args:
+        programs: The graphs by name, of fixed size.
+        inputs: Names of the inputs of each.
+        folder: The folder.
+        pair: The identifier that the files carry.
+    """
+    del inputs  # they are positional
+    exir = import_extra("executorch.exir", "executorch")
+    partitioner = import_extra("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
+    for name, program in programs.items():
+        kernels, constants = [partitioner.XnnpackPartitioner()], {"pair": pair}
+        edge = exir.to_edge_transform_and_lower(program, partitioner=kernels, constant_methods=constants)
+        with (folder / f"{name}.pte").open("wb") as file:
+            edge.to_executorch().write_to_file(file)
+
+
+SAVE: dict[str, Callable[..., None]] = {
+    "onnx": save_onnx,
+    "pt2": save_pt2,
+    "openvino": save_openvino,
+    "executorch": save_executorch,
+}
+PACKAGES = {  # and the extra that installs them
+    "onnx": (("onnx", "onnxscript"), "export"),
+    "pt2": ((), ""),
+    "openvino": (("openvino",), "openvino"),
+    "executorch": (("executorch",), "executorch"),
+}
+FIXED_SIZE = ("executorch",)  # formats that plan memory for the largest size before they run: they have one size
 
 
 def check_format(name: str) -> None:
@@ -100,5 +153,6 @@ def check_format(name: str) -> None:
     """
     if name not in SAVE:
         raise UserError(f"format={name} is not one of those that exist: use {' or '.join(SAVE)}")
-    for package in PACKAGES[name]:
-        import_extra(package, "export")
+    packages, extra = PACKAGES[name]
+    for package in packages:
+        import_extra(package, extra)

@@ -24,7 +24,7 @@ class GraphInputs:
 
     Attributes:
         tensors: The inputs by name, in their order.
-        dims: The dynamic axes of each, as `torch.export` takes them.
+        dims: The dynamic axes of each, as `torch.export` takes them; none for graphs of fixed size.
     """
 
     tensors: dict[str, Tensor]
@@ -82,25 +82,29 @@ def num_full_steps(adaptor: Adaptor) -> int:
     return adaptor.num_full_steps if "full_steps" in adaptor.inputs else 0
 
 
-def full_inputs(split: SplitUNet, tokens: int, guided: bool) -> GraphInputs:
+def full_inputs(split: SplitUNet, tokens: int, guided: bool, fixed: bool = False) -> GraphInputs:
     """Creates example inputs of the full graph.
 
     Args:
         split: The UNet.
         tokens: Number of text tokens.
         guided: Whether the batch holds both halves of guidance, so that it is even.
+        fixed: Whether the graph is for one image of the UNet's own size, instead of all sizes.
     """
-    multiple = side_multiple(split)
-    call = meta_call(split.unet, (split.unet.config.in_channels, 2 * multiple, 3 * multiple), tokens)
+    multiple, config = side_multiple(split), split.unet.config
+    sides = (config.sample_size,) * 2 if fixed else (2 * multiple, 3 * multiple)
+    call = meta_call(split.unet, (config.in_channels, *sides), tokens)
     call |= call.pop("added_cond_kwargs", {})
     images = Dim("images", max=MAX_IMAGES)
     # `torch.export` takes a size of 1 for a constant, so the example has two images. One image runs nevertheless.
     batch, size = (2 * images, 4) if guided else (images, 2)
+    size = size // 2 if fixed else size
     rows, columns = (Dim(name, min=2, max=MAX_SIDE // multiple) for name in ("rows", "columns"))
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.randn(size, *x.shape[1:], generator=generator) for name, x in call.items() if x.dim()}
     dims: dict[str, dict[int, Any]] = {name: {0: batch} for name in tensors}
     dims["sample"] |= {2: multiple * rows, 3: multiple * columns}
+    dims = {} if fixed else dims
     return GraphInputs(
         {name: tensors.get(name, torch.tensor(500)) for name in call},  # the timestep is a number
         {name: dims.get(name, {}) for name in call},
@@ -118,7 +122,7 @@ def adaptor_inputs(split: SplitUNet, adaptor: Adaptor, full: GraphInputs, guided
     """
     with torch.no_grad():
         features = full_step(split, _unet_call(split, full.tensors))
-    size, batch = features.r_in.shape[0], full.dims["sample"][0]
+    size, batch = features.r_in.shape[0], {axis: dim for axis, dim in full.dims["sample"].items() if axis == 0}
     values: dict[str, Tensor] = {"r_out_prev": features.r_out, "r_in_prev": features.r_in}
     numbers = {"step": torch.tensor(num_full_steps(adaptor) + 1)}
     inputs = {name: values[name] for name in values if name in adaptor.inputs}
@@ -132,9 +136,9 @@ def adaptor_inputs(split: SplitUNet, adaptor: Adaptor, full: GraphInputs, guided
     tensors = {**full.tensors, **{name: x.clone() for name, x in inputs.items()}, **numbers}
     dims = {**full.dims, **{name: _feature_dims(split, full, x) for name, x in inputs.items()}}
     if "text_emb" in adaptor.inputs:
-        tensors["text_emb"], dims["text_emb"] = torch.zeros(size, adaptor.dims.text_emb), {0: batch}
+        tensors["text_emb"], dims["text_emb"] = torch.zeros(size, adaptor.dims.text_emb), batch
     if "conditional" in adaptor.inputs and guided:
-        tensors["conditional"], dims["conditional"] = torch.arange(size) >= size // 2, {0: batch}
+        tensors["conditional"], dims["conditional"] = torch.arange(size) >= size // 2, batch
     return GraphInputs(tensors, {name: dims.get(name, {}) for name in tensors})
 
 
@@ -196,6 +200,8 @@ def side_multiple(split: SplitUNet) -> int:
 def _feature_dims(split: SplitUNet, full: GraphInputs, features: Tensor) -> dict[int, Any]:
     """Returns the dynamic axes of features, whose sides are those of the latents divided by a power of two."""
     sample, dims = full.tensors["sample"], full.dims["sample"]
+    if not dims:
+        return {}
     factors = {axis: side_multiple(split) * features.shape[axis] // sample.shape[axis] for axis in (2, 3)}
     sides = {axis: dims[axis].root if factor == 1 else factor * dims[axis].root for axis, factor in factors.items()}
     return {0: dims[0], **sides}

@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from clockwork.adaptors import Adaptor, FullStep, adaptor_hash, mismatch_message, require_both_halves
 from clockwork.errors import UserError
 from clockwork.exporting import runner
-from clockwork.exporting.formats import SAVE, check_format
+from clockwork.exporting.formats import FIXED_SIZE, SAVE, check_format
 from clockwork.exporting.graphs import (
     MAX_IMAGES,
     MAX_SIDE,
@@ -50,17 +50,17 @@ def export(
 ) -> Path:
     """Exports the full step and the adaptor step of an enabled pipeline as two graphs, for devices without diffusers.
 
-    The folder holds `full.onnx` and `adaptor.onnx` with one file of weights for both (or `full.pt2` and `adaptor.pt2`,
-    each with its weights), `config.json` with the operating point, the solver's numbers and the range of shapes, and
-    `runner.py`, which samples latents with numpy and the format's runtime alone. Text encoder and autoencoder are not
-    exported. Batch, height and width are dynamic (docs/export.md).
+    The folder holds `full.onnx` and `adaptor.onnx` with one file of weights for both (in other formats each has its
+    own weights), `config.json` with the operating point, the solver's numbers and the range of shapes, and `runner.py`,
+    which samples latents with numpy and the format's runtime alone. Text encoder and autoencoder are not exported.
+    Batch, height and width are dynamic, except with ExecuTorch (docs/export.md).
 
     Args:
         pipe: A diffusers pipeline with Clockwork enabled, in float32 on the CPU. Its scheduler has to be DPM++ up to
             order 2 or DDIM.
         folder: The folder to write. One that exists is replaced if it is empty or Clockwork wrote it.
-        format: `onnx`, or `pt2` for `torch.export`. Loading a `.pt2` file may unpickle objects: load
-            your own only.
+        format: `onnx`, `openvino`, `executorch`, or `pt2` for `torch.export`. Loading a `.pt2` file may unpickle
+            objects: load your own only.
         num_inference_steps: Number of solver steps; by default that of the adaptor's operating point.
         guidance_scale: Scale of classifier-free guidance; by default that of the adaptor's operating point.
 
@@ -85,7 +85,7 @@ def export(
     full_steps = [denoiser.schedule.is_full(step) for step in range(1, len(solver["timesteps"]) + 1)]
     denoiser.schedule.adaptor_steps(len(full_steps))  # refuses a schedule that is too long
     guided = guidance > 1 and denoiser.split.unet.config.time_cond_proj_dim is None  # as diffusers' pipelines
-    inputs = _inputs(denoiser, text_encoder(pipe)[1].model_max_length, guided)
+    inputs = _inputs(denoiser, text_encoder(pipe)[1].model_max_length, guided, format in FIXED_SIZE)
     config = {
         "format": format,
         "operating_point": asdict(_operating_point(pipe, hook, steps, guidance)),
@@ -157,9 +157,9 @@ def _check_adaptor(adaptor: Adaptor) -> None:
         )
 
 
-def _inputs(denoiser: ClockworkDenoiser, tokens: int, guided: bool) -> dict[str, GraphInputs]:
+def _inputs(denoiser: ClockworkDenoiser, tokens: int, guided: bool, fixed: bool) -> dict[str, GraphInputs]:
     """Creates the example inputs of both graphs."""
-    full = full_inputs(denoiser.split, tokens, guided)
+    full = full_inputs(denoiser.split, tokens, guided, fixed)
     return {"full": full, "adaptor": adaptor_inputs(denoiser.split, denoiser.adaptor, full, guided)}
 
 
@@ -188,14 +188,17 @@ def _shapes(denoiser: ClockworkDenoiser, inputs: Mapping[str, GraphInputs]) -> d
     """Describes inputs and shapes, as plain data."""
     multiple = side_multiple(denoiser.split)
     tensors = inputs["adaptor"].tensors
+    images, sides = [1, MAX_IMAGES], [2 * multiple, MAX_SIDE // multiple * multiple]
+    if not inputs["full"].dims["sample"]:  # of fixed size
+        images, sides = [1, 1], [tensors["sample"].shape[-1]] * 2
     given = [name for name in tensors if name not in INTERNAL and not name.startswith("full_")]
     return {
         "inputs": {name: list(graph.tensors) for name, graph in inputs.items()},
         "conditions": {name: list(tensors[name].shape[1:]) for name in given},
         "shapes": {
-            "images": [1, MAX_IMAGES],
+            "images": images,
             "channels": denoiser.split.unet.config.in_channels,
-            "sides": [2 * multiple, MAX_SIDE // multiple * multiple],
+            "sides": sides,
             "multiple": multiple,
         },
     }

@@ -1,4 +1,4 @@
-"""Runs an exported pair of graphs with numpy and onnxruntime alone; graphs of `torch.export` need torch as well.
+"""Runs an exported pair of graphs with numpy and the runtime of its format: onnxruntime, OpenVINO, ExecuTorch, torch.
 
 The file needs neither Clockwork nor diffusers: copy it beside an exported folder.
 
@@ -10,13 +10,14 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONFIG = "config.json"
+CONFIG, OUTPUTS = "config.json", ("output", "r_in", "r_out")
 Array = NDArray[Any]
 Graph = Callable[[Mapping[str, Array]], list[Array]]  # from inputs by name to the prediction, r_in and r_out
 
@@ -29,14 +30,13 @@ class Runner:
     """Samples latents with an exported pair of graphs: solver, guidance, clock, and the features between steps.
 
     Args:
-        folder: The folder that `clockwork.export` wrote. Load graphs of `torch.export` (`.pt2`) from your own exports
-            only, because `torch.export.load` may unpickle objects.
-        **options: Arguments of `onnxruntime.InferenceSession`, such as `providers`; by default the CPU's provider.
+        folder: The folder that `clockwork.export` wrote. Load your own `.pt2` graphs only: they may unpickle objects.
+        **options: Arguments of `onnxruntime.InferenceSession`, such as `providers`, or of `openvino.compile_model`,
+            such as `device_name`; by default the graphs run on the CPU in float32.
 
     Attributes:
         config: The contents of `config.json`: operating point, solver and shapes.
-        full: The graph of the full step: a function of arrays by the names in `config["inputs"]`, which returns the
-            prediction, `r_in` and `r_out`.
+        full: The graph of the full step: a function of arrays by name that returns prediction, `r_in` and `r_out`.
         adaptor: The graph of the adaptor step.
 
     Raises:
@@ -46,9 +46,9 @@ class Runner:
     def __init__(self, folder: str | Path, **options: Any) -> None:
         folder = Path(folder)
         self.config: dict[str, Any] = json.loads(_existing(folder / CONFIG).read_text(encoding="utf-8"))
-        load = {"onnx": _load_onnx, "pt2": _load_pt2}[self.config["format"]]
-        files = [_existing(folder / f"{name}.{self.config['format']}") for name in ("full", "adaptor")]
-        self.full, self.adaptor = (load(file, self.config, options) for file in files)
+        format = self.config["format"]
+        files = [_existing(folder / f"{name}.{SUFFIXES.get(format, format)}") for name in ("full", "adaptor")]
+        self.full, self.adaptor = (LOADERS[format](file, self.config, options) for file in files)
 
     def __call__(self, noise: Array, prompt_embeds: Array, **conditions: Array) -> Array:
         """Samples latents.
@@ -189,37 +189,62 @@ def _check_pair(file: Path, pair: str | None, config: Mapping[str, Any]) -> None
         raise RunnerError(f"{file} and {CONFIG} beside it belong to different exports: copy all files of one export")
 
 
+def _runtime(module: str) -> Any:
+    """Imports the runtime of a format, or refuses."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = (error.name or module).partition(".")[0]
+        raise RunnerError(f"{package} is not installed: pip install {package}") from None
+
+
 def _load_onnx(file: Path, config: Mapping[str, Any], options: Mapping[str, Any]) -> Graph:
     """Loads an ONNX graph."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise RunnerError("onnxruntime is not installed: pip install onnxruntime") from None
+    onnxruntime = _runtime("onnxruntime")
     session = onnxruntime.InferenceSession(str(file), **{"providers": ["CPUExecutionProvider"], **options})
     _check_pair(file, session.get_modelmeta().custom_metadata_map.get("pair"), config)
     names = [value.name for value in session.get_inputs()]
+    return lambda values: list(session.run(OUTPUTS, {name: values[name] for name in names}))
+
+
+def _load_openvino(file: Path, config: Mapping[str, Any], options: Mapping[str, Any]) -> Graph:
+    """Loads a graph of OpenVINO, in float32 also on a CPU with units for half precision."""
+    openvino, _ = _runtime("openvino"), _existing(file.with_suffix(".bin"))
+    model = openvino.Core().read_model(file)
+    _check_pair(file, model.get_rt_info("pair").astype(str) if model.has_rt_info("pair") else None, config)
+    defaults = {"device_name": "CPU", "config": {"INFERENCE_PRECISION_HINT": "f32"}}
+    compiled = openvino.compile_model(model, **{**defaults, **options})
+    names = [value.get_any_name() for value in compiled.inputs]
+    return lambda values: list(compiled({name: values[name] for name in names}).values())
+
+
+def _load_executorch(file: Path, config: Mapping[str, Any], _: Mapping[str, Any]) -> Graph:
+    """Loads a graph of ExecuTorch, whose Python runtime takes tensors of torch."""
+    torch, program = _runtime("torch"), _runtime("executorch.runtime").Runtime.get().load_program(file)
+    _check_pair(file, program.load_method("pair").execute([])[0], config)
+    forward, names = program.load_method("forward"), config["inputs"][file.stem]
 
     def run(values: Mapping[str, Array]) -> list[Array]:
-        return list(session.run(["output", "r_in", "r_out"], {name: values[name] for name in names}))
+        inputs = [torch.from_numpy(np.array(values[name])) for name in names]
+        return [output.numpy().copy() for output in forward.execute(inputs)]  # the next run overwrites its memory
 
     return run
 
 
 def _load_pt2(file: Path, config: Mapping[str, Any], _: Mapping[str, Any]) -> Graph:
     """Loads a graph of `torch.export`."""
-    try:
-        import torch
-    except ImportError:
-        raise RunnerError("torch is not installed: pip install torch, or export with format=onnx") from None
-    extra_files = {"pair": ""}
+    torch, extra_files = _runtime("torch"), {"pair": ""}
     program = torch.export.load(file, extra_files=extra_files)
     _check_pair(file, extra_files["pair"], config)
     # Shapes have been checked. The guards would refuse one image where a size of 1 could have taken another branch.
-    module: Any = program.module(check_guards=False)
-    names = config["inputs"][file.stem]
+    module, names = program.module(check_guards=False), config["inputs"][file.stem]
 
+    @torch.no_grad()
     def run(values: Mapping[str, Array]) -> list[Array]:
-        with torch.no_grad():
-            return [output.numpy() for output in module(*(torch.from_numpy(values[name]) for name in names))]
+        return [output.numpy() for output in module(*(torch.from_numpy(values[name]) for name in names))]
 
     return run
+
+
+LOADERS = {"onnx": _load_onnx, "pt2": _load_pt2, "openvino": _load_openvino, "executorch": _load_executorch}
+SUFFIXES = {"openvino": "xml", "executorch": "pte"}  # of files; those of other formats are their names

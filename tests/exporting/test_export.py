@@ -104,24 +104,42 @@ def test_files_of_different_exports_are_refused(folder: Path, tmp_path: Path) ->
         Runner(mixed)
 
 
-@pytest.mark.parametrize(("format", "package"), [("pt2", "torch"), ("onnx", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("format", "suffix", "package"),
+    [
+        ("pt2", "pt2", "torch"),
+        ("onnx", "onnx", "onnxruntime"),
+        ("openvino", "xml", "openvino"),
+        ("executorch", "pte", "executorch"),
+    ],
+)
 def test_a_runtime_that_is_missing(
-    format: str, package: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    format: str, suffix: str, package: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = json.loads((folder / "config.json").read_text())
     for name in ("full", "adaptor"):
-        (tmp_path / f"{name}.{format}").touch()
+        (tmp_path / f"{name}.{suffix}").touch()
     (tmp_path / "config.json").write_text(json.dumps({**config, "format": format}))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(RunnerError, match=f"{package} is not installed: pip install {package}"):
         Runner(tmp_path)
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_a_package_that_is_missing(pipe: Any, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("format", "package", "extra"),
+    [
+        ("onnx", "onnx", "export"),
+        ("onnx", "onnxscript", "export"),
+        ("openvino", "openvino", "openvino"),
+        ("executorch", "executorch", "executorch"),
+    ],
+)
+def test_a_package_that_is_missing(
+    format: str, package: str, extra: str, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf'{package} is not installed: pip install "clockwork-diffusion\[export\]"'):
-        clockwork.export(pipe, tmp_path, **CALL)
+    with pytest.raises(UserError, match=rf'{package} is not installed: pip install "clockwork-diffusion\[{extra}\]"'):
+        clockwork.export(pipe, tmp_path, format, **CALL)
 
 
 def test_what_cannot_be_exported(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +147,7 @@ def test_what_cannot_be_exported(pipe: Any, tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(UserError, match=message):
             clockwork.export(pipe, **{"folder": tmp_path / "pair", "format": "pt2", **CALL, **arguments})
 
-    refused("format=openvino is not one of those that exist: use onnx or pt2", format="openvino")
+    refused("format=tflite is not one of those that exist: use onnx or pt2 or openvino or executorch", format="tflite")
     refused("pass num_inference_steps and guidance_scale", guidance_scale=None)
     (tmp_path / "other.txt").touch()
     refused("exists and was not made by Clockwork, so it is not replaced", folder=tmp_path)

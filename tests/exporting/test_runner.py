@@ -73,14 +73,11 @@ def test_solver_and_guidance_are_those_of_diffusers(name: str, prediction_type: 
 
 def test_the_runner_stands_alone() -> None:
     """It imports the standard library and numpy; a runtime when graphs are loaded."""
-    tree = ast.parse(Path(runner.__file__).read_text())
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    nodes = list(ast.walk(ast.parse(Path(runner.__file__).read_text())))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    at_start = {node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
-    lazy = {
-        alias.name for node in nodes if isinstance(node, ast.Import) and node not in at_start for alias in node.names
-    }
-    assert lazy == {"onnxruntime", "torch"}
-    standard = {"collections.abc", "hashlib", "json", "math", "pathlib", "typing"}
-    assert names - lazy == {*standard, "numpy", "numpy.typing"}
+    standard = {"collections.abc", "hashlib", "importlib", "json", "math", "pathlib", "typing"}
+    assert names == {*standard, "numpy", "numpy.typing"}
+    calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_runtime"]
+    runtimes = {ast.literal_eval(call.args[0]) for call in calls}
+    assert runtimes == {"onnxruntime", "openvino", "executorch.runtime", "torch"}

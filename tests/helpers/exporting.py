@@ -84,7 +84,7 @@ def largest_difference(
     if "pooled_prompt_embeds" in encoded:  # SDXL's further conditions, as its paper (arXiv 2307.01952) defines them
         size = [height * scale, width * scale]
         conditions |= {"text_embeds": batch("pooled_prompt_embeds").numpy()}
-        conditions |= {"time_ids": np.tile(np.float32([*size, 0, 0, *size]), (len(embeds), 1))}
+        conditions |= {"time_ids": np.tile(np.array([*size, 0, 0, *size], np.float32), (len(embeds), 1))}
     latents: NDArray[Any] = runner(noise.numpy(), embeds.numpy(), **conditions)
     assert latents.dtype == np.float32 and latents.shape == expected.shape
     return float(np.abs(latents - expected.numpy()).max())

@@ -73,7 +73,7 @@ WRONG = {
     "evaluate teacher=sd15 metrics.size=0": "of at least 1",
     "generate count=0": "of at least 1",
     "generate count=x": "a whole number",
-    "export format=openvino": "one of onnx, pt2",
+    "export format=tflite": "one of onnx, openvino, executorch, pt2",
     "export schedule=9": "longer than the 8 steps",
     "edit tau_f=2": "from 0 to 1",
     "edit tau_a=-0.1": "from 0 to 1",

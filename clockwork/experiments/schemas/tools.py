@@ -37,7 +37,7 @@ class Bench(OperatingPoint):
     channels: Annotated[list[Count], NOT_EMPTY] | None
     compile: list[Compile]
     rivals: list[Text]
-    exported: list[Literal["onnx", "pt2"]]
+    exported: list[Literal["onnx", "pt2", "openvino"]]
     output: Text
     compare: Text | None
 
@@ -177,6 +177,6 @@ class Export(OperatingPoint):
     adaptor: Adaptor
     adaptor_name: Text
     adaptors: Text
-    format: Literal["onnx", "pt2"]
+    format: Literal["onnx", "openvino", "executorch", "pt2"]
     output: Text
     relation = staticmethod(schedule_fits)
