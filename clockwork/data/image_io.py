@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clockwork.data.image_files import read_image, to_tensor
 from clockwork.io.atomic import atomic_write
+from clockwork.io.outputs import MARKS
 from clockwork.io.paths import check_file
 
 
@@ -94,7 +95,7 @@ def check_image_file(file: Path) -> None:
     check_file(file, _SOFTWARE)
 
 
-_SOFTWARE = "Software\0Clockwork"  # as a png file holds it
+_SOFTWARE = MARKS[".png"]
 
 
 def _save(file: Path, image: Image.Image) -> None:

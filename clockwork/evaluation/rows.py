@@ -13,6 +13,7 @@ import clockwork
 from clockwork.evaluation.row_lines import parse_row, report_foreign_lines
 from clockwork.io.disk import append_whole, naming_full_disk
 from clockwork.io.lock import locked
+from clockwork.io.outputs import begin_list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +178,7 @@ def append_row(file: Path, row: Mapping[str, Any], unless_measured: bool = False
     """
     with naming_full_disk(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+        begin_list(file.parent)
         stream = file.open("a+b", buffering=0)
     with stream, locked(stream):
         if unless_measured and any(other["digest"] == row["digest"] for other in read_rows(file)):

@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from clockwork.experiments.bench_parts import Case, Parts
 from clockwork.experiments.bench_rounds import Group, time_groups
 from clockwork.experiments.bench_work import Work, summary
+from clockwork.io.outputs import check_outputs
 from clockwork.metrics.latency import device_name
-from clockwork.reports.timings import Timing, Timings
+from clockwork.reports.timings import MARK, Timing, Timings
 from clockwork.teachers import Teacher
 
 SETTINGS = ("teacher_name", "cut", "schedule", "solver", "steps", "guidance", "batch", "channels")
@@ -33,6 +34,7 @@ def bench(cfg: DictConfig) -> None:
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     settings = {name: plain[name] for name in SETTINGS}
+    check_outputs(Path(cfg.output).parent, Path(cfg.output).name, mark=MARK)
     older = None if cfg.compare is None else Timings.read(Path(cfg.compare))
     if older is not None:
         older.require_settings(settings)

@@ -21,6 +21,7 @@ from clockwork.experiments.menu import make_menu
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained, report_truncation
 from clockwork.io import distributed
 from clockwork.io.lock import release_folders
+from clockwork.io.outputs import check_outputs
 from clockwork.pipeline.menu import Menu
 from clockwork.reports.calibration import save_step_errors, step_table
 from clockwork.reports.loggers import log_calibration
@@ -63,13 +64,15 @@ def calibrate(cfg: DictConfig) -> CalibratedAdaptor | Menu:
 
 def _calibrate(cfg: DictConfig) -> CalibratedAdaptor | Menu:
     check_adaptor_and_schedule(cfg)  # this and the captions before the teacher is loaded: a mistake shows at once
+    output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
+    if cfg.what != "menu":
+        check_outputs(output, "errors.png")
     prompts, options = calibration_prompts(cfg), fit_options(cfg)
     if cfg.what == "menu":
         return make_menu(cfg, prompts, options)
     teacher = instantiate(cfg.teacher)
     sampler = make_sampler(cfg, teacher, Identity(feature_dims(teacher, str(cfg.cut))), "identity")
     plan = calibration_plan(sampler, len(prompts), options, distributed.world_size())
-    output = adaptor_folder(cfg, cfg.adaptor_name, cfg.output)
     result, is_main_process = output / "adaptor", distributed.rank() == 0
     if claim(
         output, cfg, teacher, prompts, result, ignored=("batch_size", "what", "menu"), check_result=check_adaptor_folder

@@ -223,8 +223,9 @@ def _about_override(message: str, config: str | None) -> str | None:
         return unknown_key(unknown[1], COMMANDS[config])
     if group := re.search(r"Could not find '([\w/@]+)/(\S+?)'", message):
         return configs.unknown_choice(group[1], group[2])
-    if twice := re.search(r"An item is already at '([\w.]+)'", message):
-        return f"+{twice[1]} is not allowed, because {twice[1]} is a key of this config: pass {twice[1]}=… without +"
+    if twice := re.search(r"An item is already at '([\w.]+)'|Multiple values for ([\w.@]+)\.", message):
+        key = twice[1] or twice[2]
+        return f"+{key} is not allowed, because {key} is a key of this config: pass {key}=… without +"
     if target := re.search(r"Error locating target '([\w.]+)'", message):
         return f"there is no {target[1]}: check the module and the name in _target_"
     if sweep := re.search(r"Ambiguous value for argument '((\S+?)=(.*))'", message):

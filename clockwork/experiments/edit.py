@@ -18,6 +18,7 @@ from clockwork.errors import MissingFileError, UserError
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences, make_metrics
 from clockwork.io import distributed
+from clockwork.io.outputs import check_outputs
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
 from clockwork.reports.loggers import log_rows
 from clockwork.reports.tables import table
@@ -45,6 +46,8 @@ def _edit(cfg: DictConfig) -> None:
         check_image(Path(cfg.image))
         for name in ("source", "edit"):
             _check_output(cfg, name)
+    else:
+        check_outputs(Path(cfg.output), "figure6.png", f"figure15-{cfg.name}.png", f"images-{cfg.name}-*.png")
     differences: Any = OmegaConf.to_container(cfg.points)
     for difference in differences:
         for of_phase in editor_differences(cfg, difference):

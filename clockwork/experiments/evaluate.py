@@ -13,7 +13,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.adaptors import add_row
-from clockwork.data.image_io import check_image_file
 from clockwork.data.prompts import Prompt
 from clockwork.evaluation.latencies import measure_latencies
 from clockwork.evaluation.plan import TRIAL_IMAGES, disk_usage, evaluation_plan, missing_images, run_trial
@@ -24,13 +23,13 @@ from clockwork.experiments.paper_tables import Table
 from clockwork.experiments.run_dir import report_truncation
 from clockwork.experiments.runs import at_fit, paired
 from clockwork.io import distributed
+from clockwork.io.outputs import check_outputs
 from clockwork.reports.adaptors import find_trained_adaptors
 from clockwork.reports.categories import category_sheet
 from clockwork.reports.figures import images_side_by_side
-from clockwork.reports.formats import markdown
+from clockwork.reports.formats import check_sheet, markdown
 from clockwork.reports.html import write_report
 from clockwork.reports.loggers import log_rows
-from clockwork.reports.pages import check_page
 from clockwork.reports.pareto import save_pareto
 from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import card_labels, table
@@ -95,8 +94,8 @@ def measure(cfg: DictConfig) -> list[str]:
 
 def _check_report(output: Path) -> None:
     """Checks that the report will replace nothing of others."""
-    check_page(output / "report.html")
-    check_image_file(output / "grid.png")
+    check_outputs(output, "report.html", "grid.png", "pareto.png")
+    check_sheet(output / "categories")
 
 
 def _report_few_images(evaluation: Evaluation) -> None:

@@ -17,8 +17,10 @@ from clockwork.experiments.evidence_plan import wanted_rows
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.experiments.runs import fit_folder, paired
 from clockwork.experiments.tables import failed_commands
+from clockwork.io.outputs import check_outputs
 from clockwork.io.units import duration
 from clockwork.reports.evidence import write_evidence
+from clockwork.reports.formats import check_sheet
 
 Point = dict[str, Any]
 QUIET = {"TQDM_DISABLE": "1"}
@@ -36,6 +38,9 @@ def make_evidence(cfg: DictConfig) -> Path:
     Raises:
         UserError: If a command failed.
     """
+    for name in ("evidence", "evidence-short"):
+        check_sheet(Path(cfg.output) / name)
+    check_outputs(Path(cfg.output), "evidence-*.png")
     points: list[Point] = OmegaConf.to_container(cfg.points, resolve=True)  # type: ignore[assignment]
     runs, start = paired(cfg.seeds, cfg.fits), time.monotonic()
     rows = wanted_rows(compose_config("evaluate", measuring(cfg, points, cfg.seeds[0], cfg.fits[0])), points, runs)

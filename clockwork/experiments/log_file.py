@@ -11,6 +11,7 @@ from typing import Any, TextIO, cast
 
 from clockwork.errors import UserError
 from clockwork.io.disk import append_whole
+from clockwork.io.outputs import begin_list
 
 NAME = "clockwork.log"
 SOON = 10.0  # seconds within which mistakes are noticed: a command that is refused leaves no log
@@ -43,6 +44,7 @@ class _Copied:
     def append(self) -> None:
         """Writes what has not been written, if the folder exists. On a full disk it waits for the next call."""
         if self.file.parent.is_dir():
+            begin_list(self.file.parent)
             with suppress(UserError, OSError), self.file.open("ab", buffering=0) as log:
                 append_whole(log, self._waiting.encode())
                 self._waiting = ""

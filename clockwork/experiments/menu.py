@@ -11,6 +11,7 @@ from clockwork.calibration.options import FitOptions
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.io import distributed
+from clockwork.io.outputs import check_outputs
 from clockwork.io.paths import folder_name
 from clockwork.pipeline.menu import Menu
 from clockwork.pipeline.tune import tune
@@ -34,7 +35,9 @@ def make_menu(cfg: DictConfig, prompts: Sequence[Prompt], options: FitOptions) -
     """
     if distributed.world_size() > 1:
         raise UserError("a menu is made by one process: run it without torchrun")
-    teacher, folder = instantiate(cfg.teacher), Path(cfg.menu.output) / folder_name(cfg.teacher.path)
+    folder = Path(cfg.menu.output) / folder_name(cfg.teacher.path)
+    check_outputs(folder, "menu.html")
+    teacher = instantiate(cfg.teacher)
     teacher.pipe.scheduler = make_solver(cfg.solver, teacher.noise_schedule)
     size = {"height": teacher.resolution, "width": teacher.resolution}
     menu = tune(

@@ -12,6 +12,7 @@ from clockwork.evaluation.generate import generate, read_batches
 from clockwork.experiments.build import make_sampler
 from clockwork.experiments.run_dir import claim
 from clockwork.io.lock import release_folders
+from clockwork.io.outputs import check_outputs
 from clockwork.reports.analysis import curves, summary, write_csv
 
 
@@ -19,6 +20,7 @@ from clockwork.reports.analysis import curves, summary, write_csv
 def perturb(cfg: DictConfig) -> list[dict[str, Any]]:
     """Writes perturbation.csv, a figure and grids into the output folder; returns the rows."""
     prompts, output = instantiate(cfg.prompts)[: cfg.count], Path(cfg.output)
+    check_outputs(output, "perturbation.csv", "perturbation.png", *(f"grid-{p.id}.png" for p in prompts[: cfg.grids]))
     sampler = make_sampler(cfg, instantiate(cfg.teacher))
     perturbations = Perturbation.each(sampler, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)
     claim(output, cfg, sampler.teacher, prompts)

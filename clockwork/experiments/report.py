@@ -15,8 +15,10 @@ from clockwork.experiments.paper_tables import KINDS, Table, numbers
 from clockwork.experiments.paper_tables import kind as adaptor_kind
 from clockwork.flops.paper_models import PaperModels
 from clockwork.flops.published_unets import PUBLISHED_UNETS
+from clockwork.io.outputs import check_outputs
 from clockwork.io.progress import progress_bar
 from clockwork.reports.compare import comparison_sheet, full_teacher_of, operating_point
+from clockwork.reports.formats import check_sheet
 from clockwork.reports.html import write_report
 from clockwork.reports.index import edited, measured
 from clockwork.reports.paper import figures as paper_figures
@@ -30,6 +32,8 @@ from clockwork.reports.unet_savings import savings_sheet
 
 def flops(cfg: DictConfig) -> Path:
     """Counts every FLOPs and parameter figure of the paper at real size."""
+    file = Path(cfg.output) / "flops.csv"
+    check_outputs(file.parent, file.name)
     tables = [Table.load(of, number, "paper") for of in KINDS for number in numbers(of)]
     kinds = {p["adaptor"]: adaptor_kind(p) for table in tables for p in table.spec["points"] if p["adaptor"] != "none"}
     adaptors = {
@@ -37,7 +41,6 @@ def flops(cfg: DictConfig) -> Path:
     }
     counted = flops_lines({table.name: table.spec for table in tables}, PaperModels(adaptors))
     lines = list(progress_bar(counted, "counting at real size", unit="figure", leave=False))
-    file = Path(cfg.output) / "flops.csv"
     write_flops(lines, file)
     print(f"{summary(lines)}\n{len(lines)} figures in {file}")
     return file
@@ -52,6 +55,9 @@ def _counted_lines(cfg: DictConfig) -> list[Line]:
 def tables(cfg: DictConfig) -> None:
     """Joins what was measured to what the paper prints."""
     requested = list(_requested_tables(cfg))  # all are loaded before anything is written
+    for table in requested:
+        check_sheet(_stem(cfg, table))
+        check_outputs(Path(cfg.output), f"{_stem(cfg, table).name}.png", f"{_stem(cfg, table).name}.pdf")
     lines = _counted_lines(cfg)
     for table in requested:
         _write(cfg, table, lines)
@@ -71,6 +77,7 @@ def _requested_tables(cfg: DictConfig) -> Iterator[Any]:
 
 def html(cfg: DictConfig) -> None:
     """One page of a folder of rows, with the tables of which something was measured there."""
+    check_outputs(Path(cfg.rows), "report.html")
     measured_tables = [table for table in _requested_tables(cfg) if _measured(cfg, table)]
     lines = _counted_lines(cfg) if measured_tables else []
     sheets = [_sheet(cfg, table, lines) for table in measured_tables]
@@ -94,8 +101,12 @@ def _scale(cfg: DictConfig) -> Scale:
     return Scale(scale.metrics, scale.suffix, scale.note, scale.flops_unit, scale.flops_factor)
 
 
+def _stem(cfg: DictConfig, table: Any) -> Path:
+    return Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
+
+
 def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
-    stem = Path(cfg.output) / f"{table.kind}-{table.number}-{cfg.scale.name}"
+    stem = _stem(cfg, table)
     _sheet(cfg, table, lines).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text()}")
     if draw := table.spec.get("draw"):
@@ -105,6 +116,8 @@ def _write(cfg: DictConfig, table: Any, lines: Any) -> None:
 
 def compare(cfg: DictConfig) -> Path:
     """Tables the differences of operating points of a folder of rows, with their intervals."""
+    stem = Path(cfg.output) / "compare"
+    check_sheet(stem)
     rows = read_rows(Path(cfg.rows) / "rows.jsonl")
     chosen = _matching(cfg, rows, "point")
     if cfg.to is None:
@@ -123,7 +136,6 @@ def compare(cfg: DictConfig) -> Path:
         pairs = [(row, others[0]) for row in chosen if row["digest"] != others[0]["digest"]]
         if not pairs:
             raise UserError("point and to are the same operating point: name another")
-    stem = Path(cfg.output) / "compare"
     comparison_sheet(pairs, Path(cfg.rows)).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text(encoding='utf-8')}")
     return stem.with_suffix(".md")
@@ -149,6 +161,7 @@ def _shown(fields: Any) -> str:
 def unets(cfg: DictConfig) -> Path:
     """Counts the FLOPs that the identity adaptor saves on published UNets of all classes."""
     stem = Path(cfg.output) / "unets"
+    check_sheet(stem)
     savings_sheet(progress_bar(list(PUBLISHED_UNETS), "counting", unit="UNet", leave=False)).write(stem)
     print(f"\n{stem.with_suffix('.md').read_text(encoding='utf-8')}")
     return stem.with_suffix(".md")

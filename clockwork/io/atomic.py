@@ -15,9 +15,8 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-from clockwork.errors import UserError
 from clockwork.io.disk import naming_full_disk
-from clockwork.io.paths import check_file
+from clockwork.io.paths import check_file, not_ours
 
 MARKER = ".clockwork"  # a file in every folder that `atomic_folder` has written
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:32]  # several machines may share a file system
@@ -86,7 +85,7 @@ def check_folder(folder: Path) -> None:
     if not os.path.lexists(folder) or (folder / MARKER).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        raise UserError(f"{folder} exists and was not made by Clockwork, so it is not replaced: choose another path")
+        raise not_ours(folder)
 
 
 @contextmanager

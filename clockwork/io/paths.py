@@ -19,11 +19,28 @@ def check_file(file: Path, mark: str | None = None) -> None:
     """
     if file.is_dir():
         raise UserError(f"{file} is a folder, so that no file is written there: choose another path")
-    if mark is None or not file.exists():
-        return
+    if mark is not None and file.exists() and not has_mark(file, mark):
+        raise not_ours(file)
+
+
+def has_mark(file: Path, mark: str) -> bool:
+    """Tells whether a file has a text in its first 64 KiB.
+
+    Args:
+        file: The file.
+        mark: The text.
+    """
     with file.open("rb") as stream:
-        if mark.encode() not in stream.read(2**16):
-            raise UserError(f"{file} exists and was not made by Clockwork, so it is not replaced: choose another path")
+        return mark.encode() in stream.read(2**16)
+
+
+def not_ours(path: Path) -> UserError:
+    """Returns the error for a file or folder that is not replaced.
+
+    Args:
+        path: The file or folder.
+    """
+    return UserError(f"{path} exists and was not made by Clockwork, so it is not replaced: choose another path")
 
 
 def can_be_folder(path: Path) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from clockwork.io.atomic import atomic_write
+from clockwork.io.outputs import write_output
+from clockwork.reports.plots import save_figure
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -16,7 +17,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
         rows: At least one row; all have the keys of the first.
         file: The file to write.
     """
-    with atomic_write(file) as partial, partial.open("w", newline="") as stream:
+    with write_output(file) as partial, partial.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -70,6 +71,4 @@ def curves(
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    with atomic_write(file) as partial:
-        figure.savefig(partial, dpi=130, format=file.suffix[1:])
-    plt.close(figure)
+    save_figure(figure, file)

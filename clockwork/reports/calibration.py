@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clockwork.io.atomic import atomic_write
 from clockwork.reports.formats import markdown
+from clockwork.reports.plots import save_figure
 
 COLUMNS = ("step", "error", "identity's error", "ridge", "note")
 
@@ -54,6 +54,4 @@ def save_step_errors(steps: Sequence[Mapping[str, Any]], file: Path) -> None:
         axis.set_xticks(positions)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    with atomic_write(file) as partial:
-        figure.savefig(partial, dpi=130, format=file.suffix[1:])
-    plt.close(figure)
+    save_figure(figure, file)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clockwork.io.atomic import atomic_write
+from clockwork.io.outputs import check_outputs, write_output
 
 FEW_IMAGES = "†"  # marks a figure
 FEW_IMAGES_NOTE = f"{FEW_IMAGES} of fewer images than features: compare it only with figures of as many images"
@@ -37,11 +37,26 @@ class Sheet:
 
         Args:
             stem: Path of the files without the suffixes `.md`, `.csv` and `.tex`.
+
+        Raises:
+            UserError: A file of something else is there.
         """
         notes = "\n\n".join(self.notes)
         _write(stem, ".md", f"# {self.title}\n\n{markdown(self.columns, self.cells)}\n" + (notes and f"\n{notes}\n"))
         _write(stem, ".csv", comma_separated(self.columns, self.cells))
         _write(stem, ".tex", latex(self.title, self.columns, self.cells))
+
+
+def check_sheet(stem: Path) -> None:
+    """Checks that writing a table replaces nothing of others.
+
+    Args:
+        stem: As in `Sheet.write`.
+
+    Raises:
+        UserError: It would.
+    """
+    check_outputs(stem.parent, *(f"{stem.name}{suffix}" for suffix in (".md", ".csv", ".tex")))
 
 
 def few_images_note(cells: Sequence[Sequence[str]]) -> list[str]:
@@ -125,5 +140,5 @@ def _escaped(text: str) -> str:
 
 def _write(stem: Path, suffix: str, text: str) -> None:
     """Writes a text file atomically."""
-    with atomic_write(stem.with_name(f"{stem.name}{suffix}")) as partial:
+    with write_output(stem.with_name(f"{stem.name}{suffix}")) as partial:
         partial.write_text(text, encoding="utf-8")

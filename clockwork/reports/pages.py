@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from clockwork.io.atomic import atomic_write
-from clockwork.io.paths import check_file
+from clockwork.io.outputs import check_outputs, write_output
 
 
 def page_template(name: str) -> Any:
@@ -35,8 +34,7 @@ def write_page(file: Path, page: str) -> None:
     Raises:
         UserError: A file of something else is there.
     """
-    check_page(file)
-    with atomic_write(file) as partial:
+    with write_output(file) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
@@ -49,4 +47,4 @@ def check_page(file: Path) -> None:
     Raises:
         UserError: A file of something else is there.
     """
-    check_file(file, "<title>clockwork: ")
+    check_outputs(file.parent, file.name)

@@ -5,10 +5,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from clockwork.io.atomic import atomic_write
 from clockwork.metrics.registry import metric_info
 from clockwork.reports.curves import Curve, front, front_of
-from clockwork.reports.plots import BASELINE, COLOURS, styled
+from clockwork.reports.plots import BASELINE, COLOURS, save_figure, styled
 from clockwork.reports.spreads import with_spreads
 from clockwork.reports.tables import Row, flops_unit, label, metric_names, present
 
@@ -170,9 +169,7 @@ def save_curves(
         handles, names, loc="outside upper center", ncols=min(3 if len(names) < 10 else 5, len(names)), fontsize=8
     )
     for file in files:
-        with atomic_write(file) as partial:
-            figure.savefig(partial, dpi=130, format=file.suffix[1:])
-    plt.close(figure)
+        save_figure(figure, file)
     return True
 
 

@@ -1,11 +1,32 @@
-"""Interactive plots of training losses, and the layout of all interactive plots in the HTML report and wandb."""
+"""Interactive plots of training losses, the layout of all interactive plots, and how other plots are written."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from clockwork.io.outputs import write_output
 
 # Readable on light and dark backgrounds and with colour blindness (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D")
 BASELINE = "#888888"
+
+
+def save_figure(figure: Any, file: Path) -> None:
+    """Writes a figure of matplotlib and closes it. A png file names this package, so that it may be replaced.
+
+    Args:
+        figure: The figure.
+        file: The file to write; its suffix gives the format.
+
+    Raises:
+        UserError: A file of something else is there.
+    """
+    import matplotlib.pyplot as plt
+
+    metadata = {"Software": "Clockwork"} if file.suffix == ".png" else None
+    with write_output(file) as partial:
+        figure.savefig(partial, dpi=130, format=file.suffix[1:], metadata=metadata)
+    plt.close(figure)
 
 
 def training(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:

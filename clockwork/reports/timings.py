@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from clockwork.errors import MissingFileError, UserError
-from clockwork.io.atomic import atomic_write
+from clockwork.io.outputs import write_output
 from clockwork.reports.formats import markdown
 
+MARK = '{\n  "machine": '  # with which a file of timings begins
 COLUMNS = ("what", "median", "spread", "ratio", "spread", "to", "FLOPs ratio", "bar")
 
 
@@ -96,8 +97,7 @@ class Timings:
         Args:
             file: The file, which is replaced.
         """
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as partial:
+        with write_output(file, MARK) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod

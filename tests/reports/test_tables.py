@@ -116,7 +116,7 @@ def test_a_table_runs_what_is_missing_and_only_that(
     where = [f"rows={tmp_path / 'eval'}", f"adaptors={tmp_path / 'adaptors'}", f"output={output}"]
     run(monkeypatch, "report", "figure=4", *ONE, *where)
     tables = [f"figure-4-miniature.{ending}" for ending in ("csv", "md", "tex")]
-    assert {file.name for file in output.iterdir()} == {"clockwork.log", "flops.csv", *tables}
+    assert {file.name for file in output.iterdir()} == {".clockwork-outputs", "clockwork.log", "flops.csv", *tables}
     with (output / "figure-4-miniature.csv").open(encoding="utf-8") as stream:
         lines = {line["row"]: line for line in csv.DictReader(stream)}
     assert lines["Efficient UNet, 6 steps"]["gflops_miniature"] != "–"

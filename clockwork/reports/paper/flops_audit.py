@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from clockwork.io.atomic import atomic_write
+from clockwork.io.outputs import write_output
 from clockwork.reports.formats import markdown
 from clockwork.reports.paper.published import NOTES
 
@@ -95,7 +95,7 @@ def write_flops(lines: Iterable[Line], file: Path) -> None:
         lines: The lines.
         file: The file to write.
     """
-    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with write_output(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([COLUMNS, *(line.cells() for line in lines)])
 
 
