@@ -29,8 +29,13 @@ def prompts_for(pipe: Any, prompts: Sequence[str] | None) -> list[str] | None:
         prompts: The caller's prompts; None for those that come with Clockwork.
 
     Raises:
-        UserError: If there are none, or if the pipeline takes none.
+        UserError: If there are none, or if the pipeline takes none, or is a modular one.
     """
+    if getattr(pipe, "guider", None) is not None:
+        raise UserError(
+            f"{type(pipe).__name__} calls its UNet once per half of guidance, and calibration reads both in one call: "
+            "calibrate a pipeline that batches them, of the same components, and pass its adaptor to clockwork.enable"
+        )
     if "prompt" not in inspect.signature(type(pipe).__call__).parameters:
         if prompts is not None:
             raise UserError(

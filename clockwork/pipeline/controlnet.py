@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clockwork.errors import UserError
 from clockwork.pipeline.attach import HOOK_NAME, attach, detach
 from clockwork.pipeline.controlnet_call import ControlNetCall
+from clockwork.pipeline.forced_full import reason_for_full_half
 from clockwork.pipeline.step_tracking import LoopState
 from clockwork.pipeline.unet_call import find_position
 from clockwork.unet.binding import Binder
@@ -70,7 +71,7 @@ def _expects_adaptor_step(clock: "ClockHook", t: Any) -> bool:
     state = None if position is None else LoopState.at(timesteps, position - 1, clock.thread.states)
     if position is None or state is None or state.log.forced_full_reason is not None or clock.runs_teacher:
         return False
-    if state.log.halves_apart and "conditional" in clock.denoiser.adaptor.inputs:
+    if state.log.halves_apart and reason_for_full_half(clock.pipe, clock.denoiser.adaptor, t) is not None:
         return False
     knows_text = clock.prompts is None or (state.text is not None and state.text.text_emb is not None)
     return knows_text and not clock.denoiser.schedule.is_full(position - state.first_position + 1)

@@ -16,13 +16,12 @@ from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import HOOK_NAME
 from clockwork.pipeline.compiling import WholeUNet
 from clockwork.pipeline.controlnet import with_whole_residuals
-from clockwork.pipeline.forced_full import reason_for_full_steps
+from clockwork.pipeline.forced_full import reason_for_full_half, reason_for_full_steps
 from clockwork.pipeline.image_settings import operating_point
-from clockwork.pipeline.parts import is_guided
+from clockwork.pipeline.parts import guider_half, is_guided
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import (
-    UNKNOWN_HALF,
     UNKNOWN_POSITION,
     LoopState,
     StepLocation,
@@ -176,8 +175,8 @@ class ClockHook(ModelHook):
         scheduled_full = reason != UNKNOWN_POSITION and denoiser.schedule.is_full(location.step)
         if not scheduled_full:
             reason = log.forced_full_reason or reason
-        if log.halves_apart and "conditional" in denoiser.adaptor.inputs and not scheduled_full:
-            reason = reason or UNKNOWN_HALF
+        if log.halves_apart and not scheduled_full:
+            reason = reason or reason_for_full_half(self.pipe, denoiser.adaptor, t)
         if self.prompts is not None and not scheduled_full and reason is None:
             text = text or TextEmbedding(self.prompts.text_emb(prompt_embeds))
             reason = UNKNOWN_PROMPT if text.text_emb is None else None
@@ -186,9 +185,8 @@ class ClockHook(ModelHook):
             call = with_whole_residuals(call, controlnets)
             arguments |= {name: call[name] for name in arguments}
             controlnets = tuple(replace(c, kept=None) for c in controlnets)
-        condition = Condition(
-            prompt_embeds, None if full or text is None else text.text_emb, arguments, self._conditional(sample)
-        )
+        text_emb = None if full or text is None else text.text_emb
+        condition = Condition(prompt_embeds, text_emb, arguments, self._conditional(sample, t, log))
         step_denoiser = denoiser if reason is None else denoiser.full
         denoised = step_denoiser(sample, t, condition, location.step, location.history)
         self._check_channels(denoised)
@@ -197,8 +195,11 @@ class ClockHook(ModelHook):
         self.thread.log = self._last_log = log
         return denoised, text
 
-    def _conditional(self, sample: Tensor) -> Tensor | None:
-        """Tells which examples are conditional, for adaptors that read it; None if the pipeline does not guide."""
+    def _conditional(self, sample: Tensor, t: Any, log: StepLog) -> Tensor | None:
+        """Tells which examples are conditional, for adaptors that read it; None if all are, as without guidance."""
+        if log.halves_apart:
+            is_negative = guider_half(self.pipe, t) is False
+            return torch.zeros(len(sample), dtype=torch.bool, device=sample.device) if is_negative else None
         if "conditional" not in self.denoiser.adaptor.inputs or not is_guided(self.pipe, len(sample)):
             return None
         # Made once for all steps. What is made in inference mode cannot take part in a backward pass.

@@ -91,6 +91,25 @@ def is_guided(pipe: Any, batch: int) -> bool:
     return batch % 2 == 0 and bool(getattr(pipe, "do_classifier_free_guidance", False)) and num_branches(pipe) == 2
 
 
+def guider_half(pipe: Any, t: Any) -> bool | None:
+    """Tells which half of guidance the UNet's call is, where a guider of Modular Diffusers calls it once per half.
+
+    Args:
+        pipe: The pipeline, in its call.
+        t: The timestep that the UNet received.
+
+    Returns:
+        True for the conditional half, False for the unconditional one; None if there is no guider, or one that also
+        has other predictions than these two, or other code than the guider's loop calls the UNet.
+    """
+    guider = getattr(pipe, "guider", None)
+    if guider is None or getattr(guider, "_input_predictions", None) != ["pred_cond", "pred_uncond"]:
+        return None
+    if getattr(guider, "_timestep", None) is not t:  # it is then not the step for which the guider was prepared
+        return None
+    return bool(guider.is_conditional)
+
+
 def num_branches(pipe: Any) -> int:
     """Counts the examples of a UNet call per image: 1 without guidance, 2 with it, more with further kinds of it.
 
