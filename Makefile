@@ -125,7 +125,7 @@ gpu-check: install
 # What the parts cost against each other, with a UNet of random weights that is large enough for its layers to count:
 # outputs/bench/timings.json. BENCH="compare=<an older file>" prints what has become slower. About 6 minutes on two cores.
 bench: install
-	@$(RUN) scripts/bench.py "channels=[128,256,384,512]" teacher.resolution=64 batch=1 steps=4 cut=stage1 "exported=[onnx]" $(BENCH)
+	@$(RUN) scripts/bench.py "channels=[128,256,384,512]" teacher.resolution=64 batch=1 steps=4 rounds=11 cut=stage1 "exported=[onnx]" $(BENCH)
 
 # The contract (chain equals unet.forward), FLOPs and pipelines on the oldest and the newest torch and diffusers that
 # pyproject allows, each in an environment of its own that is removed afterwards. Core packages only: torchvision, which
