@@ -23,7 +23,7 @@ from clockwork.experiments.bench_parts import Case
 from clockwork.experiments.build import make_metrics, make_sampler
 from clockwork.experiments.calibrate import fit_options
 from clockwork.experiments.configs import compose_config
-from clockwork.experiments.train import optimisation
+from clockwork.experiments.optimisation import optimisation
 from clockwork.experiments.training_data import make_data
 from clockwork.io.device import lightning_device
 from clockwork.metrics.base import Batch, measurable, measure

@@ -73,6 +73,9 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
     words = [quoted(argument, multirun, config) for argument in with_new_config_keys(sys.argv[1:])]
     if word and words and re.fullmatch(r"\w+", words[0]):
         words[0] = f"{word}={words[0]}"
+    if nameless := next((word for word in words if word.startswith("=")), None):
+        print(f"error: {nameless!r} has no key: pass key=value, without spaces around =", file=sys.stderr)
+        sys.exit(2)
     _quiet_libraries()
     slurm.join_step()
     if resumable:

@@ -1,6 +1,6 @@
 """The paper's tables and figures, from `configs/table` and `configs/figure`, as operating points to run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,11 @@ DIFFERENCE = ("adaptor", "guidance", *TRAINED_AT)  # what a point says to an eva
 
 def numbers(kind: str) -> list[str]:
     return sorted((file.stem for file in (configs.FOLDER / kind).glob("*.yaml")), key=int)
+
+
+def _is_passed(key: str, overrides: Sequence[str]) -> bool:
+    """Whether one of the user's overrides sets a key or a group."""
+    return any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,12 @@ class Table:
 
         run = HydraConfig.get()
         user_overrides = tuple(configs.user_overrides("evaluate", run.overrides.task))
-        for kind in KINDS:
-            if kind in cfg:
-                return cls.load(kind, run.runtime.choices[kind], cfg.scale.name, user_overrides)
+        given = [kind for kind in KINDS if kind in cfg]
+        for kind in given:
+            ignored = [*given[1:], *(key for key in ("points", "sweep") if _is_passed(key, user_overrides))]
+            if ignored:
+                raise UserError(f"{kind}={run.runtime.choices[kind]} names its points itself: leave out {ignored[0]}")
+            return cls.load(kind, run.runtime.choices[kind], cfg.scale.name, user_overrides)
         return None
 
     @property

@@ -14,6 +14,7 @@ from clockwork.adaptors import adaptor_hash, check_adaptor_folder, save_adaptor
 from clockwork.data.prompts import Prompt
 from clockwork.experiments.adaptor_in_training import clocked_student, load_base, make_adaptor
 from clockwork.experiments.build import make_sampler
+from clockwork.experiments.optimisation import check_trainer, optimisation
 from clockwork.experiments.run_dir import adaptor_folder, claim, is_main_process, mark_trained, report_truncation
 from clockwork.experiments.training_data import make_data, num_processes, train_and_validation_items, validation_split
 from clockwork.io.atomic import check_folder
@@ -61,6 +62,7 @@ def train(cfg: DictConfig) -> Trained:
     Raises:
         UserError: The config has nothing to train, its parts do not go together, or its folder holds another run.
     """
+    check_trainer(cfg)
     seed_everything(cfg.seed, verbose=False)
     folder, trainer = train_adaptor(cfg) if cfg.objective is None else train_teacher(cfg)
     metrics = {} if trainer is None else dict(cast(Objective, trainer.lightning_module).figures)
@@ -203,12 +205,6 @@ def _print_plan(*plans: Plan) -> None:
     """Of trainings one after the other; the first process alone."""
     if is_main_process():
         print(total(plans))
-
-
-def optimisation(cfg: DictConfig) -> dict[str, Any]:
-    """The optimiser and the learning-rate schedule, as objectives take them."""
-    parts = {name: instantiate(cfg[name], _convert_="all") for name in ("optimizer", "lr_scheduler")}
-    return parts if cfg.decay else {**parts, "lr_scheduler": None}  # plain lists and numbers: checkpoints hold them
 
 
 def _fit(

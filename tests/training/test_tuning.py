@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clockwork.adaptors import FeatureDims, ResNet, load_adaptor
-from clockwork.experiments.train import optimisation, train_adaptor, train_and_validation_items, train_teacher
+from clockwork.experiments.optimisation import optimisation
+from clockwork.experiments.train import train_adaptor, train_and_validation_items, train_teacher
 from clockwork.teachers import Teacher, load_teacher
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.fit import fit
