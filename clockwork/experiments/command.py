@@ -33,7 +33,7 @@ from clockwork.experiments.log_file import log_file
 from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, unknown_key
 from clockwork.io import slurm
-from clockwork.io.disk import full_disk_message
+from clockwork.io.disk import forbidden_path_message, full_disk_message
 
 # Warnings of other libraries that a user cannot act on.
 for message in (
@@ -124,7 +124,7 @@ def _exit_statuses(config: str, resumable: str, cfg: DictConfig | None = None) -
             _stopped(138, resumable, by=f" by SIGUSR1 and job {slurm.job()} is queued again")
         raise
     except Exception as error:
-        if (message := full_disk_message(error)) is not None:
+        if (message := full_disk_message(error) or forbidden_path_message(error)) is not None:
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
         _with_advice(error, cfg)

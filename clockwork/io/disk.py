@@ -1,4 +1,4 @@
-"""Disks that are full: one sentence that names the path, and files that are appended to as a whole or not at all."""
+"""Disks that are full, paths that may not be used, and files that are appended to as a whole or not at all."""
 
 import errno
 import os
@@ -15,6 +15,22 @@ _REASONS = {
     errno.EDQUOT: "the quota on its disk is used up",
     errno.EFBIG: "it would be larger than the largest file that is allowed",
 }
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def forbidden_path_message(error: BaseException) -> str | None:
+    """Describes the system's refusal of a path, for example for lack of permission.
+
+    Args:
+        error: The error.
+
+    Returns:
+        One sentence; None if the error is about something else.
+    """
+    if not isinstance(error, OSError) or error.errno not in _FORBIDDEN or error.filename is None:
+        return None
+    path, reason = os.fsdecode(error.filename), os.strerror(error.errno).lower()
+    return f"{path[:200]} cannot be read or written ({reason}): choose another path, or change its permissions"
 
 
 def full_disk_message(error: BaseException, path: Path | None = None) -> str | None:

@@ -1,6 +1,7 @@
 """A disk that becomes full: what is written is complete or as it was, and one sentence names it."""
 
 import errno
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from clockwork.errors import UserError
 from clockwork.evaluation.per_image import PerImage, write_per_image
 from clockwork.evaluation.rows import append_row
 from clockwork.io.atomic import atomic_folder
-from clockwork.io.disk import full_disk_message
+from clockwork.io.disk import forbidden_path_message, full_disk_message
 from clockwork.reports.csv_logger import AtomicCSVLogger
 from clockwork.training.checkpoints import AtomicCheckpoints
 
@@ -130,3 +131,20 @@ def test_other_errors_are_not_about_disks() -> None:
     assert str(full_disk_message(elsewhere, Path("file"))).startswith(
         "/temporary/file cannot be written, because the quota"
     )
+
+
+def test_a_path_that_may_not_be_used(tmp_path: Path) -> None:
+    """Errors of the system as it raises them, those of names and of files among folders for real."""
+    (tmp_path / "file").touch()
+    for path, reason in {
+        tmp_path / ("a" * 300): "file name too long",
+        tmp_path / "file" / "x": "not a directory",
+    }.items():
+        with pytest.raises(OSError, match=r".") as caught:
+            path.write_text("x")
+        assert f"cannot be read or written ({reason}): choose another path" in str(forbidden_path_message(caught.value))
+    for number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        message = str(forbidden_path_message(OSError(number, os.strerror(number), "/data/rows.jsonl")))
+        assert message.startswith("/data/rows.jsonl cannot be read or written (")
+    assert forbidden_path_message(OSError(errno.EACCES, "Permission denied")) is None
+    assert forbidden_path_message(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
