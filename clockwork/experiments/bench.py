@@ -79,7 +79,9 @@ def _groups(cfg: DictConfig, parts: Parts) -> list[Group]:
     rollouts = {name: case for name, case in cases.items() if name.startswith(ROLLOUTS)}
     steps = {name: case for name, case in cases.items() if name not in rollouts}
     return [
-        Group("steps", {**steps, **hooks}, cfg.rounds, warm_up=2),
+        Group("steps", steps, cfg.rounds, warm_up=2),
+        # Short calls, apart from long ones, after which they would first fill the caches again.
+        Group("the hook", hooks, cfg.rounds, warm_up=2),
         Group("roll-outs", rollouts, cfg.rollout_rounds),
         Group("training, calibration and evaluation", work, cfg.work_rounds),
     ]
