@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clockwork.adaptors import Adaptor, FeatureDims
 from clockwork.editing.edit import Editor
+from clockwork.sampling.feature_shapes import feature_dims
 from clockwork.sampling.sampler import Sampler
 from clockwork.teachers import Teacher, load_teacher
 
@@ -33,7 +34,8 @@ def teacher() -> Teacher:
 
 
 def watched(teacher: Teacher, **settings: Any) -> tuple[Editor, Witness]:
-    plain, witness = editor(teacher, 6, 6, "clock3", tau_f=0.3, tau_a=0.3, **settings), Witness(FeatureDims(1, 1, 1, 0))
+    plain = editor(teacher, 6, 6, "clock3", tau_f=0.3, tau_a=0.3, **settings)
+    witness = Witness(feature_dims(teacher, str(plain.generation.split.cut)))
 
     def with_witness(sampler: Sampler) -> Sampler:
         values = {
