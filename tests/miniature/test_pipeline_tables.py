@@ -5,6 +5,7 @@ import pytest
 from clockwork.miniature import pipeline_tables
 
 
+@pytest.mark.slow
 def test_calibrated_images_are_nearer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Half of eight steps leave out the low-res path; on each call the calibrated maps are nearer than the identity."""
     monkeypatch.setattr(pipeline_tables, "COUNT", 12)

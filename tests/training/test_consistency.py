@@ -134,6 +134,7 @@ def train(teacher: Teacher, folder: Path, epochs: int) -> dict[str, Tensor]:
     return module.state_dict()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     """With an adaptor in place; the target network is a moving average of the student."""
     teacher = small_teacher("bk_sdm_tiny", guidance=3.0)
@@ -147,6 +148,7 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     assert 0 < float((target - start).norm()) < 0.5 * float((student - start).norm())
 
 
+@pytest.mark.slow
 def test_the_result_is_a_teacher_that_is_calibrated(tmp_path: Path) -> None:
     """Its adaptor, trained with it, is one for it; at two steps, the second may be an adaptor step."""
     few = ["teacher.resolution=16", "prompts_per_epoch=2", "val_prompts=1", "step_counts=[2,2]", "name=lcm"]
