@@ -6,6 +6,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import StrategyRegistry
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -47,6 +48,8 @@ def check_trainer(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     plain = {name: value for name, value in options.items() if name not in _OF_MACHINE}
     try:
-        Trainer(**{**plain, "logger": False, "accelerator": "cpu", "devices": 1, "enable_checkpointing": False})
+        # Without a look at the variables of Slurm or torchrun, of which the training itself takes care.
+        alone: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "plugins": [LightningEnvironment()]}
+        Trainer(**{**plain, "logger": False, "enable_checkpointing": False, **alone})
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"Lightning refuses the options in trainer: {one_line(error)}") from error
