@@ -1,5 +1,7 @@
 """The blocks that adaptors are built from (paper, Section 4.1 and Appendix A)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,16 @@ class ResBlock(nn.Module):
 def _num_groups(channels: int) -> int:
     """Returns the largest power of two up to 32 that divides the number of channels."""
     return next(n for n in (32, 16, 8, 4, 2, 1) if channels % n == 0)
+
+
+def nearest_index(steps: Sequence[int], step: int) -> int:
+    """Returns the index of the nearest of some steps, of the earlier one of two.
+
+    Args:
+        steps: The steps, ascending.
+        step: The step that is looked for.
+    """
+    return min(range(len(steps)), key=lambda i: abs(steps[i] - step))
 
 
 def resize_to(x: Tensor, size: torch.Size) -> Tensor:

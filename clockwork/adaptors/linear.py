@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clockwork.adaptors.base import HISTORY_INPUTS, Adaptor, FeatureDims
+from clockwork.adaptors.blocks import nearest_index
 from clockwork.adaptors.history import FullStep
 from clockwork.adaptors.negative import NegativeMap
 from clockwork.errors import UserError
@@ -43,8 +44,8 @@ class Linear(Adaptor, kind="linear"):
         calibration: Figures of the calibration that fitted the maps, if they are known.
 
     Raises:
-        UserError: If there are no steps, a term is unknown, or there are none, or
-            the adaptor is for the positive half only and has maps for two.
+        UserError: If there are no steps, a term is unknown, or there are none, or the adaptor is for the positive half
+            only and has maps for two.
     """
 
     calibration: dict[str, Any] | None = None
@@ -156,7 +157,7 @@ class Linear(Adaptor, kind="linear"):
     def _of_step(self, of_steps: Tensor, step: int | Tensor) -> Tensor:
         """Returns what belongs to the nearest step that has a map, the earlier one of two."""
         if isinstance(step, int):
-            return of_steps[min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - step))]
+            return of_steps[nearest_index(self.steps, step)]
         # A number would make a graph of its own for every step. The sum of two neighbours is twice where they meet.
         # Borders are compared one by one, because a list would be a tensor on the CPU, which CUDA graphs do not allow.
         index = sum(((2 * step > a + b).long() for a, b in pairwise(self.steps)), torch.zeros_like(step))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clockwork.adaptors.blocks import nearest_index
 from clockwork.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class NegativeMap(nn.Module):
         Returns:
             The estimate for the unconditional half, of the shape of `positive`.
         """
-        index = min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - step))
+        index = nearest_index(self.steps, step)
         weight, bias = self.weight[index], self.bias[index]
         base, inputs = negative_inputs(positive.to(weight.dtype), previous.to(weight.dtype))
         return (base + F.conv2d(inputs, weight, bias, padding=KERNEL // 2)).to(positive.dtype)

@@ -87,7 +87,7 @@ class CalibratingDenoiser:
 
     def _chunks(self, sample: Tensor, t: Tensor, condition: Condition, history: History) -> Chunks:
         """Divides a batch."""
-        num_frames = self.split.kind.num_frames(sample)
+        num_frames = self.split.kind.num_frames(sample.shape)
         return Chunks(sample, t, condition, history, self.options.batch, num_frames)
 
     def _fit(self, chunks: Chunks, step: int) -> None:

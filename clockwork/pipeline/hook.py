@@ -224,7 +224,7 @@ class ClockHook(ModelHook):
         adaptor = self.denoiser.adaptor
         expected = adaptor.dims.r_in, adaptor.dims.r_out
         actual = denoised.r_in.shape[1], denoised.r_out.shape[1]
-        if expected != actual and adaptor.has_weights:
+        if expected != actual:
             dims = replace(adaptor.dims, r_in=actual[0], r_out=actual[1])
             check_dims(adaptor, dims, str(self.denoiser.split.cut))
 

@@ -25,7 +25,7 @@ def operating_point(
     if position == 0:  # else an image is changed (strength), with fewer steps than the solver's
         steps = getattr(solver, "num_inference_steps", None) or steps
     factor = getattr(pipe, "vae_scale_factor", getattr(pipe, "movq_scale_factor", 1))  # the latter is Kandinsky's
-    shape, frames_axis = first_call.sample_spec[0], denoiser.split.kind.frames_axis
+    shape = first_call.sample_spec[0]
     height, width = (side * factor for side in shape[-2:])
     return OperatingPoint(
         *teacher,
@@ -39,7 +39,7 @@ def operating_point(
         guidance_rescale=float(getattr(pipe, "guidance_rescale", 0.0)),
         solver_settings=solver_settings(solver),
         timesteps=timesteps_of_caller(solver, steps, position),
-        frames=1 if frames_axis is None else shape[frames_axis],
+        frames=denoiser.split.kind.num_frames(shape),
     )
 
 

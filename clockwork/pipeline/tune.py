@@ -15,7 +15,7 @@ from clockwork.flops.counter import Flops
 from clockwork.io.progress import progress_bar
 from clockwork.metrics.latency import measure_latency
 from clockwork.pipeline.calibrate import calibrate_call
-from clockwork.pipeline.calibration_call import default_prompts, pipeline_arguments
+from clockwork.pipeline.calibration_call import pipeline_arguments, prompts_for
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import disable, enable, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
@@ -77,17 +77,15 @@ def tune(
     Example:
         >>> menu = clockwork.tune(pipe, prompts, budget=0.6, num_inference_steps=8, guidance_scale=7.5)
     """
-    prompts = list(default_prompts() if prompts is None else prompts)
+    unet, prompts = get_unet(pipe), _prompts(pipe, prompts)
     _check(prompts, cuts, schedules, budget, quality, num_measured)
-    if unet_kind(unet := get_unet(pipe)).frames_axis is not None:
-        raise UserError(f"a menu compares images, and a {type(unet).__name__} makes videos: use clockwork.calibrate")
     fitted, measured = prompts[:-num_measured], prompts[-num_measured:]
-    previous, chosen = get_hook(get_unet(pipe)), None
+    previous, chosen = get_hook(unet), None
     pairs = [(cut, schedule) for cut in cuts for schedule in schedules]
     try:
         _enable_full(pipe, compile)
         reference = _measure(pipe, measured, call, seed, runs)
-        teacher, entries = (pipeline_name(pipe), unet_fingerprint(get_unet(pipe))), []
+        teacher, entries = (pipeline_name(pipe), unet_fingerprint(unet)), []
         for cut, schedule in progress_bar(pairs, "menu", unit="entry"):
             adaptor = calibrate_call(pipe, fitted, schedule, cut, call, options, seed, compile, teacher)
             entries.append(_entry(pipe, cut, schedule, adaptor, _measure(pipe, measured, call, seed, runs), reference))
@@ -101,6 +99,16 @@ def tune(
         enable(pipe, chosen.schedule, chosen.adaptor, chosen.cut, compile=compile)
     print(menu)
     return menu
+
+
+def _prompts(pipe: Any, prompts: Sequence[str] | None) -> list[str]:
+    """Returns the prompts; refuses pipelines of videos, and those that take no prompts."""
+    if unet_kind(unet := get_unet(pipe)).frames_axis is not None:
+        raise UserError(f"a menu compares images, and a {type(unet).__name__} makes videos: use clockwork.calibrate")
+    prompts = prompts_for(pipe, prompts)
+    if prompts is None:
+        raise UserError(f"a menu measures other prompts, and {type(pipe).__name__} takes none: use clockwork.calibrate")
+    return prompts
 
 
 def _enable_full(pipe: Any, compile: bool | Mapping[str, Any] | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from clockwork.unet.conditioning import Condition
+from clockwork.unet.conditioning import Condition, select_examples
 
 
 def cfg_batch(condition: Condition, negative: Condition | None) -> Condition:
@@ -54,8 +54,8 @@ def positive_half(sample: Tensor, t: Tensor, condition: Condition) -> tuple[Tens
     """
     size = len(sample)
     index = torch.arange(size // 2, size, device=sample.device)
-    t = t[size // 2 :] if t.dim() and len(t) == size else t
-    return sample[size // 2 :], t, replace(condition.select(index, size), conditional=None)
+    condition = replace(condition.select(index, size), conditional=None)
+    return sample[size // 2 :], select_examples(t, index, size), condition
 
 
 def apply_guidance(output: Tensor, guidance: float | Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What each class of UNet does before its first and after its last layer: the table of classes that can be split."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +82,13 @@ class UNetKind:
     last: Callable[[Tensor, EmbeddedInputs], Tensor] = _unchanged
     frames_axis: int | None = None
 
-    def num_frames(self, sample: Tensor) -> int:
+    def num_frames(self, shape: Sequence[int]) -> int:
         """Returns the number of frames of each video of a batch, 1 for images.
 
         Args:
-            sample: The UNet's sample.
+            shape: Shape of the UNet's sample.
         """
-        return 1 if self.frames_axis is None else sample.shape[self.frames_axis]
+        return 1 if self.frames_axis is None else shape[self.frames_axis]
 
 
 UNETS = (

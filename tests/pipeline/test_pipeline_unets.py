@@ -143,6 +143,14 @@ def test_an_inpainting_unet_is_calibrated() -> None:
     assert (calibrated - plain).norm() < (identity - plain).norm()
 
 
+def test_a_pipeline_without_prompts_has_no_menu() -> None:
+    pipe, _ = PIPELINES["DDPMPipeline"]()
+    with pytest.raises(ValueError, match="a menu measures other prompts, and DDPMPipeline takes none: use"):
+        clockwork.tune(pipe, num_inference_steps=4)
+    with pytest.raises(ValueError, match="DDPMPipeline takes no prompts: pass None"):
+        clockwork.tune(pipe, ["a"] * 9, num_inference_steps=4)
+
+
 def test_what_is_for_images_alone() -> None:
     pipe, _ = VIDEOS["AnimateDiffPipeline"]()
     with pytest.raises(ValueError, match="a menu compares images, and a UNetMotionModel makes videos"):
