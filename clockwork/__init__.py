@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clockwork.errors import UserError
     from clockwork.exporting import export
     from clockwork.operating_point import OperatingPoint
-    from clockwork.pipeline import calibrate, disable, enable, summary, tune
+    from clockwork.pipeline import branch, calibrate, disable, enable, summary, tune
     from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
     from clockwork.sampling.rollout import rollout
     from clockwork.schedule import Schedule
@@ -42,7 +42,7 @@ _HOME = {
     "clockwork.errors": ("UserError",),
     "clockwork.exporting": ("export",),
     "clockwork.operating_point": ("OperatingPoint",),
-    "clockwork.pipeline": ("calibrate", "disable", "enable", "summary", "tune"),
+    "clockwork.pipeline": ("branch", "calibrate", "disable", "enable", "summary", "tune"),
     "clockwork.sampling.rollout": ("rollout",),
     "clockwork.schedule": ("Schedule",),
     "clockwork.unet.split": ("SplitUNet",),
@@ -66,6 +66,7 @@ __all__ = [
     "Teacher",
     "UNet",
     "UserError",
+    "branch",
     "calibrate",
     "disable",
     "enable",

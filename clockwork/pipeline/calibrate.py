@@ -20,7 +20,7 @@ from clockwork.pipeline.hook import ClockHook, get_hook
 from clockwork.pipeline.image_settings import guidance_scale
 from clockwork.pipeline.parts import get_unet, is_guided, num_branches, pipeline_name, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
-from clockwork.pipeline.step_tracking import UNKNOWN_HALF, StepLocation, TextEmbedding
+from clockwork.pipeline.step_tracking import BOTH_HALVES, StepLocation, TextEmbedding
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.schedule import Schedule
 from clockwork.unet.chain import Cut
@@ -162,7 +162,7 @@ class CalibrationHook(ClockHook):
                 f"this pipeline cannot be calibrated: its guidance has {branches} branches per image, and calibration "
                 "fits maps for two"
             )
-        reason = log.forced_full_reason or location.forced_full_reason or (UNKNOWN_HALF if log.halves_apart else None)
+        reason = log.forced_full_reason or location.forced_full_reason or (BOTH_HALVES if log.halves_apart else None)
         if reason is not None:
             raise UserError(f"this pipeline cannot be calibrated: {reason}")
         batch = len(call["sample"])

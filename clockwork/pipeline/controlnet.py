@@ -71,7 +71,7 @@ def _expects_adaptor_step(clock: "ClockHook", t: Any) -> bool:
     state = None if position is None else LoopState.at(timesteps, position - 1, clock.thread.states)
     if position is None or state is None or state.log.forced_full_reason is not None or clock.runs_teacher:
         return False
-    if state.log.halves_apart and reason_for_full_half(clock.pipe, clock.denoiser.adaptor, t) is not None:
+    if state.log.halves_apart and reason_for_full_half(clock.denoiser.adaptor, clock.branches(t, 1, True)) is not None:
         return False
     knows_text = clock.prompts is None or (state.text is not None and state.text.text_emb is not None)
     return knows_text and not clock.denoiser.schedule.is_full(position - state.first_position + 1)

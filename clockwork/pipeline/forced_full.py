@@ -3,7 +3,7 @@
 from typing import Any
 
 from clockwork.adaptors import Adaptor
-from clockwork.pipeline.parts import guider_half, num_branches
+from clockwork.pipeline.parts import num_branches
 from clockwork.pipeline.step_tracking import BOTH_HALVES, UNKNOWN_HALF
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.unet.split import SplitUNet
@@ -27,13 +27,12 @@ def reason_for_full_steps(pipe: Any, denoiser: ClockworkDenoiser) -> str | None:
     return None
 
 
-def reason_for_full_half(pipe: Any, adaptor: Adaptor, t: Any) -> str | None:
+def reason_for_full_half(adaptor: Adaptor, branches: tuple[str, ...] | None) -> str | None:
     """Finds out why a step cannot be an adaptor step in an image whose UNet is called once per half of guidance.
 
     Args:
-        pipe: The pipeline, in its call.
         adaptor: The adaptor.
-        t: The timestep that the UNet received.
+        branches: The branches that the call has; None if they are not known.
 
     Returns:
         The reason, for `clockwork.summary`; None if there is none.
@@ -42,7 +41,7 @@ def reason_for_full_half(pipe: Any, adaptor: Adaptor, t: Any) -> str | None:
         return None
     if adaptor.reads_both_halves or adaptor.negative_map is not None:
         return BOTH_HALVES
-    return UNKNOWN_HALF if guider_half(pipe, t) is None else None
+    return UNKNOWN_HALF if branches is None else None
 
 
 def attention_reader(split: SplitUNet) -> str | None:

@@ -18,7 +18,7 @@ from clockwork.pipeline.compiling import WholeUNet
 from clockwork.pipeline.controlnet import with_whole_residuals
 from clockwork.pipeline.forced_full import reason_for_full_half, reason_for_full_steps
 from clockwork.pipeline.image_settings import operating_point
-from clockwork.pipeline.parts import guider_half, is_guided
+from clockwork.pipeline.parts import branches_of_call
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import (
@@ -32,6 +32,7 @@ from clockwork.pipeline.thread_state import ThreadState
 from clockwork.pipeline.unet_call import UNetCall, condition_of, find_position
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.teachers import Condition
+from clockwork.unet.conditioning import HALVES
 
 UNKNOWN_PROMPT = "the prompt behind the text features is not known"
 
@@ -175,8 +176,9 @@ class ClockHook(ModelHook):
         scheduled_full = reason != UNKNOWN_POSITION and denoiser.schedule.is_full(location.step)
         if not scheduled_full:
             reason = log.forced_full_reason or reason
+        branches = self.branches(t, len(sample), log.halves_apart)
         if log.halves_apart and not scheduled_full:
-            reason = reason or reason_for_full_half(self.pipe, denoiser.adaptor, t)
+            reason = reason or reason_for_full_half(denoiser.adaptor, branches)
         if self.prompts is not None and not scheduled_full and reason is None:
             text = text or TextEmbedding(self.prompts.text_emb(prompt_embeds))
             reason = UNKNOWN_PROMPT if text.text_emb is None else None
@@ -186,7 +188,7 @@ class ClockHook(ModelHook):
             arguments |= {name: call[name] for name in arguments}
             controlnets = tuple(replace(c, kept=None) for c in controlnets)
         text_emb = None if full or text is None else text.text_emb
-        condition = Condition(prompt_embeds, text_emb, arguments, self._conditional(sample, t, log))
+        condition = Condition(prompt_embeds, text_emb, arguments, self._conditional(sample, branches))
         step_denoiser = denoiser if reason is None else denoiser.full
         denoised = step_denoiser(sample, t, condition, location.step, location.history)
         self._check_channels(denoised)
@@ -195,18 +197,24 @@ class ClockHook(ModelHook):
         self.thread.log = self._last_log = log
         return denoised, text
 
-    def _conditional(self, sample: Tensor, t: Any, log: StepLog) -> Tensor | None:
+    def branches(self, t: Any, batch: int, apart: bool) -> tuple[str, ...] | None:
+        """Names the branches of guidance that the thread's next call has; arguments are those of `branches_of_call`."""
+        return self.thread.branches or branches_of_call(self.pipe, t, batch, apart)
+
+    def _conditional(self, sample: Tensor, branches: tuple[str, ...] | None) -> Tensor | None:
         """Tells which examples are conditional, for adaptors that read it; None if all are, as without guidance."""
-        if log.halves_apart:
-            is_negative = guider_half(self.pipe, t) is False
-            return torch.zeros(len(sample), dtype=torch.bool, device=sample.device) if is_negative else None
-        if "conditional" not in self.denoiser.adaptor.inputs or not is_guided(self.pipe, len(sample)):
+        if "conditional" not in self.denoiser.adaptor.inputs or branches in (None, HALVES[1:]):
             return None
+        if len(sample) % len(branches):
+            raise UserError(
+                f"{len(sample)} examples are no multiple of the branches {branches}: correct clockwork.branch"
+            )
         # Made once for all steps. What is made in inference mode cannot take part in a backward pass.
-        key = len(sample), sample.device, torch.is_inference_mode_enabled()
+        key = branches, len(sample), sample.device, torch.is_inference_mode_enabled()
         last_key, conditional = self._last_conditional
         if last_key != key:
-            conditional = torch.arange(len(sample), device=sample.device) >= len(sample) // 2
+            names = torch.tensor([name == HALVES[1] for name in branches], device=sample.device)
+            conditional = names.repeat_interleave(len(sample) // len(branches))
             self._last_conditional = key, conditional
         return conditional
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from clockwork.errors import UserError
 from clockwork.io.fingerprint import weights_hash
+from clockwork.unet.conditioning import HALVES
 from clockwork.unet.models import unet_kind
 
 
@@ -79,6 +80,24 @@ def unet_fingerprint(unet: ModelMixin) -> str:
             "enable or calibrate Clockwork before enable_sequential_cpu_offload"
         )
     return weights_hash(unet)
+
+
+def branches_of_call(pipe: Any, t: Any, batch: int, apart: bool) -> tuple[str, ...] | None:
+    """Names the branches of classifier-free guidance that a UNet call of a pipeline has, in the order of its batch.
+
+    Args:
+        pipe: The pipeline, in its call.
+        t: The timestep that the UNet received.
+        batch: The call's batch size.
+        apart: Whether the UNet is called once per branch.
+
+    Returns:
+        The names, of `HALVES`; None if it is not known which branch the call is.
+    """
+    if apart:
+        half = guider_half(pipe, t)
+        return None if half is None else HALVES[half : half + 1]
+    return HALVES if is_guided(pipe, batch) else HALVES[1:]
 
 
 def is_guided(pipe: Any, batch: int) -> bool:

@@ -14,11 +14,13 @@ class ThreadState(threading.local):
         states: States after the last calls of known position, of each image and half of guidance.
         log: Log of the last step.
         unknown_log: Log of the last step of unknown position.
+        branches: Names of the branches of guidance that the next calls have, if the caller tells them.
     """
 
     states: tuple[LoopState, ...] = ()
     log: StepLog | None = None
     unknown_log: StepLog | None = None
+    branches: tuple[str, ...] = ()
     _controlnets: tuple[ControlNetCall, ...] = ()
 
     def add_controlnet(self, call: ControlNetCall) -> None:

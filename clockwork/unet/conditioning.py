@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HALVES = ("unconditional", "conditional")  # the branches of classifier-free guidance, in the batch's order
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -5,13 +5,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from helpers.pipelines import StoppedError, fresh, loop, make, miniature_pipeline, reasons, solver, steps, texts
+from helpers.pipelines import StoppedError, fresh, loop, make, reasons, solver, steps, texts
 from torch import Tensor
 
 import clockwork
 from clockwork.pipeline.enable import enabled_hook
-from clockwork.pipeline.step_tracking import OUT_OF_ORDER, UNKNOWN_HALF, UNKNOWN_POSITION
-from clockwork.teachers import Teacher
+from clockwork.pipeline.step_tracking import OUT_OF_ORDER, UNKNOWN_POSITION
 
 
 def all_of(loops: list[Any]) -> list[Tensor]:
@@ -47,17 +46,6 @@ def test_two_loops_of_other_prompts_in_turn_are_clocked_as_each_alone(seeds: tup
     halves = clockwork.summary(pipe).flops
     list(loop(pipe, 0, pipe.scheduler.timesteps, pairs[0][1]))
     assert halves.full == 2 * clockwork.summary(pipe).flops.full
-
-
-@torch.no_grad()
-def test_an_adaptor_that_must_know_the_half_is_not_run_on_one(teacher: Teacher) -> None:
-    """A calibrated one has a map for each half, and a call does not say which it is."""
-    pipe = miniature_pipeline(teacher)
-    clockwork.calibrate(pipe, ["a red circle", "a green star"] * 40, num_inference_steps=4, guidance_scale=3.0)
-    pipe.scheduler.set_timesteps(4)
-    halves = [torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(i)) for i in range(2)]
-    all_of([loop(pipe, 0, pipe.scheduler.timesteps, text) for text in halves])
-    assert steps(pipe) == "FFFFFFFF" and set(reasons(pipe)) == {UNKNOWN_HALF}
 
 
 @torch.no_grad()
