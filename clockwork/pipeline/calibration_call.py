@@ -73,6 +73,7 @@ def pipeline_arguments(pipe: Any, prompts: Sequence[str] | None, call: Mapping[s
             raise UserError(f"{type(pipe).__name__} has no argument {name}: pass arguments of its own call")
         if name.startswith("prompt_embeds") or name in ("prompt", "output_type", "return_dict"):
             raise UserError(f"{name} cannot be passed on to the pipeline: calibration passes its prompts as texts")
+    _check_frames(pipe, call)
     arguments = {"generator": torch.Generator().manual_seed(seed), **call}
     if prompts is None:
         if "batch_size" in parameters:  # of unconditional images, whose pipelines know no latents
@@ -89,6 +90,17 @@ def pipeline_arguments(pipe: Any, prompts: Sequence[str] | None, call: Mapping[s
         image = call["image"]
         arguments["image"] = [_repeated(part, count) for part in image] if several else _repeated(image, count)
     return {**arguments, "prompt": list(prompts), "output_type": "latent"}
+
+
+def _check_frames(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Refuses more frames than motion modules have positions for (AnimateDiff); FreeNoise runs them on windows."""
+    num_frames, config = call.get("num_frames"), getattr(getattr(pipe, "unet", None), "config", {})
+    longest = config.get("motion_max_seq_length")
+    if num_frames and longest and num_frames > longest and not getattr(pipe, "free_noise_enabled", False):
+        raise UserError(
+            f"num_frames={num_frames} is more than the {longest} frames that the motion modules know: pass {longest}, "
+            "or call pipe.enable_free_noise() first"
+        )
 
 
 def _repeated(image: Any, count: int) -> Any:

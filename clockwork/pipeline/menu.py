@@ -28,19 +28,19 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class MenuEntry:
-    """One cut and schedule, with what was measured on prompts that the adaptor was not fitted on.
+    """One cut and schedule, with what was measured on prompts or images that the adaptor was not fitted on.
 
     Attributes:
         cut: Name of the cut.
         schedule: The schedule.
         adaptor: The adaptor that was fitted.
-        flops: FLOPs of the UNet and the adaptor for one image.
+        flops: FLOPs of the UNet and the adaptor for one image or video.
         flops_without: FLOPs of the UNet without Clockwork.
-        milliseconds: Median duration of a pipeline call for one image, without the decoder.
+        milliseconds: Median duration of a pipeline call for one image or video, without the decoder.
         milliseconds_without: That without Clockwork.
         relative_l2: Relative L2 distance of the latents to those without Clockwork.
-        psnr: Mean PSNR of the images to those without Clockwork, in dB.
-        images: The images, 8 bits, `prompts × 3 × height × width`.
+        psnr: Mean PSNR of the images, or of the videos' frames, to those without Clockwork, in dB.
+        images: The images, 8 bits, `prompts × 3 × height × width`; of videos, `prompts × frames × 3 × height × width`.
     """
 
     cut: str
@@ -80,8 +80,8 @@ class Menu:
 
     Attributes:
         entries: One per cut and schedule, the nearest first.
-        prompts: The prompts that were measured.
-        images: Their images without Clockwork, 8 bits, `prompts × 3 × height × width`.
+        prompts: The prompts that were measured; for a pipeline without prompts, its images by number.
+        images: Their images without Clockwork, of the shape of an entry's.
         chosen: The entry that was enabled, if a budget or a quality was given.
         compile: Whether steps were compiled, as in `clockwork.enable`.
     """

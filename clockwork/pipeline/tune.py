@@ -1,31 +1,25 @@
-"""`tune`: calibrates several cuts and schedules, and measures what each costs and how near its images come."""
+"""`tune`: calibrates several cuts and schedules, and measures what each costs and how near its results come."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from clockwork.adaptors import Identity, Linear
 from clockwork.calibration.options import FitOptions
 from clockwork.errors import UserError
 from clockwork.flops.counter import Flops
 from clockwork.io.progress import progress_bar
-from clockwork.metrics.latency import measure_latency
 from clockwork.pipeline.calibrate import calibrate_call
-from clockwork.pipeline.calibration_call import pipeline_arguments, prompts_for
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import disable, enable, replace_hook, whole_unet
 from clockwork.pipeline.hook import ClockHook, get_hook
+from clockwork.pipeline.measure import Measured, measure
 from clockwork.pipeline.menu import QUALITIES, Menu, MenuEntry
+from clockwork.pipeline.menu_inputs import MenuInputs
 from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
 from clockwork.pipeline.summary import summarise
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.schedule import Schedule
-from clockwork.teachers.autoencoder import decode_latents
-from clockwork.unet.models import unet_kind
 from clockwork.unet.split import SplitUNet
 
 CUTS = ("layer1", "stage1_upsampled")
@@ -53,16 +47,17 @@ def tune(
     about as long as generating the prompts once per entry.
 
     Args:
-        pipe: A diffusers pipeline with a UNet for images.
-        prompts: Some dozens of prompts; by default 64 captions that come with Clockwork.
+        pipe: A diffusers pipeline with a UNet, for images or videos.
+        prompts: Some dozens of prompts; by default 64 captions that come with Clockwork. None for a pipeline that makes
+            videos of images, which are then in `call`: `image`, a list of some dozens.
         cuts: Names of the cuts.
         schedules: The schedules.
         budget: Largest time, as a share of that without Clockwork, such as 0.6. The nearest entry within it is enabled.
         quality: `high`, `balanced` or `fast`: at least 35, 28 or 22 dB PSNR to the images without Clockwork
             (`QUALITIES`). The fastest entry that reaches it is enabled.
-        num_measured: How many of the prompts, the last ones, are not fitted on but measured.
+        num_measured: How many of the prompts or images, the last ones, are not fitted on but measured.
         options: How the maps are fitted.
-        seed: Seed of the noise, if `call` has no generator.
+        seed: Seed of the noise.
         runs: How many calls are timed per entry.
         compile: Whether entries are measured and enabled with compiled steps, as in `enable`; each entry compiles its
             own graphs. The UNet without Clockwork is then compiled with the same options, so that times are comparable.
@@ -77,20 +72,21 @@ def tune(
     Example:
         >>> menu = clockwork.tune(pipe, prompts, budget=0.6, num_inference_steps=8, guidance_scale=7.5)
     """
-    unet, prompts = get_unet(pipe), _prompts(pipe, prompts)
-    _check(prompts, cuts, schedules, budget, quality, num_measured)
-    fitted, measured = prompts[:-num_measured], prompts[-num_measured:]
+    unet, inputs = get_unet(pipe), MenuInputs.of(pipe, prompts, call)
+    _check(inputs, cuts, schedules, budget, quality, num_measured)
+    fitted, held_out = inputs[:-num_measured], inputs[-num_measured:]
     previous, chosen = get_hook(unet), None
     pairs = [(cut, schedule) for cut in cuts for schedule in schedules]
     try:
         _enable_full(pipe, compile)
-        reference = _measure(pipe, measured, call, seed, runs)
+        reference = measure(pipe, held_out, seed, runs)
         teacher, entries = (pipeline_name(pipe), unet_fingerprint(unet)), []
         for cut, schedule in progress_bar(pairs, "menu", unit="entry"):
-            adaptor = calibrate_call(pipe, fitted, schedule, cut, call, options, seed, compile, teacher)
-            entries.append(_entry(pipe, cut, schedule, adaptor, _measure(pipe, measured, call, seed, runs), reference))
+            texts, arguments = fitted.prompts, fitted.call
+            adaptor = calibrate_call(pipe, texts, schedule, cut, arguments, options, seed, compile, teacher)
+            entries.append(_entry(pipe, cut, schedule, adaptor, measure(pipe, held_out, seed, runs), reference))
         by_psnr = tuple(sorted(entries, key=lambda entry: -entry.psnr))
-        menu = Menu(by_psnr, tuple(measured), reference.images, compile=compile)
+        menu = Menu(by_psnr, held_out.names, reference.images, compile=compile)
         chosen = _choose(menu, budget, quality)
     finally:
         replace_hook(pipe, previous)
@@ -99,16 +95,6 @@ def tune(
         enable(pipe, chosen.schedule, chosen.adaptor, chosen.cut, compile=compile)
     print(menu)
     return menu
-
-
-def _prompts(pipe: Any, prompts: Sequence[str] | None) -> list[str]:
-    """Returns the prompts; refuses pipelines of videos, and those that take no prompts."""
-    if unet_kind(unet := get_unet(pipe)).frames_axis is not None:
-        raise UserError(f"a menu compares images, and a {type(unet).__name__} makes videos: use clockwork.calibrate")
-    prompts = prompts_for(pipe, prompts)
-    if prompts is None:
-        raise UserError(f"a menu measures other prompts, and {type(pipe).__name__} takes none: use clockwork.calibrate")
-    return prompts
 
 
 def _enable_full(pipe: Any, compile: bool | Mapping[str, Any] | None) -> None:
@@ -121,7 +107,7 @@ def _enable_full(pipe: Any, compile: bool | Mapping[str, Any] | None) -> None:
 
 
 def _check(
-    prompts: Sequence[str],
+    inputs: MenuInputs,
     cuts: Sequence[str],
     schedules: Sequence[str],
     budget: float | None,
@@ -135,51 +121,14 @@ def _check(
         raise UserError(f"budget {budget} is a share of the time without Clockwork: pass a number between 0 and 1")
     if quality is not None and quality not in QUALITIES:
         raise UserError(f"quality {quality!r} is not known: use {', '.join(QUALITIES)}")
-    if not 1 <= num_measured < len(prompts):
-        raise UserError(f"{num_measured} of {len(prompts)} prompts cannot be measured: leave some to fit on")
+    if not 1 <= num_measured < len(inputs.names):
+        kind = "images" if inputs.prompts is None else "prompts"
+        raise UserError(f"{num_measured} of {len(inputs.names)} {kind} cannot be measured: leave some to fit on")
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Latents and images of the measured prompts, and the duration of a call for one image."""
-
-    latents: Tensor
-    images: Tensor
-    milliseconds: float
-
-
-def _measure(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any], seed: int, runs: int) -> _Measured:
-    """Generates the measured prompts and times a call for the first of them."""
-    with torch.no_grad():
-        one = pipeline_arguments(pipe, prompts[:1], call, seed)
-        latency = measure_latency(lambda: pipe(**one), pipe.unet.device, runs, warm_up=1)
-        latents = pipe(**pipeline_arguments(pipe, prompts, call, seed)).images
-    with _upcast(pipe.vae):
-        images = decode_latents(pipe.vae, latents, int(pipe.vae_scale_factor), "an image of the pipeline")
-    return _Measured(latents.float().cpu(), images, latency.latency_median_ms)
-
-
-@contextmanager
-def _upcast(vae: Any) -> Iterator[None]:
-    """Runs an autoencoder in float32 that overflows in float16, as SDXL's pipelines do."""
-    if vae.dtype != torch.float16 or not vae.config.get("force_upcast", False):
-        yield
-        return
-    vae.to(torch.float32)
-    try:
-        yield
-    finally:
-        vae.to(torch.float16)
-
-
-def _entry(pipe: Any, cut: str, schedule: str, adaptor: Linear, measured: _Measured, reference: _Measured) -> MenuEntry:
+def _entry(pipe: Any, cut: str, schedule: str, adaptor: Linear, measured: Measured, reference: Measured) -> MenuEntry:
     """Compares an entry with the pipeline without Clockwork."""
     summary, count = summarise(pipe), len(measured.images)
-    difference = measured.latents - reference.latents
-    relative = difference.flatten(1).norm(dim=1) / reference.latents.flatten(1).norm(dim=1)
-    # As `clockwork.metrics.similarity.PSNR`, without torchmetrics, which the core does not depend on.
-    mean_square = (measured.images.float() - reference.images.float()).square().flatten(1).mean(1)
-    psnr = (10 * torch.log10(255**2 / mean_square.clamp(min=255**2 / 1e10))).mean()  # equal images count as 100 dB
     return MenuEntry(
         cut,
         schedule,
@@ -188,14 +137,14 @@ def _entry(pipe: Any, cut: str, schedule: str, adaptor: Linear, measured: _Measu
         _per_image(summary.flops_without, count),
         measured.milliseconds,
         reference.milliseconds,
-        float(relative.mean()),
-        float(psnr),
+        measured.relative_l2(reference),
+        measured.psnr(reference),
         measured.images,
     )
 
 
 def _per_image(flops: Flops, count: int) -> Flops:
-    """Divides the FLOPs of a batch by its number of images."""
+    """Divides the FLOPs of a batch by its number of images or videos."""
     return Flops(**{name: value // count for name, value in asdict(flops).items()})
 
 

@@ -22,6 +22,7 @@ from clockwork.reports.tables import Row, cell, present
 
 SHARED = ("prompts", "images", "seeds", "metrics_label")  # rows can be compared if they agree in these columns
 SIDE = 256  # maximum width and height of an image in the report, in pixels
+FRAME_MILLISECONDS = 125
 
 
 @dataclass(frozen=True)
@@ -188,17 +189,20 @@ def _data_url(file: Path) -> str:
         return image_url(image)
 
 
-def image_url(image: Any) -> str:
-    """Encodes an image as a data URL: as PNG if it is small, else as WebP of at most `SIDE` pixels.
+def image_url(image: Any, *later_frames: Any) -> str:
+    """Encodes an image or a video as a data URL: as PNG if it is small, else as WebP of at most `SIDE` pixels.
 
     Args:
         image: A PIL image.
+        *later_frames: Further images of the same size, which follow as a video, `FRAME_MILLISECONDS` each.
     """
     from PIL import Image
 
     content, kind = io.BytesIO(), "png" if max(image.size) <= SIDE else "webp"
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    image.save(content, kind, quality=90)
+    for frame in (image, *later_frames):
+        frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    video = {"save_all": True, "append_images": later_frames, "duration": FRAME_MILLISECONDS, "loop": 0}
+    image.save(content, kind, quality=90, **(video if later_frames else {}))
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 

@@ -33,7 +33,8 @@ def write_menu(menu: Menu, file: str | Path) -> Path:
 
 
 def _urls(images: Tensor) -> list[str]:
-    """Encodes 8-bit images as data URLs."""
+    """Encodes 8-bit images, or videos, as data URLs."""
     from PIL import Image
 
-    return [image_url(Image.fromarray(pixels.permute(1, 2, 0).numpy())) for pixels in images]
+    videos = images if images.dim() == 5 else images[:, None]
+    return [image_url(*(Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in video)) for video in videos]

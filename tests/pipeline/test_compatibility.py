@@ -20,6 +20,7 @@ import test_pipeline_single_file
 import test_pipeline_state
 import test_pipeline_text
 import test_pipeline_threads
+import test_pipeline_tune_videos
 import test_pipeline_unets
 import test_split
 import test_step_tracking
@@ -47,6 +48,7 @@ MODULES = (
     test_pipeline_state,
     test_pipeline_text,
     test_pipeline_threads,
+    test_pipeline_tune_videos,
     test_pipeline_unets,
     test_split,
     test_step_tracking,
