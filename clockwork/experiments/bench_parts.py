@@ -70,7 +70,9 @@ class Parts:
         self.noise = self.teacher.noise(list(range(cfg.batch)))
         self.clock = str(self.identity.schedule)
         self.functions = {
-            ", ".join(f"{key}={value}" for key, value in options.items()): step_functions(options, self.teacher.device)
+            ", ".join(f"{key}={value}" for key, value in options.items()) or "compiled": step_functions(
+                options, self.teacher.device
+            )
             for options in cast(list[dict[str, Any]], OmegaConf.to_container(cfg.compile))
         }
         calls = self.teacher.unet_calls_per_step(cfg.guidance)  # steps are timed with both halves of guidance

@@ -31,6 +31,8 @@ from clockwork.sampling.steps import (
 from clockwork.unet.split import SplitUNet
 
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
+# On a CPU, normalisations and convolutions take longer in the memory format that inductor chooses (docs/speed.md).
+CPU_OPTIONS = {"options": {"layout_optimization": False}}
 
 
 class CompiledSteps:
@@ -86,17 +88,19 @@ def step_functions(options: bool | Mapping[str, Any] | Compiler, device: torch.d
 
     Args:
         options: Whether they are compiled, arguments of `torch.compile`, or a function that compiles one.
-        device: Device of the UNet.
+        device: Device of the UNet. On a CPU `CPU_OPTIONS` are added, unless a backend, a mode or options are given.
 
     Raises:
         UserError: If `torch.compile` does not have such an argument or value, or lacks a compiler.
     """
     if options is False:
         return EAGER
-    compiled = CompiledSteps(None if options is True else options)
-    if device.type == "cpu" and not callable(compiled.options):
-        _require_compiler(compiled.options.get("backend", "inductor"))
-    return compiled.functions
+    if device.type == "cpu" and not callable(options):
+        options = {} if options is True else options
+        _require_compiler(options.get("backend", "inductor"))
+        if not {"backend", "mode", "options"} & options.keys():
+            options = {**options, **CPU_OPTIONS}
+    return CompiledSteps(None if options is True else options).functions
 
 
 def _compiled(function: Any, options: Mapping[str, Any] | Compiler) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ import clockwork
 from clockwork.adaptors import History, Identity, Taylor
 from clockwork.errors import UserError
 from clockwork.pipeline.hook import get_hook
-from clockwork.sampling.compiled import CompiledSteps
+from clockwork.sampling.compiled import CompiledSteps, step_functions
 from clockwork.sampling.steps import AdaptorInputs, adaptor_step, full_step
 from clockwork.unet.split import SplitUNet
 
@@ -187,10 +187,30 @@ def test_what_compile_cannot_be(options: Any, message: str) -> None:
     assert "\n" not in str(error.value) and get_hook(pipe.unet) is None
 
 
+@pytest.mark.parametrize(
+    ("options", "device", "layout_optimization"),
+    [
+        (True, "cpu", False),
+        ({"dynamic": False}, "cpu", False),
+        ({"mode": "default"}, "cpu", None),
+        ({"options": {"max_autotune": True}}, "cpu", None),
+        (True, "cuda", None),
+    ],
+)
+def test_the_memory_format_stays_on_a_cpu_unless_options_are_given(
+    options: Any, device: str, layout_optimization: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    monkeypatch.setattr(torch, "compile", lambda function, **arguments: taken.append(arguments) or function)
+    step_functions(options, torch.device(device))
+    assert len(taken) == 2  # a full step and an adaptor step
+    assert all((given.get("options") or {}).get("layout_optimization") is layout_optimization for given in taken)
+
+
 @pytest.mark.slow
 def test_inductor_computes_nearly_the_same() -> None:
     unet = small_unet(sample_size=8, cross_attention_dim=8)
-    split, adaptor, compiled = SplitUNet(unet, "layer1"), Identity(), CompiledSteps()
+    split, adaptor, compiled = SplitUNet(unet, "layer1"), Identity(), step_functions(True, torch.device("cpu"))
     call = split.arguments(torch.randn(2, 4, 8, 8), torch.tensor(500), torch.randn(2, 5, 8))
     eager = full_step(split, call)
     inputs = AdaptorInputs(None, None, 2, History(r_out_prev=eager.r_out))
