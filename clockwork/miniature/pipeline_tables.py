@@ -1,7 +1,7 @@
-"""Pipelines that change images, calibrated at their own call on the miniature: `make calibration-tables`.
+"""Pipelines that change images or make videos, calibrated at their own call: `make calibration-tables`.
 
-Each figure is the PSNR in dB to the images of the same call without Clockwork, of captions and images that no
-calibration uses.
+Each figure is the PSNR in dB to the images, or frames, of the same call without Clockwork, of captions and images that
+no calibration uses. All have the miniature's weights; the motion modules of videos are random.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,14 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AnimateDiffPipeline,
     DPMSolverMultistepScheduler,
+    MotionAdapter,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNetMotionModel,
 )
 from torch import Tensor
 
@@ -30,6 +34,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {  # each call has eight steps
     "image-to-image, strength 0.8": (StableDiffusionImg2ImgPipeline, {"num_inference_steps": 10, "strength": 0.8}),
     "image-to-image, strength 0.5": (StableDiffusionImg2ImgPipeline, {"num_inference_steps": 16, "strength": 0.5}),
     "inpainting, the left half": (StableDiffusionInpaintPipeline, {"num_inference_steps": 8, "strength": 1.0}),
+    "video of 8 frames": (AnimateDiffPipeline, {"num_inference_steps": 8, "num_frames": 8}),
 }
 
 
@@ -37,11 +42,42 @@ def print_table() -> None:
     """Prints the table as Markdown."""
     rows = []
     for name, (cls, call) in CASES.items():
-        pipe = cls.from_pretrained(WEIGHTS / "miniature", safety_checker=None, requires_safety_checker=False)
-        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-        pipe.set_progress_bar_config(disable=True)
-        rows.append([name, *measure(pipe, {**call, "guidance_scale": 3.0})])
+        rows.append([name, *measure(load(cls), {**call, "guidance_scale": 3.0})])
     print(markdown(["call", "UNet calls", "FLOPs saved", "identity", "calibrated"], rows), flush=True)
+
+
+def load(cls: Any) -> Any:
+    """Loads the miniature as a pipeline.
+
+    Args:
+        cls: The pipeline's class.
+    """
+    is_video = cls is AnimateDiffPipeline
+    images = StableDiffusionPipeline if is_video else cls
+    pipe = images.from_pretrained(WEIGHTS / "miniature", safety_checker=None, requires_safety_checker=False)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    if is_video:
+        parts = {name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+        pipe = AnimateDiffPipeline(**parts, unet=with_motion(pipe.unet), motion_adapter=None)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def with_motion(unet: UNet2DConditionModel) -> UNetMotionModel:
+    """Adds random motion modules to a UNet for images, as AnimateDiff adds trained ones.
+
+    Args:
+        unet: The UNet.
+    """
+    torch.manual_seed(0)
+    config = unet.config
+    adapter = MotionAdapter(
+        block_out_channels=config.block_out_channels,
+        motion_layers_per_block=config.layers_per_block,
+        motion_num_attention_heads=4,
+        motion_norm_num_groups=config.norm_num_groups,
+    )
+    return UNetMotionModel.from_unet2d(unet, adapter).eval()
 
 
 def measure(pipe: Any, call: Mapping[str, Any]) -> list[str]:
@@ -66,16 +102,20 @@ def measure(pipe: Any, call: Mapping[str, Any]) -> list[str]:
 
 
 def generate(pipe: Any, call: Mapping[str, Any]) -> Tensor:
-    """Generates the images of the test captions, `images × 3 × height × width`, from 0 to 255.
+    """Generates the images of the test captions, or the frames of all videos, from 0 to 255.
 
     Args:
         pipe: The pipeline.
         call: Arguments of its call, apart from prompts and images.
+
+    Returns:
+        Images, `images × 3 × height × width`.
     """
     prompts = [prompt.text for prompt in scene_prompts("test", COUNT)]
     generator = torch.Generator().manual_seed(1)
     result = pipe(prompts, generator=generator, output_type="pt", **call, **images_of(pipe, "test"))
-    return result.images.float() * 255
+    images = result.frames.flatten(0, 1) if hasattr(result, "frames") else result.images
+    return images.float() * 255
 
 
 def images_of(pipe: Any, split: str) -> dict[str, Any]:
@@ -85,7 +125,7 @@ def images_of(pipe: Any, split: str) -> dict[str, Any]:
         pipe: The pipeline.
         split: Split of the scenes.
     """
-    if isinstance(pipe, StableDiffusionPipeline):
+    if isinstance(pipe, (StableDiffusionPipeline, AnimateDiffPipeline)):
         return {}
     images = torch.stack([image.read() for image in scene_images(split, 2 * COUNT)[COUNT:]]).float() / 255
     if isinstance(pipe, StableDiffusionImg2ImgPipeline):

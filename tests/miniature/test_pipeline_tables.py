@@ -1,4 +1,4 @@
-"""The table of pipelines that change images, with few captions."""
+"""The table of pipelines that change images or make videos, with few captions."""
 
 import pytest
 
@@ -10,8 +10,10 @@ def test_calibrated_images_are_nearer(monkeypatch: pytest.MonkeyPatch, capsys: p
     """Half of eight steps leave out the low-res path; on each call the calibrated maps are nearer than the identity."""
     monkeypatch.setattr(pipeline_tables, "COUNT", 12)
     kept = ("image-to-image, strength 0.8", "inpainting, the left half")
-    monkeypatch.setattr(pipeline_tables, "CASES", {name: pipeline_tables.CASES[name] for name in kept})
+    cls, call = pipeline_tables.CASES["video of 8 frames"]
+    cases = {name: pipeline_tables.CASES[name] for name in kept} | {"video": (cls, {**call, "num_frames": 2})}
+    monkeypatch.setattr(pipeline_tables, "CASES", cases)
     pipeline_tables.print_table()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[:3] for row in rows] == [[name, "8", "40%"] for name in kept]
+    assert [row[:3] for row in rows] == [*([name, "8", "40%"] for name in kept), ["video", "8", "38%"]]
     assert all(float(identity) + 0.5 < float(calibrated) < 60 for *_, identity, calibrated in rows)
