@@ -4,6 +4,7 @@ what the host waits for, memory.
 The sums and the equations are run, too. What depends on values, the choice of a ridge and the figures, is left out.
 """
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -32,9 +33,9 @@ def solve(
 ) -> Any:
     """What `fit_step` does with one ridge, without its figures."""
     for sums in (fitted, held_out):
-        width = fitted.num_halves * (fitted.num_inputs + 640)
-        assert (sums.products.device, sums.products.dtype, len(sums.products)) == (GPU, torch.float64, width)
-    equations = kind.of(fitted + held_out, error_weights(2, guidance, weight))
+        widths = [fitted.num_halves * (fitted.num_inputs + channels) for channels in (640, 4)]  # of r_out, of latents
+        assert (sums.products.device, sums.products.dtype) == (GPU, torch.float64) and len(sums.products) in widths
+    equations = kind.of(fitted + held_out, error_weights(fitted.num_halves, guidance, weight))
     maps = equations.of_halves(equations.solve(1e-3))
     return maps, equations, StepFit(step, 1e-3, False, 0.5, 1.0, fitted.count + held_out.count)
 
@@ -62,6 +63,23 @@ def test_a_calibration_and_the_roll_out_of_its_adaptor(name: str, rank: int | No
         half = replace(result.sampler, adaptor=result.adaptor.to(GPU, torch.float16))  # as `build_sampler` loads it
         latents = half.latents(CAPTIONS, real.noise)
         assert (latents.device, latents.dtype, latents.shape) == (GPU, torch.float32, real.noise.shape)
+
+
+@pytest.mark.parametrize("name", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)])
+def test_an_adaptor_of_the_positive_half(name: str) -> None:
+    """The kept layers run on half of the batch, and the negative half's map in the adaptor's precision, on the GPU."""
+    with switched_on(few_layers(name)) as real:
+        result = calibrate(real, 4, batch=2, positive_only=True)
+        assert real.gpu.host_reads == ["_to_copy"] * 4  # weights and biases of both kinds of map
+        assert {(p.device, p.dtype) for p in result.adaptor.parameters()} == {(GPU, torch.float32)}
+        for dtype in (torch.float32, torch.float16):  # as in training, and as `build_sampler` loads it
+            sampler = replace(result.sampler, adaptor=copy.deepcopy(result.adaptor).to(GPU, dtype))
+            _, step = sampler.rollout(CAPTIONS, real.noise)
+            denoised = step.denoised
+            assert (step.latents.device, step.latents.dtype) == (GPU, torch.float32)
+            assert (denoised.output.device, denoised.output.dtype, len(denoised.output)) == (GPU, torch.float16, 4)
+            assert not denoised.full and len(denoised.r_out) == len(CAPTIONS)
+        assert real.gpu.host_reads == ["_to_copy"] * 4
 
 
 BARS = {"sd15": 5.5, "sdxl": 15}  # GiB

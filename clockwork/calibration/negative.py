@@ -56,7 +56,7 @@ def negative_observations(
     negative, positive = full.output.float().chunk(2)
     base, inputs = negative_inputs(estimate, history.output_prev.float())
     k = error_weights(2, *weights)
-    target = negative + float(k[0, 1] / k[0, 0]) * (positive - estimate) - base
+    target = negative + k[0, 1] / k[0, 0] * (positive - estimate) - base
     windows = F.unfold(inputs, KERNEL, padding=KERNEL // 2).unflatten(2, inputs.shape[2:])
     return windows, target, negative
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -102,17 +102,24 @@ class Progress:
         return adaptor.eval().requires_grad_(False)
 
     def keep_common_steps(self, num_steps: int) -> None:
-        """Forgets the steps that another process has not fitted, so that all go on from the same one.
+        """Forgets the fits that another process does not have, so that all go on from the same one.
 
         Processes that were stopped may have saved different states. Every process has to call this.
 
         Args:
             num_steps: Number of steps of the roll-out.
         """
-        fitted = torch.zeros(num_steps + 1, dtype=torch.int64)
-        fitted[list(self.maps)] = 1
-        common = (sum_over_processes(fitted) == world_size()).tolist()
-        self.maps = {step: maps for step, maps in self.maps.items() if common[step]}
+        fitted = torch.zeros(2, num_steps + 1, dtype=torch.int64)  # the maps of features, and the negative ones
+        for step, maps in self.maps.items():
+            fitted[: 1 if maps.negative is None else 2, step] = 1
+        common, common_negative = (sum_over_processes(fitted) == world_size()).tolist()
+        if self.step in self.maps and not common[self.step]:
+            self.sums = None  # of the negative map of a step whose other maps are fitted again
+        self.maps = {
+            step: maps if common_negative[step] else replace(maps, negative=None, negative_bias=None)
+            for step, maps in self.maps.items()
+            if common[step]
+        }
         self.fits = [fit for fit in self.fits if common[fit.step]]
 
     def save(self, file: Path, digest: str) -> None:

@@ -11,9 +11,12 @@ from helpers.calibration import PROMPTS, small_sampler
 from helpers.models import small_teacher
 
 from clockwork.adaptors import ResNet
+from clockwork.calibration import progress
 from clockwork.calibration.fit import Calibrated, calibrate_sampler
+from clockwork.calibration.least_squares import StepFit
 from clockwork.calibration.options import FitOptions
 from clockwork.calibration.progress import Progress, StepMaps
+from clockwork.calibration.statistics import Moments
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
 from clockwork.sampling.feature_shapes import feature_dims
@@ -164,3 +167,37 @@ def test_damaged_progress_starts_again(share: float, tmp_path: Path, capsys: pyt
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     assert Progress.load(file, "digest") == Progress()
     assert f"{file} is damaged" in capsys.readouterr().out
+
+
+def test_processes_that_were_stopped_in_different_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process has all maps of step 2 and sums of step 4; another has no negative map of step 2, or no maps at all.
+
+    Each goes on from what both have, with no sums of a fit that comes later.
+    """
+
+    def state(negative: bool, sums_of: int = 0) -> Progress:
+        parts = (torch.zeros(4, 12, 5, 5), torch.zeros(4)) if negative else (None, None)
+        maps = StepMaps(torch.zeros(1, 3, 4), torch.zeros(1, 3), None, *parts)
+        sums = (1, Moments.zeros(1, 4, 3), Moments.zeros(1, 4, 3))
+        return Progress({2: maps}, [StepFit(2, 1e-3, False, 0.5, 1.0, 9)], sums_of, sums if sums_of else None)
+
+    def kept(one: Progress, other: Progress) -> Progress:
+        """What is left of the first state beside the other process."""
+        counts: list[torch.Tensor] = []
+        monkeypatch.setattr(progress, "world_size", lambda: 1)
+        monkeypatch.setattr(progress, "sum_over_processes", lambda part: counts.append(part) or part)
+        other.keep_common_steps(4)
+        monkeypatch.setattr(progress, "world_size", lambda: 2)
+        monkeypatch.setattr(progress, "sum_over_processes", lambda part: part + counts[0])
+        one.keep_common_steps(4)
+        return one
+
+    both = kept(state(negative=True, sums_of=4), state(negative=True))
+    assert both.maps[2].negative is not None and both.sums is not None
+    without_negative = kept(state(negative=True, sums_of=4), state(negative=False, sums_of=2))
+    assert without_negative.maps[2].negative is without_negative.maps[2].negative_bias is None
+    assert len(without_negative.fits) == 1
+    in_the_negative_fit = kept(state(negative=False, sums_of=2), state(negative=True))
+    assert in_the_negative_fit.sums is not None and in_the_negative_fit.maps[2].negative is None
+    behind = kept(state(negative=False, sums_of=2), Progress())
+    assert (behind.maps, behind.fits, behind.sums) == ({}, [], None)
