@@ -27,7 +27,9 @@ CONFIG_KEYS = {"passes": "repeats_per_epoch", "source_to_the_end": "keep_source"
 CONFIG_VALUES = {  # of keys that were replaced by a key with other values
     "features": ("rollout", {"teacher": "teacher", "own": "adaptor"}),
 }
-ADAPTOR_KEYS = {"widths": "dims"}  # of `adaptor` in an adaptor's config.json
+ADAPTOR_KEYS = {"widths": "dims", "num_halves": "branches"}  # of `adaptor` in an adaptor's config.json
+ADAPTOR_INPUTS = {"conditional": "branch"}  # of `inputs` in it
+BRANCHES: dict[Any, list[str]] = {1: ["conditional"], 2: ["unconditional", "conditional"]}  # by `num_halves`
 
 
 def renamed(module: str) -> Callable[[str], Any]:
@@ -55,7 +57,25 @@ def new_name(module: str, name: str) -> tuple[str, str]:
 
 def with_new_keys(adaptor: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of an adaptor from its config.json, with the names that an earlier version wrote replaced."""
-    return {ADAPTOR_KEYS.get(key, key): value for key, value in adaptor.items()}
+    new = {ADAPTOR_KEYS.get(key, key): value for key, value in adaptor.items()}
+    if type(adaptor.get("num_halves")) is int:
+        new["branches"] = BRANCHES.get(adaptor["num_halves"], adaptor["num_halves"])
+    if isinstance(new.get("inputs"), list):
+        new["inputs"] = [ADAPTOR_INPUTS.get(name, name) if isinstance(name, str) else name for name in new["inputs"]]
+    return new
+
+
+def with_hashed_keys(adaptor: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an adaptor as an earlier version named them, so that its fingerprint is the same."""
+    old, branches = {key: value for key, value in adaptor.items() if key != "branches"}, adaptor.get("branches")
+    if branches == BRANCHES[1]:
+        old["num_halves"] = 1
+    elif branches not in (None, BRANCHES[2]):
+        old["branches"] = branches
+    if isinstance(inputs := adaptor.get("inputs"), list):
+        names = {new: name for name, new in ADAPTOR_INPUTS.items()}
+        old["inputs"] = [names.get(name, name) for name in inputs]
+    return old
 
 
 def with_new_config_keys(words: Sequence[str]) -> list[str]:

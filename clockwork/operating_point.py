@@ -27,6 +27,8 @@ class OperatingPoint:
             the spacing of timesteps; None if they are not known, as in adaptors of earlier versions.
         timesteps: Timesteps of the caller, or those left by `strength`; None if the solver chose them for `steps`.
         frames: Number of frames of a video, 1 for images.
+        more_guidance: Scales of guidance by others than the prompt, by the pipeline's names for them, such as
+            `pag_scale` or `image_guidance_scale`; None without any.
     """
 
     teacher: str
@@ -42,6 +44,7 @@ class OperatingPoint:
     solver_settings: Mapping[str, Any] | None = None
     timesteps: list[float] | None = None
     frames: int = 1
+    more_guidance: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "guidance", float(self.guidance))  # so that 3 and 3.0 have the same fingerprint
@@ -84,11 +87,18 @@ class OperatingPoint:
                 of_other[name] = of_other_settings.get(name, "as by default")
         return [f"{name} {value}, not {of_other[name]}" for name, value in described.items() if value != of_other[name]]
 
+    @property
+    def further_guidance(self) -> str:
+        """`more_guidance` as a phrase, such as "pag_scale 3"."""
+        return ", ".join(f"{name} {scale:g}" for name, scale in sorted((self.more_guidance or {}).items())) or "none"
+
     def _described(self) -> dict[str, Any]:
         """Returns what is compared apart from the solver's settings: fields by their names, both sides as one."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("width", "solver_settings")}
+        separate = ("width", "solver_settings", "more_guidance")
+        values = {name: value for name, value in asdict(self).items() if name not in separate}
         if self.width is not None:
             values["resolution"] = f"{self.resolution} × {self.width}"
+        values["further guidance"] = self.further_guidance
         values["timesteps"] = "those of the solver" if self.timesteps is None else self.timesteps
         return values
 
@@ -122,4 +132,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {  # what the fields may be
     "width": lambda value: value is None or _is_count(value),
     "solver_settings": lambda value: value is None or isinstance(value, Mapping),
     "timesteps": lambda value: value is None or (isinstance(value, list) and all(map(_is_number, value))),
+    "more_guidance": lambda value: (
+        value is None or (isinstance(value, Mapping) and all(map(_is_number, value.values())))
+    ),
 }

@@ -5,6 +5,7 @@ The sums and the equations are run, too. What depends on values, the choice of a
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,17 +27,17 @@ def solve(
     step: int,
     fitted: Moments,
     held_out: Moments,
-    guidance: float,
+    guidance: Sequence[float],
     weight: float,
     _: Any,
     kind: type[NormalEquations],
 ) -> Any:
     """What `fit_step` does with one ridge, without its figures."""
     for sums in (fitted, held_out):
-        widths = [fitted.num_halves * (fitted.num_inputs + channels) for channels in (640, 4)]  # of r_out, of latents
+        widths = [fitted.num_branches * (fitted.num_inputs + channels) for channels in (640, 4)]  # of r_out, of latents
         assert (sums.products.device, sums.products.dtype) == (GPU, torch.float64) and len(sums.products) in widths
-    equations = kind.of(fitted + held_out, error_weights(fitted.num_halves, guidance, weight))
-    maps = equations.of_halves(equations.solve(1e-3))
+    equations = kind.of(fitted + held_out, error_weights(guidance, weight))
+    maps = equations.of_branches(equations.solve(1e-3))
     return maps, equations, StepFit(step, 1e-3, False, 0.5, 1.0, fitted.count + held_out.count)
 
 

@@ -14,9 +14,10 @@ from clockwork.adaptors.history import FullStep, History
 from clockwork.adaptors.negative import NegativeMap
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
+from clockwork.unet.conditioning import HALVES
 
 INPUTS = ("r_in", "r_out_prev", "t_emb", "text_emb")  # the paper's (equation 2), which every adaptor receives
-HISTORY_INPUTS = ("r_in_prev", "full_steps", "step", "conditional")  # passed by name to adaptors that declare them
+HISTORY_INPUTS = ("r_in_prev", "full_steps", "step", "branch")  # passed by name to adaptors that declare them
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Adaptor(nn.Module):
         has_weights: Whether adaptors of this class have weights, which are trained or fitted. Those without need no
             operating point of their own and fit features of any dimensions.
         num_full_steps: How many of the last full steps an adaptor receives that reads `full_steps`.
+        branches: Names of the branches of guidance that an adaptor knows which reads `branch`.
         point: The operating point that the adaptor was made for, if it is known.
 
     Raises:
@@ -73,6 +75,7 @@ class Adaptor(nn.Module):
     kind: ClassVar[str]
     has_weights: ClassVar[bool] = True
     num_full_steps: int = 2
+    branches: tuple[str, ...] = HALVES
     point: OperatingPoint | None = None
 
     def __init_subclass__(cls, kind: str | None = None) -> None:
@@ -110,7 +113,8 @@ class Adaptor(nn.Module):
                 `r_in_prev`, `r_in` of the previous step, or None;
                 `full_steps`, the last `num_full_steps` full steps as `FullStep`, the latest first, perhaps fewer;
                 `step`, the index of this step, from 1; a tensor of one in a compiled graph;
-                `conditional`, True for each example of guidance's conditional half, `batch`; None if all are.
+                `branch`, the index in `branches` of each example's branch of guidance, int64, `batch`; None if all are
+                conditional.
 
         Returns:
             The estimate of `r_out`, `batch × channels × height × width`.
@@ -202,7 +206,7 @@ def run_adaptor(
     r_in: Tensor,
     t_emb: Tensor,
     text_emb: Tensor | None,
-    conditional: Tensor | None,
+    branch: Tensor | None,
     step: int | Tensor,
     history: History,
 ) -> Tensor:
@@ -213,7 +217,7 @@ def run_adaptor(
         r_in: Features that leave the kept down layers, `batch × channels × height × width`.
         t_emb: The UNet's time embedding, `batch × width`.
         text_emb: Text embedding of the prompts, `batch × width`, if the adaptor reads it.
-        conditional: True for each example of guidance's conditional half, `batch`; None if all are.
+        branch: Index in `adaptor.branches` of each example's branch of guidance, `batch`; None if all are conditional.
         step: The step, from 1.
         history: The features of earlier steps.
 
@@ -221,7 +225,7 @@ def run_adaptor(
         The adaptor's estimate of `r_out`.
     """
     by_name: dict[str, Any] = {"r_in_prev": history.r_in_prev, "full_steps": history.full_steps}
-    by_name |= {"step": step, "conditional": conditional}
+    by_name |= {"step": step, "branch": branch}
     declared = {name: value for name, value in by_name.items() if name in adaptor.inputs}
     r_out: Tensor = adaptor(r_in, history.r_out_prev, t_emb, text_emb, **declared)
     return r_out

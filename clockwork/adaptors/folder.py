@@ -15,6 +15,7 @@ from clockwork.adaptors.base import Adaptor
 from clockwork.adaptors.building import WEIGHTS, build_adaptor, check_sizes
 from clockwork.adaptors.hub import fetch
 from clockwork.adaptors.model_card import model_card
+from clockwork.deprecated import with_hashed_keys
 from clockwork.errors import MissingFileError, UserError
 from clockwork.io.atomic import atomic_write
 from clockwork.io.fingerprint import file_hash, weights_hash
@@ -232,4 +233,5 @@ def adaptor_hash(adaptor: Adaptor | None) -> str | None:
         return None
     parameters = signature(type(adaptor).__init__).parameters
     given = {k: v for k, v in adaptor.config().items() if k not in parameters or parameters[k].default != v}
+    given = with_hashed_keys(given)
     return weights_hash(adaptor, about=json.dumps([type(adaptor).__name__, given], sort_keys=True))

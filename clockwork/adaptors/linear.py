@@ -17,13 +17,14 @@ from clockwork.adaptors.blocks import nearest_index
 from clockwork.adaptors.history import FullStep
 from clockwork.adaptors.negative import NegativeMap
 from clockwork.errors import UserError
+from clockwork.unet.conditioning import HALVES
 
 TERMS = ("r_out_prev", "r_in", "r_in_change", "r_out_trend", "r_in_trend")
 
 
 @final
 class Linear(Adaptor, kind="linear"):
-    """Adds to `r_out_prev` a linear map of the terms, 1 × 1, that belongs to the step and to the half of guidance.
+    """Adds to `r_out_prev` a linear map of the terms, 1 × 1, that belongs to the step and to the branch of guidance.
 
     On a step that has no map, that of the nearest step is used; a term that the past does not have counts as zero.
 
@@ -32,10 +33,11 @@ class Linear(Adaptor, kind="linear"):
         steps: The adaptor steps, from 1.
         terms: What the maps read: `r_out_prev`; `r_in`; `r_in_change`, the change of `r_in` since the previous step;
             `r_out_trend` and `r_in_trend`, the change of each between the last two full steps.
-        num_halves: 2 for a map per half of guidance, 1 for roll-outs without guidance.
+        branches: Names of the branches of guidance that have a map each, in the order of the UNet's batch; without
+            guidance `"conditional"` alone.
         rank: Number of channels between the two factors of each map; None for maps that are not factored.
-        joint: Whether the map of each half reads the terms of both. Then examples of both halves have to be in one
-            batch, the unconditional ones first; examples without the other half are taken for both.
+        joint: Whether the map of each branch reads the terms of all. Then examples of all branches have to be in one
+            batch, in their order; examples without the other branches are taken for all of them.
         negative_channels: Number of channels of the UNet's prediction if adaptor steps run the positive half of
             guidance only, whose maps there are then, and a further map gives the negative one's prediction; 0 if they
             run both.
@@ -44,8 +46,8 @@ class Linear(Adaptor, kind="linear"):
         calibration: Figures of the calibration that fitted the maps, if they are known.
 
     Raises:
-        UserError: If there are no steps, a term is unknown, or there are none, or the adaptor is for the positive half
-            only and has maps for two.
+        UserError: If there are no steps, a term is unknown, or there are none, if `"conditional"` is not among the
+            branches, or the adaptor is for the positive half only and has maps for others.
     """
 
     calibration: dict[str, Any] | None = None
@@ -55,7 +57,7 @@ class Linear(Adaptor, kind="linear"):
         dims: FeatureDims,
         steps: Sequence[int],
         terms: Sequence[str] = TERMS,
-        num_halves: int = 2,
+        branches: Sequence[str] = HALVES,
         rank: int | None = None,
         joint: bool = False,
         negative_channels: int = 0,
@@ -64,18 +66,21 @@ class Linear(Adaptor, kind="linear"):
             raise UserError(f"a linear adaptor needs adaptor steps, and terms of {', '.join(TERMS)}: pass some of each")
         if any(type(step) is not int or step < 1 for step in steps) or len(set(steps)) < len(steps):
             raise UserError("the steps of a linear adaptor have to be whole numbers from 1 on, each once: correct them")
-        if num_halves not in (1, 2):
-            raise UserError(f"num_halves={num_halves} is not possible: use 2 with guidance and 1 without")
-        if negative_channels < 0 or (negative_channels and num_halves == 2):
+        branches = tuple(branches)
+        if "conditional" not in branches or len(set(branches)) < len(branches):
             raise UserError(
-                f"negative_channels={negative_channels} is not possible with num_halves={num_halves}: use 0 for an "
-                "adaptor of both halves of guidance, and num_halves=1 for one of the positive half only"
+                f"the branches {list(branches)} are not possible: name each once, with conditional among them"
+            )
+        if negative_channels < 0 or (negative_channels and len(branches) > 1):
+            raise UserError(
+                f"negative_channels={negative_channels} is not possible with {len(branches)} branches: use 0 for an "
+                'adaptor of both halves of guidance, and branches=("conditional",) for one of the positive half only'
             )
         super().__init__(dims, ("r_in", "r_out_prev", *HISTORY_INPUTS))
         self.steps, self.terms = tuple(sorted(steps)), tuple(term for term in TERMS if term in terms)
-        self.num_halves, self.rank, self.joint = num_halves, rank, joint and num_halves == 2
-        maps, width = (len(self.steps), num_halves), dims.r_out if rank is None else rank
-        self.weight = nn.Parameter(torch.zeros(*maps, width, self.num_inputs * (2 if self.joint else 1)))
+        self.branches, self.rank, self.joint = branches, rank, joint and len(branches) > 1
+        maps, width = (len(self.steps), len(branches)), dims.r_out if rank is None else rank
+        self.weight = nn.Parameter(torch.zeros(*maps, width, self.num_inputs * (len(branches) if self.joint else 1)))
         self.bias = nn.Parameter(torch.zeros(*maps, dims.r_out))
         self.up = None if rank is None else nn.Parameter(torch.zeros(*maps, dims.r_out, rank))
         self.negative_channels = negative_channels
@@ -86,7 +91,7 @@ class Linear(Adaptor, kind="linear"):
         arguments = {
             "steps": list(self.steps),
             "terms": list(self.terms),
-            "num_halves": self.num_halves,
+            "branches": list(self.branches),
             "rank": self.rank,
             "joint": self.joint,
         }
@@ -95,12 +100,12 @@ class Linear(Adaptor, kind="linear"):
 
     @property
     def num_inputs(self) -> int:
-        """Number of channels of all terms together, of one half."""
+        """Number of channels of all terms together, of one branch."""
         return sum(self.term_channels(term) for term in self.terms)
 
     @property
     def reads_both_halves(self) -> bool:
-        """Whether the estimate of an example depends on the other half of guidance."""
+        """Whether the estimate of an example depends on the other branches of guidance."""
         return self.joint
 
     @property
@@ -122,13 +127,13 @@ class Linear(Adaptor, kind="linear"):
         r_in_prev: Tensor | None = None,
         full_steps: tuple[FullStep, ...] = (),
         step: int | Tensor = 1,
-        conditional: Tensor | None = None,
+        branch: Tensor | None = None,
     ) -> Tensor:
         """Estimates `r_out`; arguments and result as in `Adaptor.forward`."""
         if r_out_prev is None:
             raise UserError("a linear adaptor changes r_out of the previous step: start with a full step")
         values = term_values(self.terms, r_in, r_out_prev, r_in_prev, full_steps)
-        weight = self._maps(self._of_step(self.weight, step), conditional)
+        weight = self._maps(self._of_step(self.weight, step), branch)
         size, start = r_out_prev.shape[-2:], 0
         # Maps at each position and nearest interpolation commute: terms of low resolution are interpolated once mapped.
         mapped: dict[bool, Tensor] = {}  # by whether it has the size of r_out; a dynamic size has no hash
@@ -137,17 +142,17 @@ class Linear(Adaptor, kind="linear"):
             value = values[term]
             if value is not None:
                 value = value if value.shape[-2] <= size[0] else F.interpolate(value, size=tuple(size))
-                product = _at_each_position(self._columns(weight, start, stop), self._inputs(value, conditional))
+                product = _at_each_position(self._columns(weight, start, stop), self._inputs(value, branch))
                 is_large = product.shape[-2:] == size
                 mapped[is_large] = mapped[is_large] + product if is_large in mapped else product
             start = stop
         change = sum(x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size)) for x in mapped.values())
         if isinstance(change, Tensor):  # else no term is known
-            if self.joint and conditional is not None:
-                change = torch.cat(change.chunk(2, 1))
+            if self.joint and branch is not None:
+                change = torch.cat(change.chunk(len(self.branches), 1))
             if self.up is not None:
-                change = _at_each_position(self._of_examples(self._of_step(self.up, step), conditional), change)
-        bias = self._of_examples(self._of_step(self.bias, step), conditional)
+                change = _at_each_position(self._of_examples(self._of_step(self.up, step), branch), change)
+        bias = self._of_examples(self._of_step(self.bias, step), branch)
         return r_out_prev + change + bias[..., None, None]
 
     def padded(self, full_steps: tuple[FullStep, ...]) -> tuple[FullStep, ...]:
@@ -163,30 +168,31 @@ class Linear(Adaptor, kind="linear"):
         index = sum(((2 * step > a + b).long() for a, b in pairwise(self.steps)), torch.zeros_like(step))
         return of_steps.index_select(0, index.reshape(1))[0]
 
-    def _maps(self, of_halves: Tensor, conditional: Tensor | None) -> Tensor:
-        """Returns the matrix of all examples, or one each. If joint, its outputs are those of both halves."""
-        if not self.joint:
-            return self._of_examples(of_halves, conditional)
-        return of_halves[-1] if conditional is None else of_halves.flatten(0, 1)
+    def _maps(self, of_branches: Tensor, branch: Tensor | None) -> Tensor:
+        """Returns the matrix of all examples, or one each. If joint, its outputs are those of all branches."""
+        if not self.joint or branch is None:
+            return self._of_examples(of_branches, branch)
+        return of_branches.flatten(0, 1)
 
-    def _inputs(self, term: Tensor, conditional: Tensor | None) -> Tensor:
-        """Returns what the maps read of a term; if joint, both halves side by side."""
+    def _inputs(self, term: Tensor, branch: Tensor | None) -> Tensor:
+        """Returns what the maps read of a term; if joint, all branches side by side."""
         if not self.joint:
             return term
-        return torch.cat([term, term] if conditional is None else term.chunk(2), 1)
+        count = len(self.branches)
+        return torch.cat([term] * count if branch is None else term.chunk(count), 1)
 
     def _columns(self, weight: Tensor, start: int, stop: int) -> Tensor:
-        """Returns the part of the maps that reads one term; if joint, that of both halves."""
-        columns = weight[..., start:stop]
+        """Returns the part of the maps that reads one term; if joint, that of all branches."""
         if not self.joint:
-            return columns
-        return torch.cat([columns, weight[..., self.num_inputs + start : self.num_inputs + stop]], -1)
+            return weight[..., start:stop]
+        firsts = range(0, weight.shape[-1], self.num_inputs)
+        return torch.cat([weight[..., first + start : first + stop] for first in firsts], -1)
 
-    def _of_examples(self, of_halves: Tensor, conditional: Tensor | None) -> Tensor:
-        """Returns what belongs to each example's half; without the batch's axis if all examples are conditional."""
-        if conditional is None or self.num_halves == 1:
-            return of_halves[-1]
-        return of_halves[conditional.long()]
+    def _of_examples(self, of_branches: Tensor, branch: Tensor | None) -> Tensor:
+        """Returns what belongs to each example's branch; without the batch's axis if all examples are conditional."""
+        if branch is None or len(self.branches) == 1:
+            return of_branches[self.branches.index("conditional")]
+        return of_branches[branch]
 
 
 def term_values(

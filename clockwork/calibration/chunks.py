@@ -1,4 +1,4 @@
-"""Chunks of a batch of captions, with both halves of guidance of each: what the UNet runs on at a time."""
+"""Chunks of a batch of captions, with all branches of guidance of each: what the UNet runs on at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +22,11 @@ class Chunks:
     Attributes:
         sample: Scaled latents, `batch × channels × height × width`, or of videos as their UNet has them.
         t: The timestep, a scalar or one per example.
-        condition: The prompts' conditions; with guidance the unconditional half first.
+        condition: The prompts' conditions, one branch of guidance after another.
         history: The features of earlier steps.
         size: Captions per chunk.
         num_frames: Number of frames per example of a video; 1 for images.
+        num_branches: Number of branches of guidance; 1 without guidance.
     """
 
     sample: Tensor
@@ -34,23 +35,19 @@ class Chunks:
     history: History
     size: int
     num_frames: int = 1
-
-    @property
-    def num_halves(self) -> int:
-        """Halves of guidance, 1 or 2."""
-        return 1 if self.condition.conditional is None else 2
+    num_branches: int = 1
 
     @property
     def num_captions(self) -> int:
         """Number of captions."""
-        return len(self.sample) // self.num_halves
+        return len(self.sample) // self.num_branches
 
     @property
     def indices(self) -> list[Tensor]:
-        """Indices into the batch of each chunk, the unconditional half first."""
+        """Indices into the batch of each chunk, one branch after another."""
         captions = torch.arange(self.num_captions, device=self.sample.device)
         return [
-            torch.cat([part + half * len(captions) for half in range(self.num_halves)])
+            torch.cat([part + branch * len(captions) for branch in range(self.num_branches)])
             for part in captions.split(self.size)
         ]
 
@@ -96,3 +93,20 @@ class Chunks:
             for same in steps
         )
         return Denoised(output, r_in, r_out, first.t_emb, first.full, replace(history, full_steps=full_steps))
+
+
+def observations(features: Tensor, num_branches: int, count: int, captions: list[int]) -> list[Tensor]:
+    """Returns the features of some captions of a chunk as observations.
+
+    Args:
+        features: One branch after another, `num_branches count … × channels × height × width`, where `…` are frames.
+        num_branches: Number of branches of guidance.
+        count: Number of captions.
+        captions: Indices of those that are selected.
+
+    Returns:
+        Of each branch, `positions × channels`.
+    """
+    index = torch.tensor(captions, dtype=torch.int64, device=features.device)
+    by_branch = features.unflatten(0, (num_branches, count, -1))
+    return [branch[index].permute(0, 1, 3, 4, 2).flatten(0, 3) for branch in by_branch]

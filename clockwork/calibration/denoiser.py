@@ -5,7 +5,7 @@ roll-out has reached with the maps of the steps before. Its output is not used o
 on what they will read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,8 +15,14 @@ from torch import Tensor
 from clockwork.adaptors import FeatureDims, History, Linear
 from clockwork.adaptors.blocks import resize_to
 from clockwork.adaptors.linear import term_values
-from clockwork.calibration.chunks import Chunks
-from clockwork.calibration.least_squares import NormalEquations, StepFit, fit_step, require_enough_captions
+from clockwork.calibration.chunks import Chunks, observations
+from clockwork.calibration.least_squares import (
+    NormalEquations,
+    StepFit,
+    error_weights,
+    fit_step,
+    require_enough_captions,
+)
 from clockwork.calibration.negative import convolution, negative_observations, num_negative_inputs
 from clockwork.calibration.options import FitOptions
 from clockwork.calibration.progress import Progress, StepMaps
@@ -28,6 +34,7 @@ from clockwork.sampling.feature_shapes import dims_of_features
 from clockwork.sampling.guidance import positive_half
 from clockwork.schedule import Schedule
 from clockwork.teachers import Condition
+from clockwork.unet.conditioning import HALVES
 from clockwork.unet.split import SplitUNet
 
 
@@ -37,23 +44,29 @@ class CalibratingDenoiser:
     Args:
         split: The UNet with its cut.
         schedule: Which steps are full.
-        guidance: Scale of guidance, or a function that returns it on an adaptor step.
+        guidance: Scale of guidance; or a function that returns, for a timestep, the weights of the branches in the
+            guided prediction, in the order of the batch.
         options: How maps are fitted.
         progress: The state to go on from, which is changed.
         save: Called after each step that was fitted, and when an error or Ctrl-C interrupts one.
+
+    Attributes:
+        branches: Names of the branches of guidance, in the order of the batch.
     """
+
+    branches: tuple[str, ...] = HALVES
 
     def __init__(
         self,
         split: SplitUNet,
         schedule: Schedule,
-        guidance: float | Callable[[], float],
+        guidance: float | Callable[[Tensor], Sequence[float]],
         options: FitOptions | None = None,
         progress: Progress | None = None,
         save: Callable[[], None] = lambda: None,
     ) -> None:
         self.split, self.schedule, self.options = split, schedule, options or FitOptions()
-        self.guidance = guidance if callable(guidance) else lambda: guidance
+        self.guidance = guidance if callable(guidance) else lambda _: (1 - guidance, guidance)
         self.progress, self.save = progress or Progress(), save
         # Before the first full step the features' channels are unknown; only the names of the inputs matter.
         self.adaptor = self._unfitted(FeatureDims(1, 1, 0, 0))
@@ -61,34 +74,50 @@ class CalibratingDenoiser:
     def _unfitted(self, dims: FeatureDims) -> Linear:
         """Returns an adaptor that declares what the fitted ones read."""
         channels = self.split.unet.config.out_channels if self.options.positive_only else 0
-        return Linear(dims, (1,), self.options.terms, 1 if channels else 2, negative_channels=channels)
+        branches = ("conditional",) if channels else self.branches
+        return Linear(dims, (1,), self.options.terms, branches, negative_channels=channels)
 
     def __call__(self, sample: Tensor, t: Tensor, condition: Condition, step: int, history: History) -> Denoised:
         """Runs one step; arguments and result are those of `Denoiser`."""
-        if self.options.positive_only and (condition.conditional is None or self.split.kind.frames_axis is not None):
-            raise UserError("positive_only is for images with guidance: pass a scale above 1, or leave out the option")
+        two_halves = self.split.kind.frames_axis is None and condition.branch is not None and self.branches == HALVES
+        if self.options.positive_only and not two_halves:
+            raise UserError(
+                "positive_only is for images with guidance by the prompt: pass a scale above 1, or leave it out"
+            )
         chunks = self._chunks(sample, t, condition, history)
         if not self.schedule.is_full(step):
             if history.r_out_prev is None:
                 raise UserError(f"schedule {self.schedule} has no full step before step {step}: use clock2")
             self._fit(chunks, step)
-            self.adaptor = self.progress.adaptor(self.adaptor.dims, self.options.terms, [step]).to(sample.device)
+            self.adaptor = self.fitted([step]).to(sample.device)
         denoiser = ClockworkDenoiser(self.split, self.adaptor, self.schedule)
         denoised = chunks.join([denoiser(*chunk[:3], step, chunk[3]) for chunk in chunks])
         self._learn_dims(denoised)
         return denoised
 
+    def start(self, branches: tuple[str, ...]) -> None:
+        """Starts a roll-out with other branches of guidance than `HALVES`.
+
+        Args:
+            branches: Their names, in the order of the batch; one without guidance.
+        """
+        self.branches = branches if len(branches) > 1 else HALVES
+        self.adaptor = self._unfitted(self.adaptor.dims)
+
+    def fitted(self, steps: Sequence[int] | None = None) -> Linear:
+        """Returns the adaptor of some steps that are fitted; by default of all."""
+        return self.progress.adaptor(self.adaptor.dims, self.options.terms, steps, self.branches)
+
     def _learn_dims(self, denoised: Denoised) -> None:
         """Takes the dimensions of the features from the first step's."""
-        r_in, r_out = denoised.r_in, denoised.r_out
         if self.adaptor.dims.t_emb == 0:
-            dims = dims_of_features(r_in.shape, r_out.shape, denoised.t_emb.shape, 0)
+            dims = dims_of_features(denoised.r_in.shape, denoised.r_out.shape, denoised.t_emb.shape, 0)
             self.adaptor = self._unfitted(dims)
 
     def _chunks(self, sample: Tensor, t: Tensor, condition: Condition, history: History) -> Chunks:
         """Divides a batch."""
-        num_frames = self.split.kind.num_frames(sample.shape)
-        return Chunks(sample, t, condition, history, self.options.batch, num_frames)
+        sizes = self.split.kind.num_frames(sample.shape), 1 if condition.branch is None else len(self.branches)
+        return Chunks(sample, t, condition, history, self.options.batch, *sizes)
 
     def _fit(self, chunks: Chunks, step: int) -> None:
         """Fits the maps of a step, unless that has been done."""
@@ -105,10 +134,11 @@ class CalibratingDenoiser:
         """Fits the maps that estimate `r_out`."""
         options, r_out_prev, num_inputs = self.options, chunks.history.r_out_prev, self.adaptor.num_inputs
         assert r_out_prev is not None
-        num_captions = self._count_captions(chunks, r_out_prev, options.num_unknowns(num_inputs, chunks.num_halves))
-        sizes = chunks.num_halves, num_inputs + 1, self.adaptor.dims.r_out
+        num_captions = self._count_captions(chunks, r_out_prev, options.num_unknowns(num_inputs, chunks.num_branches))
+        sizes = chunks.num_branches, num_inputs + 1, self.adaptor.dims.r_out
         sums = self._sums(step, sizes, chunks, num_captions, self._features)
-        maps, equations, fit = self._solve(step, *sums, options.equations(chunks.num_halves))
+        guidance = self._guidance(chunks)
+        maps, equations, fit = self._solve(step, *sums, guidance, options.equations(chunks.num_branches))
         self.progress.maps[step] = StepMaps.of(maps, equations, options.rank)
         self.progress.fits.append(fit)
         self._finish_fit()
@@ -118,24 +148,23 @@ class CalibratingDenoiser:
         progress, channels = self.progress, self.split.unet.config.out_channels
         num_inputs = num_negative_inputs(channels) + 1
         num_captions = self._count_captions(chunks, chunks.sample, num_inputs)
-        adaptor = progress.adaptor(self.adaptor.dims, self.options.terms, [step]).to(chunks.sample.device)
-        denoiser, weights = ClockworkDenoiser(self.split, adaptor, self.schedule), self._weights
+        denoiser = ClockworkDenoiser(self.split, self.fitted([step]).to(chunks.sample.device), self.schedule)
+        weights = error_weights(self._guidance(chunks), self.options.guided_weight)
         observe = partial(negative_observations, denoiser, step, weights)
         sums = self._sums(step, (1, num_inputs, channels), chunks, num_captions, observe)
-        weight, bias = convolution(self._solve(step, *sums, NormalEquations)[0][0])
+        weight, bias = convolution(self._solve(step, *sums, (1.0,), NormalEquations)[0][0])
         progress.maps[step] = replace(progress.maps[step], negative=weight, negative_bias=bias)
         self._finish_fit()
 
-    @property
-    def _weights(self) -> tuple[float, float]:
-        """Scale of guidance, and weight of the guided error."""
-        return self.guidance(), self.options.guided_weight
+    def _guidance(self, chunks: Chunks) -> Sequence[float]:
+        """Returns the weights of the branches in the guided prediction."""
+        return (1.0,) if chunks.num_branches == 1 else self.guidance(chunks.t)
 
     def _solve(
-        self, step: int, fitted: Moments, held_out: Moments, kind: type[NormalEquations]
+        self, step: int, fitted: Moments, held_out: Moments, guidance: Sequence[float], kind: type[NormalEquations]
     ) -> tuple[Tensor, NormalEquations, StepFit]:
         """Solves for maps; arguments and result are those of `fit_step`."""
-        return fit_step(step, fitted, held_out, *self._weights, self.options.ridges, kind)
+        return fit_step(step, fitted, held_out, guidance, self.options.guided_weight, self.options.ridges, kind)
 
     def _finish_fit(self) -> None:
         """Forgets the sums, whose maps are solved, and saves."""
@@ -152,9 +181,9 @@ class CalibratingDenoiser:
     ) -> tuple[Moments, Moments]:
         """Sums over captions that are fitted on, and over those that choose the ridge, of all processes.
 
-        What was summed before an interruption is kept. `sizes` are halves, inputs and outputs of `Moments`.
+        What was summed before an interruption is kept. `sizes` are branches, inputs and outputs of `Moments`.
         """
-        progress, options, num_halves, device = self.progress, self.options, sizes[0], chunks.sample.device
+        progress, options, num_branches, device = self.progress, self.options, sizes[0], chunks.sample.device
         device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
         if progress.step != step or progress.sums is None:
             zeros = Moments.zeros(*sizes, device)
@@ -164,10 +193,10 @@ class CalibratingDenoiser:
         try:
             for chunk in chunks.after(progress.sums[0]):
                 num_chunks, fitted, held_out = progress.sums
-                features, count = observe(*chunk), len(chunk[0]) // chunks.num_halves
+                features, count = observe(*chunk), len(chunk[0]) // chunks.num_branches
                 fits, chooses = self._divide(num_chunks * options.batch, count, num_captions)
-                fitted = fitted.add(*(_observations(x, num_halves, count, fits) for x in features))
-                held_out = held_out.add(*(_observations(x, num_halves, count, chooses) for x in features))
+                fitted = fitted.add(*(observations(x, num_branches, count, fits) for x in features))
+                held_out = held_out.add(*(observations(x, num_branches, count, chooses) for x in features))
                 progress.sums = num_chunks + 1, fitted, held_out
         except BaseException:
             self.save()
@@ -186,7 +215,7 @@ class CalibratingDenoiser:
         """Returns the number of captions of all processes; refuses fewer observations than each map has inputs."""
         captions = chunks.num_captions
         frames, _, height, width = target.shape
-        positions = frames // (captions * chunks.num_halves) * height * width
+        positions = frames // (captions * chunks.num_branches) * height * width
         # Shares of the captions may differ by one, and all processes have to come to the same answer.
         total = int(sum_over_processes(torch.tensor(captions)))
         require_enough_captions(total, num_unknowns, positions)
@@ -219,10 +248,3 @@ class CalibratingDenoiser:
         numbers = [(first + i) * num_processes + rank() for i in range(count)]
         chooses = [i for i, number in enumerate(numbers) if period is not None and number % period == period - 1]
         return [i for i in range(count) if i not in chooses], chooses
-
-
-def _observations(features: Tensor, num_halves: int, count: int, captions: list[int]) -> list[Tensor]:
-    """Returns the features of some of `count` captions per half, `positions × channels`."""
-    index = torch.tensor(captions, dtype=torch.int64, device=features.device)
-    per_half = features.unflatten(0, (num_halves, count, -1))  # the last of these axes holds the frames of a video
-    return [half[index].permute(0, 1, 3, 4, 2).flatten(0, 3) for half in per_half]

@@ -100,7 +100,7 @@ def calibrate_sampler(
             if record.step == last_adaptor_step:
                 break
     save()
-    adaptor = progress.adaptor(denoiser.adaptor.dims, options.terms)
+    adaptor = denoiser.fitted()
     adaptor.point = sampler.point
     placed = adaptor.to(sampler.teacher.device)
     result = replace(sampler, adaptor=placed, adaptor_name="linear", folder=None, trained_hash=None)

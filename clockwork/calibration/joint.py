@@ -1,9 +1,9 @@
-"""Ridge regression of maps that read both halves of guidance.
+"""Ridge regression of maps that read all branches of guidance.
 
-The targets `y₋` and `y₊` are regressed on the same inputs `z = (x₋, x₊)`. With `A = Σ z zᵀ` and `Bᵢ = Σ z yᵢᵀ`, the
-minimum of `Σᵢⱼ Kᵢⱼ eᵢ · eⱼ` then solves `A Wᵢ = Bᵢ` for every `K` (regressions on equal regressors, Zellner 1962). So
-the maps depend neither on the guidance scale nor on the weight of the guided error. `K` still decides on the ridge, and
-on what a rank leaves out.
+The targets `yᵢ` are regressed on the same inputs, those of all branches, `z = (x₋, x₊)` for two. With `A = Σ z zᵀ` and
+`Bᵢ = Σ z yᵢᵀ`, the minimum of `Σᵢⱼ Kᵢⱼ eᵢ · eⱼ` then solves `A Wᵢ = Bᵢ` for every `K` (regressions on equal regressors,
+Zellner 1962). So the maps depend neither on the guidance scale nor on the weight of the guided error. `K` still decides
+on the ridge, and on what a rank leaves out.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from clockwork.calibration.statistics import Moments
 
 @dataclass(frozen=True)
 class JointEquations(NormalEquations):
-    """The equations of maps `W` from both halves' inputs to both halves' outputs, side by side.
+    """The equations of maps `W` from all branches' inputs to all branches' outputs, side by side.
 
-    The inputs are those of the unconditional half, those of the conditional half, and one constant.
+    The inputs are those of one branch after another, and one constant.
 
     Attributes:
         a: `inputs × inputs`.
-        b: `inputs × num_halves outputs`, before the error is weighted.
+        b: `inputs × num_branches outputs`, before the error is weighted.
     """
 
     @classmethod
@@ -32,23 +32,24 @@ class JointEquations(NormalEquations):
         """Returns the equations of some observations; arguments are those of `NormalEquations.of`."""
         xx, xy, yy = moments.blocks()
         a, b = xx.transpose(1, 2).flatten(2).flatten(0, 1), xy.transpose(1, 2).flatten(2).flatten(0, 1)
-        # Each half has a constant of its own, and one is enough.
-        inputs = torch.tensor([i for i in range(len(a)) if i != moments.num_inputs - 1], device=a.device)
+        # Each branch has a constant of its own, and one is enough: the last.
+        constants = range(moments.num_inputs - 1, len(a) - 1, moments.num_inputs)
+        inputs = torch.tensor([i for i in range(len(a)) if i not in constants], device=a.device)
         k = weights.to(a)
         return cls(a[inputs][:, inputs], b[inputs], (k * yy).sum(), k)
 
     def error(self, maps: Tensor) -> float:
-        """Returns the weighted squared error of maps, `inputs × num_halves outputs`, over all observations."""
+        """Returns the weighted squared error of maps, `inputs × num_branches outputs`, over all observations."""
         return float(((self.a @ maps - 2 * self.b) * self._weighted(maps)).sum() + self.constant)
 
-    def of_halves(self, maps: Tensor) -> Tensor:
-        """Returns maps from `solve` by half, `num_halves × inputs × outputs`; all read the same inputs."""
-        return maps.unflatten(1, (self.num_halves, -1)).transpose(0, 1)
+    def of_branches(self, maps: Tensor) -> Tensor:
+        """Returns maps from `solve` by branch, `num_branches × inputs × outputs`; all read the same inputs."""
+        return maps.unflatten(1, (self.num_branches, -1)).transpose(0, 1)
 
     def targets(self) -> Tensor:
-        """Returns `Σⱼ Kᵢⱼ Bⱼ` by half, `num_halves × inputs × outputs`."""
-        return self.of_halves(self._weighted(self.b))
+        """Returns `Σⱼ Kᵢⱼ Bⱼ` by branch, `num_branches × inputs × outputs`."""
+        return self.of_branches(self._weighted(self.b))
 
     def _weighted(self, maps: Tensor) -> Tensor:
-        """Multiplies the halves' columns, `… × num_halves outputs`, by `K`."""
-        return torch.einsum("nik,ij->njk", maps.unflatten(1, (self.num_halves, -1)), self.weights).flatten(1)
+        """Multiplies the branches' columns, `… × num_branches outputs`, by `K`."""
+        return torch.einsum("nik,ij->njk", maps.unflatten(1, (self.num_branches, -1)), self.weights).flatten(1)

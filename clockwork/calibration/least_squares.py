@@ -1,9 +1,9 @@
-"""Weighted ridge regression of both halves of guidance at once.
+"""Weighted ridge regression of all branches of guidance at once.
 
-With the halves' errors `e₋` and `e₊`, least squares minimise `|e₋|² + |e₊|² + w |(1 − g) e₋ + g e₊|²`: the last is the
-error that guidance of scale `g` makes of both. In matrix form it is `Σᵢⱼ Kᵢⱼ eᵢ · eⱼ` with `K = I + w c cᵀ` and
-`c = (1 − g, g)`, so the normal equations of the pair of maps are `A W = B` with blocks `Aᵢⱼ = Kᵢⱼ Σ xᵢ xⱼᵀ` and
-`Bᵢ = Σⱼ Kᵢⱼ Σ xᵢ yⱼᵀ`.
+With the branches' errors `eᵢ`, least squares minimise `Σᵢ |eᵢ|² + w |Σᵢ cᵢ eᵢ|²`: the last is the error that guidance
+makes of all, where `cᵢ` are the weights of the branches in the guided prediction, `(1 − g, g)` for two halves and the
+scale `g`. In matrix form it is `Σᵢⱼ Kᵢⱼ eᵢ · eⱼ` with `K = I + w c cᵀ`, so the normal equations of all maps together
+are `A W = B` with blocks `Aᵢⱼ = Kᵢⱼ Σ xᵢ xⱼᵀ` and `Bᵢ = Σⱼ Kᵢⱼ Σ xᵢ yⱼᵀ`.
 """
 
 from collections.abc import Sequence
@@ -21,30 +21,21 @@ DEFAULT_RIDGE = 1e-3
 SINGULAR = 1e-5  # an input that the others give up to this share of its size is not independent in float32
 
 
-def guidance_vector(num_halves: int, guidance: float) -> Tensor:
-    """Returns how guidance weighs the halves: `(1 − g, g)`, or `(1,)` without guidance.
+def error_weights(guidance: Sequence[float], guided_weight: float) -> Tensor:
+    """Returns the matrix `K` of the error's quadratic form, `num_branches × num_branches`.
 
     Args:
-        num_halves: Halves of guidance, 1 or 2.
-        guidance: Scale of guidance.
-    """
-    weights = [1.0] if num_halves == 1 else [1 - guidance, guidance]
-    return torch.tensor(weights, dtype=torch.float64)
-
-
-def error_weights(num_halves: int, guidance: float, guided_weight: float) -> Tensor:
-    """Returns the matrix `K` of the error's quadratic form, `num_halves × num_halves`.
-
-    Args:
-        num_halves: Halves of guidance, 1 or 2.
-        guidance: Scale of guidance.
+        guidance: Weights `c` of the branches in the guided prediction; `(1,)` without guidance.
         guided_weight: Weight `w` of the guided error; without guidance there is none.
     """
-    identity = torch.eye(num_halves, dtype=torch.float64)
-    if num_halves == 1:
-        return identity
-    c = guidance_vector(num_halves, guidance)
-    return identity + guided_weight * torch.outer(c, c)
+    identity = torch.eye(len(guidance), dtype=torch.float64)
+    return identity if len(guidance) == 1 else identity + guided_weight * _outer(guidance)
+
+
+def _outer(guidance: Sequence[float]) -> Tensor:
+    """Returns `c cᵀ`."""
+    c = torch.tensor(guidance, dtype=torch.float64)
+    return torch.outer(c, c)
 
 
 @dataclass(frozen=True)
@@ -52,10 +43,10 @@ class NormalEquations:
     """The quadratic form of the weighted error in the maps `W`: `tr(Wᵀ A W) − 2 tr(Wᵀ B) + constant`.
 
     Attributes:
-        a: `num_halves inputs × num_halves inputs`.
-        b: `num_halves inputs × outputs`.
+        a: `num_branches inputs × num_branches inputs`.
+        b: `num_branches inputs × outputs`.
         constant: The error of maps that are zero, which is that of the identity adaptor; a scalar.
-        weights: The matrix `K`, `num_halves × num_halves`.
+        weights: The matrix `K`, `num_branches × num_branches`.
     """
 
     a: Tensor
@@ -64,8 +55,8 @@ class NormalEquations:
     weights: Tensor
 
     @property
-    def num_halves(self) -> int:
-        """Halves of guidance, 1 or 2."""
+    def num_branches(self) -> int:
+        """Number of branches of guidance, 1 without guidance."""
         return len(self.weights)
 
     @classmethod
@@ -74,7 +65,7 @@ class NormalEquations:
 
         Args:
             moments: Sums over the observations.
-            weights: The matrix `K`, `num_halves × num_halves`.
+            weights: The matrix `K`, `num_branches × num_branches`.
         """
         xx, xy, yy = moments.blocks()
         k = weights.to(xx)
@@ -83,7 +74,7 @@ class NormalEquations:
         return cls(a, b, (k * yy).sum(), k)
 
     def error(self, maps: Tensor) -> float:
-        """Returns the weighted squared error of maps, `num_halves inputs × outputs`, over all observations."""
+        """Returns the weighted squared error of maps, `num_branches inputs × outputs`, over all observations."""
         return float(((self.a @ maps - 2 * self.b) * maps).sum() + self.constant)
 
     def solve(self, ridge: float) -> Tensor:
@@ -93,7 +84,7 @@ class NormalEquations:
             ridge: Strength of the ridge, relative to each input's own scale.
 
         Returns:
-            The maps, `num_halves inputs × outputs`.
+            The maps, `num_branches inputs × outputs`.
         """
         scale = self._scale()
         scaled = self.a / scale[:, None] / scale
@@ -118,30 +109,30 @@ class NormalEquations:
 
         With the ridge's matrix `M = A + ridge diag A`, which `M W = B` solves, maps `V` have the error
         `tr((V − W)ᵀ M (V − W))` above that of `W`. So the best of a rank project `W` onto the first eigenvectors of
-        `Wᵀ M W = Wᵀ B`. The halves share the second factor.
+        `Wᵀ M W = Wᵀ B`. The branches share the second factor.
 
         Args:
-            maps: The maps of full rank by half, from `of_halves`.
+            maps: The maps of full rank by branch, from `of_branches`.
             rank: Rank of the product.
 
         Returns:
-            `num_halves × inputs × rank` and `rank × outputs`.
+            `num_branches × inputs × rank` and `rank × outputs`.
         """
         gain = maps.flatten(0, 1).T @ self.targets().flatten(0, 1)
         directions = torch.linalg.eigh(gain)[1][:, -rank:]  # eigenvalues ascend
         return maps @ directions, directions.T
 
     def targets(self) -> Tensor:
-        """Returns `B` by half, `num_halves × inputs × outputs`."""
-        return self.of_halves(self.b)
+        """Returns `B` by branch, `num_branches × inputs × outputs`."""
+        return self.of_branches(self.b)
 
-    def of_halves(self, maps: Tensor) -> Tensor:
-        """Returns maps from `solve` by half, `num_halves × inputs × outputs`.
+    def of_branches(self, maps: Tensor) -> Tensor:
+        """Returns maps from `solve` by branch, `num_branches × inputs × outputs`.
 
         Args:
             maps: The maps.
         """
-        return maps.unflatten(0, (-1, len(maps) // self.num_halves))
+        return maps.unflatten(0, (-1, len(maps) // self.num_branches))
 
     def _scale(self) -> Tensor:
         """Returns the root of A's diagonal, with 1 in place of 0 for an input that is always zero."""
@@ -175,7 +166,7 @@ def fit_step(
     step: int,
     fitted: Moments,
     held_out: Moments,
-    guidance: float,
+    guidance: Sequence[float],
     guided_weight: float = 1.0,
     ridges: Sequence[float] = RIDGES,
     kind: type[NormalEquations] = NormalEquations,
@@ -186,25 +177,24 @@ def fit_step(
         step: The step, from 1.
         fitted: Sums over the captions that the ridges are tried on.
         held_out: Sums over those that choose between them; they may be of no observations.
-        guidance: Scale of guidance.
+        guidance: Weights of the branches in the guided prediction; `(1,)` without guidance.
         guided_weight: Weight of the guided error.
         ridges: Strengths to choose from. If no captions are held out, the only one, or else `DEFAULT_RIDGE`.
-        kind: The equations to solve: `JointEquations` for maps that read both halves.
+        kind: The equations to solve: `JointEquations` for maps that read all branches.
 
     Returns:
-        The maps, `num_halves × inputs × outputs`, the equations that they solve, and the figures of the fit.
+        The maps, `num_branches × inputs × outputs`, the equations that they solve, and the figures of the fit.
     """
-    weights = error_weights(fitted.num_halves, guidance, guided_weight)
+    weights, guided_weights = error_weights(guidance, guided_weight), _outer(guidance)
     tried = kind.of(fitted, weights)
-    c = guidance_vector(fitted.num_halves, guidance)
     judged = held_out if held_out.count else fitted
-    guided = kind.of(judged, torch.outer(c, c))
+    guided = kind.of(judged, guided_weights)
     if not held_out.count and len(ridges) > 1:
         ridges = (DEFAULT_RIDGE,)
     solutions = {strength: tried.solve(strength) for strength in ridges}
     chooser = kind.of(judged, weights)
     ridge = min(solutions, key=lambda strength: chooser.error(solutions[strength]))
-    size = max(float((torch.outer(c, c).to(judged.r_out) * judged.r_out).sum()), 1e-300)
+    size = max(float((guided_weights.to(judged.r_out) * judged.r_out).sum()), 1e-300)
     error, identity_error = (
         (max(e, 0.0) / size) ** 0.5 for e in (guided.error(solutions[ridge]), float(guided.constant))
     )
@@ -212,7 +202,7 @@ def fit_step(
     maps = equations.solve(ridge) if held_out.count else solutions[ridge]
     singular = equations.is_singular()
     fit = StepFit(step, ridge, singular, error, identity_error, fitted.count + held_out.count)
-    return equations.of_halves(maps), equations, fit
+    return equations.of_branches(maps), equations, fit
 
 
 def require_enough_captions(captions: int, num_inputs: int, positions: int) -> None:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from clockwork.adaptors import History, Linear
 from clockwork.adaptors.negative import KERNEL, NUM_INPUTS, negative_inputs
-from clockwork.calibration.least_squares import error_weights
 from clockwork.sampling.denoisers import ClockworkDenoiser, FullDenoiser
 from clockwork.sampling.guidance import positive_half
 from clockwork.teachers import Condition
@@ -25,7 +24,7 @@ def num_negative_inputs(channels: int) -> int:
 def negative_observations(
     denoiser: ClockworkDenoiser,
     step: int,
-    weights: tuple[float, float],
+    weights: Tensor,
     sample: Tensor,
     t: Tensor,
     condition: Condition,
@@ -39,7 +38,7 @@ def negative_observations(
     Args:
         denoiser: The clocked UNet, whose adaptor has the positive half's map of the step, and no negative map.
         step: The step, from 1.
-        weights: Scale of guidance, and weight of the guided error.
+        weights: The matrix `K` of both halves' errors, `2 × 2`.
         sample: Scaled latents of both halves, `2 batch × channels × height × width`.
         t: The timestep.
         condition: The conditions of both halves.
@@ -55,8 +54,7 @@ def negative_observations(
     estimate = denoiser(*positive_half(sample, t, condition), step, past).output.float()
     negative, positive = full.output.float().chunk(2)
     base, inputs = negative_inputs(estimate, history.output_prev.float())
-    k = error_weights(2, *weights)
-    target = negative + k[0, 1] / k[0, 0] * (positive - estimate) - base
+    target = negative + weights[0, 1] / weights[0, 0] * (positive - estimate) - base
     windows = F.unfold(inputs, KERNEL, padding=KERNEL // 2).unflatten(2, inputs.shape[2:])
     return windows, target, negative
 

@@ -15,10 +15,10 @@ class FitOptions:
     Attributes:
         terms: What the maps read; see `Linear`.
         rank: Rank of the maps; None for maps that are not factored.
-        joint: Whether the map of each half of guidance reads the terms of both.
+        joint: Whether the map of each branch of guidance reads the terms of all.
         positive_only: Whether adaptor steps run the positive half of guidance only, and a further map gives the
             negative half's prediction.
-        guided_weight: Weight of the error that guidance makes of both halves', beside that of each half. Joint maps
+        guided_weight: Weight of the error that guidance makes of all branches', beside that of each. Joint maps
             depend on it only through the choice of the ridge, and with a rank.
         ridges: Strengths of the ridge to choose from.
         held_out_every: Every how many captions one is held out to choose the ridge; of fewer captions, the last is.
@@ -50,18 +50,18 @@ class FitOptions:
         if not self.ridges or min(self.ridges) <= 0:
             raise UserError(f"ridges {list(self.ridges)} are not possible: pass at least one, all above zero")
 
-    def equations(self, num_halves: int) -> type[NormalEquations]:
-        """Returns the kind of equations to solve for a number of halves of guidance."""
-        return JointEquations if self.joint and num_halves == 2 else NormalEquations
+    def equations(self, num_branches: int) -> type[NormalEquations]:
+        """Returns the kind of equations to solve for a number of branches of guidance."""
+        return JointEquations if self.joint and num_branches > 1 else NormalEquations
 
-    def num_unknowns(self, num_inputs: int, num_halves: int) -> int:
+    def num_unknowns(self, num_inputs: int, num_branches: int) -> int:
         """Returns the number of inputs of a map, the constant included.
 
         Args:
-            num_inputs: Number of channels of all terms together, of one half.
-            num_halves: Halves of guidance, 1 or 2.
+            num_inputs: Number of channels of all terms together, of one branch.
+            num_branches: Number of branches of guidance, 1 without guidance.
         """
-        return num_inputs * (num_halves if self.joint else 1) + 1
+        return num_inputs * (num_branches if self.joint else 1) + 1
 
     def hold_out_period(self, captions: int) -> int | None:
         """Returns every how many of some captions one is held out; None if none is.

@@ -17,6 +17,7 @@ from clockwork.calibration.statistics import Moments
 from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_write
 from clockwork.io.distributed import sum_over_processes, world_size
+from clockwork.unet.conditioning import HALVES
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class StepMaps:
     """The maps of one step.
 
     Attributes:
-        weight: Inputs to outputs, or to the channels between the factors, `num_halves × channels × inputs`; of joint
-            maps the inputs of both halves.
-        bias: `num_halves × outputs`.
-        up: The second factor, `num_halves × outputs × rank`; None for maps that are not factored.
+        weight: Inputs to outputs, or to the channels between the factors, `num_branches × channels × inputs`; of joint
+            maps the inputs of all branches.
+        bias: `num_branches × outputs`.
+        up: The second factor, `num_branches × outputs × rank`; None for maps that are not factored.
         negative: The convolution that predicts the negative half of guidance, `channels × 3 channels × 5 × 5`; None if
             both halves run, and until it is fitted.
         negative_bias: Its bias, `channels`; likewise.
@@ -44,7 +45,7 @@ class StepMaps:
         """Splits solutions into weights and biases, and factors them.
 
         Args:
-            maps: The solutions by half, `num_halves × inputs and the constant × outputs`.
+            maps: The solutions by branch, `num_branches × inputs and the constant × outputs`.
             equations: The equations that they solve.
             rank: Rank of the factored maps; None for maps that are not factored.
         """
@@ -74,13 +75,20 @@ class Progress:
     sums: tuple[int, Moments, Moments] | None = None
     seconds: float = 0.0
 
-    def adaptor(self, dims: FeatureDims, terms: tuple[str, ...], steps: Sequence[int] | None = None) -> Linear:
+    def adaptor(
+        self,
+        dims: FeatureDims,
+        terms: tuple[str, ...],
+        steps: Sequence[int] | None = None,
+        branches: Sequence[str] = HALVES,
+    ) -> Linear:
         """Builds the adaptor of steps that are fitted.
 
         Args:
             dims: Dimensions of the features at the cut.
             terms: What the maps read.
             steps: The steps; by default all that are fitted.
+            branches: Names of the branches of guidance, in the order of the batch; not used without guidance.
 
         Raises:
             UserError: If no step is fitted.
@@ -92,7 +100,8 @@ class Progress:
         rank = None if first.up is None else first.up.shape[-1]
         joint = first.weight.shape[-1] > Linear(dims, steps, terms).num_inputs
         channels = 0 if first.negative is None else len(first.negative)
-        adaptor = Linear(dims, steps, terms, len(first.bias), rank, joint, channels)
+        of_maps = branches if len(first.bias) > 1 else ("conditional",)
+        adaptor = Linear(dims, steps, terms, of_maps, rank, joint, channels)
         names = {"weight": "weight", "bias": "bias", "up": "up"}
         names |= {"negative": "negative.weight", "negative_bias": "negative.bias"}
         parts = {names[part]: part for part, value in vars(first).items() if value is not None}

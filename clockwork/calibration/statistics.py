@@ -1,9 +1,9 @@
 """Sums from which a step's maps are solved. Features are added up and never stored.
 
-Each position of each caption is one observation: the inputs `x` of every half of guidance, among them a constant 1, and
-the target `y = r_out − r_out_prev` of every half. All that least squares need of the observations is the matrix of
-second moments of `(x₋, x₊, y₋, y₊)`. It does not depend on the guidance scale, nor on the order or the batches in which
-observations were added.
+Each position of each caption is one observation: the inputs `x` of every branch of guidance, with a constant 1 among
+them, and the target `y = r_out − r_out_prev` of every branch. All that least squares need of the observations is the
+matrix of second moments of all `x` and `y`, which are `(x₋, x₊, y₋, y₊)` for two branches. It does not depend on the
+guidance scale, nor on the order or the batches in which observations were added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,41 +22,43 @@ class Moments:
     """Sums of products over the observations of one step, in float64.
 
     Attributes:
-        num_halves: Halves of guidance, 1 or 2.
-        num_inputs: Number of inputs of one half, the constant included.
-        products: Sums of the products of `(x₋, x₊, y₋, y₊)`, `width × width`; those with `y` last.
-        r_out: Sums of the products of `r_out` of the halves, over its channels, `num_halves × num_halves`.
+        num_branches: Number of branches of guidance, 1 without guidance.
+        num_inputs: Number of inputs of one branch, the constant included.
+        products: Sums of the products of all `x` and `y`, `width × width`; those with `y` last.
+        r_out: Sums of the products of `r_out` of the branches, over its channels, `num_branches × num_branches`.
         count: Number of observations.
     """
 
-    num_halves: int
+    num_branches: int
     num_inputs: int
     products: Tensor
     r_out: Tensor
     count: int = 0
 
     @classmethod
-    def zeros(cls, num_halves: int, num_inputs: int, num_outputs: int, device: torch.device | str = "cpu") -> "Moments":
+    def zeros(
+        cls, num_branches: int, num_inputs: int, num_outputs: int, device: torch.device | str = "cpu"
+    ) -> "Moments":
         """Returns the sums of no observations.
 
         Args:
-            num_halves: Halves of guidance, 1 or 2.
-            num_inputs: Number of inputs of one half, the constant included.
+            num_branches: Number of branches of guidance, 1 without guidance.
+            num_inputs: Number of inputs of one branch, the constant included.
             num_outputs: Number of channels of the target.
             device: Where the sums are kept.
         """
-        width = num_halves * (num_inputs + num_outputs)
+        width = num_branches * (num_inputs + num_outputs)
         products = torch.zeros(width, width, dtype=torch.float64, device=device)
-        r_out = torch.zeros(num_halves, num_halves, dtype=torch.float64, device=device)
-        return cls(num_halves, num_inputs, products, r_out)
+        r_out = torch.zeros(num_branches, num_branches, dtype=torch.float64, device=device)
+        return cls(num_branches, num_inputs, products, r_out)
 
     def add(self, x: Sequence[Tensor], y: Sequence[Tensor], r_out: Sequence[Tensor]) -> "Moments":
         """Adds observations.
 
         Args:
-            x: Inputs of each half without the constant, `observations × inputs`, in any precision.
-            y: Targets of each half, `observations × outputs`.
-            r_out: `r_out` of each half, of the shape of `y`.
+            x: Inputs of each branch without the constant, `observations × inputs`, in any precision.
+            y: Targets of each branch, `observations × outputs`.
+            r_out: `r_out` of each branch, of the shape of `y`.
 
         Returns:
             The new sums.
@@ -89,7 +91,7 @@ class Moments:
 
     def _replaced(self, products: Tensor, r_out: Tensor, more: int) -> "Moments":
         """Returns new sums, of `more` further observations."""
-        return Moments(self.num_halves, self.num_inputs, products, r_out, self.count + more)
+        return Moments(self.num_branches, self.num_inputs, products, r_out, self.count + more)
 
     def __add__(self, other: "Moments") -> "Moments":
         return self._replaced(self.products + other.products, self.r_out + other.r_out, other.count)
@@ -103,13 +105,13 @@ class Moments:
         return self._replaced(products, r_out, int(sum_over_processes(count)) - self.count)
 
     def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the sums by half.
+        """Returns the sums by branch.
 
         Returns:
-            `x xᵀ`, `num_halves × num_halves × inputs × inputs`; `x yᵀ`, `… × inputs × outputs`; and `y yᵀ` summed over
-            channels, `num_halves × num_halves`.
+            `x xᵀ`, `num_branches × num_branches × inputs × inputs`; `x yᵀ`, `… × inputs × outputs`; and `y yᵀ` summed
+            over channels, `num_branches × num_branches`.
         """
-        num, n = self.num_halves, self.num_inputs
+        num, n = self.num_branches, self.num_inputs
         split = num * n
         xx = self.products[:split, :split].reshape(num, n, num, n).transpose(1, 2)
         xy = self.products[:split, split:].reshape(num, n, num, -1).transpose(1, 2)
@@ -122,7 +124,7 @@ class Moments:
         Args:
             prefix: Start of the names.
         """
-        sizes = torch.tensor([self.num_halves, self.num_inputs, self.count])
+        sizes = torch.tensor([self.num_branches, self.num_inputs, self.count])
         return {f"{prefix}.products": self.products, f"{prefix}.r_out": self.r_out, f"{prefix}.sizes": sizes}
 
     @classmethod
@@ -133,5 +135,5 @@ class Moments:
             tensors: Named tensors.
             prefix: Start of the names.
         """
-        num_halves, inputs, count = (int(size) for size in tensors[f"{prefix}.sizes"])
-        return cls(num_halves, inputs, tensors[f"{prefix}.products"], tensors[f"{prefix}.r_out"], count)
+        num_branches, inputs, count = (int(size) for size in tensors[f"{prefix}.sizes"])
+        return cls(num_branches, inputs, tensors[f"{prefix}.products"], tensors[f"{prefix}.r_out"], count)

@@ -94,7 +94,7 @@ def clocked_student(cfg: DictConfig, student: Teacher, solver: str) -> Sampler:
     """
     split, schedule = SplitUNet(student.unet, str(cfg.cut)), Schedule.parse(str(cfg.schedule))
     steps = schedule.adaptor_steps(cfg.steps)
-    options = {"steps": steps, "num_halves": 1} if is_linear(cfg.adaptor) else {}
+    options = {"steps": steps, "branches": ("conditional",)} if is_linear(cfg.adaptor) else {}
     adaptor = instantiate(cfg.adaptor)(feature_dims(student, str(cfg.cut)), **options).to(student.device)
     return Sampler(student, split, schedule, solver, cfg.steps, cfg.guidance, adaptor, cfg.adaptor_name)
 

@@ -79,7 +79,7 @@ class Parts:
         sample, t = self.noise.repeat(calls, 1, 1, 1), torch.tensor(500, device=self.teacher.device)
         condition = self.teacher.encode(self.captions * calls, with_text_emb=False)
         self.arguments = arguments(self.full.split, sample, t, condition)
-        self.conditional = is_conditional(len(sample), cfg.batch).bool().to(sample.device) if calls == 2 else None
+        self.branch = is_conditional(len(sample), cfg.batch).to(sample.device) if calls == 2 else None
         self.features = EAGER.full(self.full.split, self.arguments)
 
     def _with(self, adaptor: Adaptor, name: str) -> Sampler:
@@ -108,7 +108,7 @@ class Parts:
         assert adaptor is not None
         features = self.features
         history = NO_HISTORY.after(adaptor, 1, features.r_in, features.r_out, features.output, full=True)
-        inputs = AdaptorInputs(None, self.conditional, 2, history)
+        inputs = AdaptorInputs(None, self.branch, 2, history)
         return lambda: functions.adaptor(sampler.split, adaptor, self.arguments, inputs)
 
     def rollouts(self) -> dict[str, Case]:
@@ -180,7 +180,7 @@ class Parts:
         full, adaptor = step_flops(self.linear)
         for name in self.cfg.exported:
             runner = exported_runner(self.linear, name)
-            given = {**self.arguments, "conditional": self.conditional}
+            given = {**self.arguments, "conditional": None if self.branch is None else self.branch.bool()}
             past = runner.remember({}, 1, self.features.r_in.numpy(), self.features.r_out.numpy(), is_full=True)
             inputs = past | {key: value.numpy() for key, value in given.items() if isinstance(value, Tensor)}
             inputs["step"] = np.asarray(2, np.int64)

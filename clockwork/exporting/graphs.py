@@ -69,7 +69,8 @@ class AdaptorGraph(nn.Module):
             for i in range(num_full_steps(self.adaptor))
         )
         history = History(values.get("r_out_prev"), values.get("r_in_prev"), full_steps)
-        inputs = AdaptorInputs(values.get("text_emb"), values.get("conditional"), values.get("step", 1), history)
+        branch = values["conditional"].long() if "conditional" in values else None
+        inputs = AdaptorInputs(values.get("text_emb"), branch, values.get("step", 1), history)
         return _outputs(adaptor_step(self.split, self.adaptor, _unet_call(self.split, values), inputs))
 
 
@@ -137,7 +138,7 @@ def adaptor_inputs(split: SplitUNet, adaptor: Adaptor, full: GraphInputs, guided
     dims = {**full.dims, **{name: _feature_dims(split, full, x) for name, x in inputs.items()}}
     if "text_emb" in adaptor.inputs:
         tensors["text_emb"], dims["text_emb"] = torch.zeros(size, adaptor.dims.text_emb), batch
-    if "conditional" in adaptor.inputs and guided:
+    if "branch" in adaptor.inputs and guided:
         tensors["conditional"], dims["conditional"] = torch.arange(size) >= size // 2, batch
     return GraphInputs(tensors, {name: dims.get(name, {}) for name in tensors})
 

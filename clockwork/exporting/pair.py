@@ -35,6 +35,7 @@ from clockwork.pipeline.hook import ClockHook
 from clockwork.pipeline.parts import get_unet, text_encoder, unet_fingerprint
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.sampling.solvers import solver_name, solver_settings
+from clockwork.unet.conditioning import HALVES
 from clockwork.unet.split import SplitUNet
 
 INTERNAL = ("sample", "timestep", "conditional", "step", "r_in_prev", "r_out_prev")  # which the runner provides
@@ -149,6 +150,11 @@ def _check_unet(split: SplitUNet) -> None:
 def _check_adaptor(adaptor: Adaptor) -> None:
     """Refuses an adaptor that would need a graph for each number of full steps in its past."""
     require_both_halves(adaptor, "an exported graph")
+    if set(adaptor.branches) - set(HALVES):
+        raise UserError(
+            f"the exported runner guides with two branches, and the adaptor is for {', '.join(adaptor.branches)}: "
+            "calibrate a pipeline with two"
+        )
     only = (FullStep(1, torch.zeros(1), torch.zeros(1)),)
     if len(adaptor.padded(only)) < num_full_steps(adaptor):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from time import perf_counter
 from typing import Any, cast
 
@@ -16,14 +17,15 @@ from clockwork.pipeline.adaptor_copy import frozen_copy
 from clockwork.pipeline.calibration_call import pipeline_arguments, prompts_for
 from clockwork.pipeline.compiling import pipeline_functions
 from clockwork.pipeline.enable import check_hooks, replace_hook, whole_unet
+from clockwork.pipeline.guidance import guidance_weights
 from clockwork.pipeline.hook import ClockHook, get_hook
-from clockwork.pipeline.image_settings import guidance_scale
-from clockwork.pipeline.parts import get_unet, is_guided, num_branches, pipeline_name, unet_fingerprint
+from clockwork.pipeline.parts import get_unet, pipeline_name, unet_fingerprint
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import BOTH_HALVES, StepLocation, TextEmbedding
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.schedule import Schedule
 from clockwork.unet.chain import Cut
+from clockwork.unet.conditioning import HALVES
 from clockwork.unet.split import SplitUNet
 
 
@@ -112,7 +114,7 @@ def calibrate_call(
     if clock == Schedule():
         raise UserError("schedule full has no adaptor steps to calibrate: use clock2")
     functions = pipeline_functions(whole_unet(pipe), compile)
-    denoiser = CalibratingDenoiser(split, clock, lambda: guidance_scale(pipe), options)
+    denoiser = CalibratingDenoiser(split, clock, partial(guidance_weights, pipe), options)
     arguments = pipeline_arguments(pipe, prompts, call, seed)
     per_prompt = call.get("num_images_per_prompt") or call.get("num_videos_per_prompt") or 1
     num_images = None if prompts is None else len(prompts) * int(per_prompt)
@@ -124,7 +126,7 @@ def calibrate_call(
             pipe(**arguments)
     finally:
         replace_hook(pipe, previous)
-    adaptor = denoiser.progress.adaptor(denoiser.adaptor.dims, options.terms)
+    adaptor = denoiser.fitted()
     adaptor.point = hook.log.ran
     fits = [asdict(fit) for fit in denoiser.progress.fits]
     num_prompts = hook.num_images if prompts is None else len(prompts)
@@ -151,25 +153,24 @@ class CalibrationHook(ClockHook):
         self, pipe: Any, denoiser: CalibratingDenoiser, teacher: tuple[str, str], num_images: int | None
     ) -> None:
         super().__init__(pipe, cast(ClockworkDenoiser, denoiser), teacher)  # it has the same attributes
-        self.num_images = num_images
+        self.num_images, self.calibrating = num_images, denoiser
+
+    def _check_branches(self, branches: tuple[str, ...] | None) -> None:
+        """Tells the denoiser which branches of guidance it fits maps for."""
+        self.calibrating.start(branches or HALVES[1:])
 
     def _step(
         self, call: dict[str, Any], location: StepLocation, log: StepLog
     ) -> tuple[Denoised, TextEmbedding | None]:
         """Runs and logs a step, if it is one of the call's steps, in order and with all images."""
-        if (branches := num_branches(self.pipe)) > 2:
-            raise UserError(
-                f"this pipeline cannot be calibrated: its guidance has {branches} branches per image, and calibration "
-                "fits maps for two"
-            )
         reason = log.forced_full_reason or location.forced_full_reason or (BOTH_HALVES if log.halves_apart else None)
         if reason is not None:
             raise UserError(f"this pipeline cannot be calibrated: {reason}")
         batch = len(call["sample"])
-        num_halves = 2 if is_guided(self.pipe, batch) else 1
+        branches = self.branches(call["timestep"], batch, apart=False) or HALVES[1:]
         if self.num_images is None:
-            self.num_images = batch // num_halves
-        expected = self.num_images * num_halves
+            self.num_images = batch // len(branches)
+        expected = self.num_images * len(branches)
         if batch != expected:
             raise UserError(
                 f"this pipeline cannot be calibrated: its UNet is called with {batch} examples, but {self.num_images} "

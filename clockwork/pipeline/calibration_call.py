@@ -13,6 +13,7 @@ from clockwork.errors import UserError
 CAPTIONS = Path(__file__).parents[1] / "data" / "captions.txt"
 OLD_ARGUMENTS = ("callback", "callback_steps")  # which pipelines still accept among their `**kwargs`
 NUM_IMAGES = 64  # that a pipeline without prompts generates, as many as there are captions
+BY_IMAGE = {"noise_level", "image_guidance_scale"}  # arguments of pipelines that take an image per prompt
 TEXTS = ("negative_prompt", "prompt_2", "negative_prompt_2")  # arguments of pipelines that take a text per prompt
 
 
@@ -84,7 +85,9 @@ def pipeline_arguments(pipe: Any, prompts: Sequence[str] | None, call: Mapping[s
         texts = [call[name]] if isinstance(call.get(name), str) else call.get(name)
         if texts:
             arguments[name] = [texts[i % len(texts)] for i in range(count)]
-    is_image_to_image = ("strength" in parameters and "mask_image" not in parameters) or "noise_level" in parameters
+    is_image_to_image = ("strength" in parameters and "mask_image" not in parameters) or bool(
+        BY_IMAGE & set(parameters)
+    )
     if call.get("image") is not None and (is_image_to_image or "adapter_conditioning_scale" in parameters):
         several = hasattr(getattr(pipe, "adapter", None), "adapters")
         image = call["image"]

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from clockwork.errors import UserError
 from clockwork.pipeline.attach import HOOK_NAME, attach, detach
 from clockwork.pipeline.controlnet_call import ControlNetCall
-from clockwork.pipeline.forced_full import reason_for_full_half
+from clockwork.pipeline.forced_full import reason_of_branches
 from clockwork.pipeline.step_tracking import LoopState
 from clockwork.pipeline.unet_call import find_position
 from clockwork.unet.binding import Binder
+from clockwork.unet.conditioning import HALVES
 from clockwork.unet.controlnet import has_kept_part
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _expects_adaptor_step(clock: "ClockHook", t: Any) -> bool:
     state = None if position is None else LoopState.at(timesteps, position - 1, clock.thread.states)
     if position is None or state is None or state.log.forced_full_reason is not None or clock.runs_teacher:
         return False
-    if state.log.halves_apart and reason_for_full_half(clock.denoiser.adaptor, clock.branches(t, 1, True)) is not None:
+    branches = clock.branches(t, 1, True) if state.log.halves_apart else HALVES[1:]
+    if reason_of_branches(clock.denoiser.adaptor, branches, state.log.halves_apart) is not None:
         return False
     knows_text = clock.prompts is None or (state.text is not None and state.text.text_emb is not None)
     return knows_text and not clock.denoiser.schedule.is_full(position - state.first_position + 1)

@@ -1,19 +1,17 @@
 """What makes every step of an image full, whatever the schedule says."""
 
-from typing import Any
-
 from clockwork.adaptors import Adaptor
-from clockwork.pipeline.parts import num_branches
+from clockwork.pipeline.guidance import known_branches
 from clockwork.pipeline.step_tracking import BOTH_HALVES, UNKNOWN_HALF
 from clockwork.sampling.denoisers import ClockworkDenoiser
+from clockwork.unet.conditioning import HALVES
 from clockwork.unet.split import SplitUNet
 
 
-def reason_for_full_steps(pipe: Any, denoiser: ClockworkDenoiser) -> str | None:
+def reason_for_full_steps(denoiser: ClockworkDenoiser) -> str | None:
     """Finds out why no step of an image can be an adaptor step.
 
     Args:
-        pipe: The pipeline, in its call.
         denoiser: UNet, adaptor and schedule.
 
     Returns:
@@ -21,27 +19,31 @@ def reason_for_full_steps(pipe: Any, denoiser: ClockworkDenoiser) -> str | None:
     """
     if (reader := attention_reader(denoiser.split)) is not None:
         return f"the pipeline's {reader} reads attention maps of the low-res path on every step"
-    branches = num_branches(pipe)
-    if branches > 2 and "conditional" in denoiser.adaptor.inputs:
-        return f"guidance has {branches} branches per image, and the adaptor knows two"
     return None
 
 
-def reason_for_full_half(adaptor: Adaptor, branches: tuple[str, ...] | None) -> str | None:
-    """Finds out why a step cannot be an adaptor step in an image whose UNet is called once per half of guidance.
+def reason_of_branches(adaptor: Adaptor, branches: tuple[str, ...] | None, apart: bool) -> str | None:
+    """Finds out why a step cannot be an adaptor step because of the branches of guidance in the UNet's batch.
 
     Args:
         adaptor: The adaptor.
-        branches: The branches that the call has; None if they are not known.
+        branches: The branches that the call has, in the order of its batch; None if they are not known.
+        apart: Whether the image's UNet is called once per branch.
 
     Returns:
         The reason, for `clockwork.summary`; None if there is none.
     """
-    if "conditional" not in adaptor.inputs:
+    if "branch" not in adaptor.inputs:
         return None
-    if adaptor.reads_both_halves or adaptor.negative_map is not None:
+    needs_all = adaptor.reads_both_halves or adaptor.negative_map is not None
+    if apart and needs_all:
         return BOTH_HALVES
-    return UNKNOWN_HALF if branches is None else None
+    if branches is None:
+        return UNKNOWN_HALF
+    known = known_branches(adaptor)
+    if branches == HALVES[1:] or branches == known or (not needs_all and set(branches) <= set(known)):
+        return None
+    return f"guidance has the branches {', '.join(branches)}, and the adaptor is for {', '.join(known)}"
 
 
 def attention_reader(split: SplitUNet) -> str | None:

@@ -16,9 +16,9 @@ from clockwork.pipeline.adaptor_copy import copy_to
 from clockwork.pipeline.attach import HOOK_NAME
 from clockwork.pipeline.compiling import WholeUNet
 from clockwork.pipeline.controlnet import with_whole_residuals
-from clockwork.pipeline.forced_full import reason_for_full_half, reason_for_full_steps
+from clockwork.pipeline.forced_full import reason_for_full_steps, reason_of_branches
+from clockwork.pipeline.guidance import branch_indices, branches_of_call
 from clockwork.pipeline.image_settings import operating_point
-from clockwork.pipeline.parts import branches_of_call
 from clockwork.pipeline.prompt_lookup import PromptHook
 from clockwork.pipeline.step_log import StepLog
 from clockwork.pipeline.step_tracking import (
@@ -32,7 +32,6 @@ from clockwork.pipeline.thread_state import ThreadState
 from clockwork.pipeline.unet_call import UNetCall, condition_of, find_position
 from clockwork.sampling.denoisers import ClockworkDenoiser, Denoised
 from clockwork.teachers import Condition
-from clockwork.unet.conditioning import HALVES
 
 UNKNOWN_PROMPT = "the prompt behind the text features is not known"
 
@@ -73,7 +72,7 @@ class ClockHook(ModelHook):
         self.whole_unet: WholeUNet | None = None
         # The last copy with its device and dtype. One attribute: other threads see both or neither.
         self._last_copy: tuple[Any, ClockworkDenoiser] = (None, denoiser)
-        self._last_conditional: tuple[Any, Tensor | None] = (None, None)  # likewise one attribute
+        self._last_branch: tuple[Any, Tensor | None] = (None, None)  # likewise one attribute
         self.thread, self._last_log, self._issued_warnings = ThreadState(), StepLog(), set[str]()
 
     @property
@@ -134,7 +133,7 @@ class ClockHook(ModelHook):
         location = StepLocation.locate(unet_call, previous)
         log = location.log_of_other_half(unet_call, thread.states)
         if log is None:
-            log = self._start_log(unet_call) if location.is_first_step or previous is None else previous.log
+            log = self._start_log(unet_call, call) if location.is_first_step or previous is None else previous.log
         else:
             log.halves_apart = True
         denoised, text = self._step(call, location, log)
@@ -152,8 +151,9 @@ class ClockHook(ModelHook):
         sample_spec = sample.shape, sample.dtype, sample.device
         return UNetCall(timesteps, position, condition_of(call), sample_spec)
 
-    def _start_log(self, first_call: UNetCall) -> StepLog:
+    def _start_log(self, first_call: UNetCall, call: dict[str, Any]) -> StepLog:
         """Starts an image's log. Warns if the image is not generated at the adaptor's operating point."""
+        self._check_branches(self.branches(call["timestep"], len(call["sample"]), apart=False))
         split = self.denoiser.split
         split.chain.refuse_exchanged_layers(split.unet)
         self.denoiser.schedule.adaptor_steps(first_call.num_left)  # refuses a schedule that is too long
@@ -163,7 +163,13 @@ class ClockHook(ModelHook):
         if differences and warning not in self._issued_warnings:
             self._issued_warnings.add(warning)
             warnings.warn(warning, stacklevel=2)
-        return StepLog(point, differences, forced_full_reason=reason_for_full_steps(self.pipe, self.denoiser))
+        return StepLog(point, differences, forced_full_reason=reason_for_full_steps(self.denoiser))
+
+    def _check_branches(self, branches: tuple[str, ...] | None) -> None:
+        """Refuses an adaptor that was calibrated with other branches of guidance than an image's first call has."""
+        reason = branches and reason_of_branches(self.denoiser.adaptor, branches, apart=False)
+        if reason:
+            raise UserError(f"{reason}: calibrate for this call, or use clockwork.enable without an adaptor")
 
     def _step(
         self, call: dict[str, Any], location: StepLocation, log: StepLog
@@ -177,8 +183,8 @@ class ClockHook(ModelHook):
         if not scheduled_full:
             reason = log.forced_full_reason or reason
         branches = self.branches(t, len(sample), log.halves_apart)
-        if log.halves_apart and not scheduled_full:
-            reason = reason or reason_for_full_half(denoiser.adaptor, branches)
+        if not scheduled_full:
+            reason = reason or reason_of_branches(denoiser.adaptor, branches, log.halves_apart)
         if self.prompts is not None and not scheduled_full and reason is None:
             text = text or TextEmbedding(self.prompts.text_emb(prompt_embeds))
             reason = UNKNOWN_PROMPT if text.text_emb is None else None
@@ -188,35 +194,29 @@ class ClockHook(ModelHook):
             arguments |= {name: call[name] for name in arguments}
             controlnets = tuple(replace(c, kept=None) for c in controlnets)
         text_emb = None if full or text is None else text.text_emb
-        condition = Condition(prompt_embeds, text_emb, arguments, self._conditional(sample, branches))
+        condition = Condition(prompt_embeds, text_emb, arguments, self._branch(sample, branches))
         step_denoiser = denoiser if reason is None else denoiser.full
         denoised = step_denoiser(sample, t, condition, location.step, location.history)
         self._check_channels(denoised)
-        guided = condition.conditional is not None
+        guided = condition.branch is not None
         log.add(full, None if scheduled_full else reason, call, controlnets, guided)
         self.thread.log = self._last_log = log
         return denoised, text
 
     def branches(self, t: Any, batch: int, apart: bool) -> tuple[str, ...] | None:
         """Names the branches of guidance that the thread's next call has; arguments are those of `branches_of_call`."""
+        if "branch" not in self.denoiser.adaptor.inputs:
+            return None
         return self.thread.branches or branches_of_call(self.pipe, t, batch, apart)
 
-    def _conditional(self, sample: Tensor, branches: tuple[str, ...] | None) -> Tensor | None:
-        """Tells which examples are conditional, for adaptors that read it; None if all are, as without guidance."""
-        if "conditional" not in self.denoiser.adaptor.inputs or branches in (None, HALVES[1:]):
-            return None
-        if len(sample) % len(branches):
-            raise UserError(
-                f"{len(sample)} examples are no multiple of the branches {branches}: correct clockwork.branch"
-            )
-        # Made once for all steps. What is made in inference mode cannot take part in a backward pass.
+    def _branch(self, sample: Tensor, branches: tuple[str, ...] | None) -> Tensor | None:
+        """Returns `branch_indices`, made once for all steps; for backward passes not in inference mode."""
         key = branches, len(sample), sample.device, torch.is_inference_mode_enabled()
-        last_key, conditional = self._last_conditional
+        last_key, branch = self._last_branch
         if last_key != key:
-            names = torch.tensor([name == HALVES[1] for name in branches], device=sample.device)
-            conditional = names.repeat_interleave(len(sample) // len(branches))
-            self._last_conditional = key, conditional
-        return conditional
+            branch = branch_indices(self.denoiser.adaptor, branches, len(sample), sample.device)
+            self._last_branch = key, branch
+        return branch
 
     def denoiser_for(self, sample: Tensor) -> ClockworkDenoiser:
         """Returns the denoiser with its adaptor on the sample's device and in its precision, which are the UNet's."""

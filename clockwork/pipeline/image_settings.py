@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from clockwork.operating_point import OperatingPoint
+from clockwork.pipeline.guidance import guidance_scale, more_guidance
 from clockwork.pipeline.unet_call import UNetCall
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.sampling.solvers import solver_name, solver_settings, timesteps_of_caller
@@ -40,15 +39,5 @@ def operating_point(
         solver_settings=solver_settings(solver),
         timesteps=timesteps_of_caller(solver, steps, position),
         frames=denoiser.split.kind.num_frames(shape),
+        more_guidance=more_guidance(pipe),
     )
-
-
-def guidance_scale(pipe: Any) -> float:
-    """Returns the scale of classifier-free guidance of a pipeline's last call, or of its guider; 1 without either.
-
-    Args:
-        pipe: The pipeline; a modular one has a guider. Of a scale per frame of a video, the largest is returned.
-    """
-    guider = getattr(pipe, "guider", None)
-    scale = getattr(pipe, "guidance_scale", getattr(guider, "guidance_scale", 1.0))
-    return float(scale.max() if isinstance(scale, Tensor) else scale)

@@ -152,8 +152,9 @@ def _costs(denoiser: ClockworkDenoiser, step: LoggedStep) -> tuple[Flops, Flops]
 
 def _describe(point: OperatingPoint) -> str:
     """Describes an operating point in one line."""
+    more = f", {point.further_guidance}" if point.more_guidance else ""
     size = point.resolution if point.width is None else f"{point.resolution} × {point.width}"
     return (
         f"{point.teacher}, schedule {point.schedule}, {point.solver}, {point.steps} steps, "
-        f"guidance {point.guidance:g}, {size} pixels"
+        f"guidance {point.guidance:g}{more}, {size} pixels"
     )

@@ -138,8 +138,8 @@ def _graph_inputs(adaptor: Adaptor, inputs: AdaptorInputs, device: torch.device)
     """Returns copies of an adaptor's inputs for a graph, with tensors for the numbers of steps."""
     history = replace(inputs.history, full_steps=adaptor.padded(inputs.history.full_steps)).map(Tensor.clone)
     full_steps = tuple(FullStep(_number(full.step, device), full.r_in, full.r_out) for full in history.full_steps)
-    embedding, conditional = _copies((inputs.text_emb, inputs.conditional))
-    return AdaptorInputs(embedding, conditional, _number(inputs.step, device), replace(history, full_steps=full_steps))
+    embedding, branch = _copies((inputs.text_emb, inputs.branch))
+    return AdaptorInputs(embedding, branch, _number(inputs.step, device), replace(history, full_steps=full_steps))
 
 
 def _copies(values: Any) -> Any:

@@ -81,7 +81,7 @@ class FullDenoiser:
         """Runs one step; arguments and result are those of `Denoiser`."""
         features = self.functions.full(self.split, arguments(self.split, sample, t, condition))
         r_in, r_out = features.r_in, features.r_out
-        if condition.conditional is not None and self.adaptor is not None and self.adaptor.negative_map is not None:
+        if condition.branch is not None and self.adaptor is not None and self.adaptor.negative_map is not None:
             r_in, r_out = (x[len(x) // 2 :] for x in (r_in, r_out))  # adaptor steps run the positive half only
         after = history.after(self.adaptor, step, r_in, r_out, features.output, full=True)
         return Denoised(*features, True, after)
@@ -124,9 +124,9 @@ class ClockworkDenoiser:
         """Runs one step; arguments and result are those of `Denoiser`."""
         if self.schedule.is_full(step):
             return self.full(sample, t, condition, step, history)
-        if self.adaptor.negative_map is not None and condition.conditional is not None:
+        if self.adaptor.negative_map is not None and condition.branch is not None:
             return self._positive_step(sample, t, condition, step, history)
-        inputs = AdaptorInputs(condition.text_emb, condition.conditional, step, history)
+        inputs = AdaptorInputs(condition.text_emb, condition.branch, step, history)
         call = arguments(self.split, sample, t, condition)
         features = self.functions.adaptor(self.split, self.adaptor, call, inputs)
         after = history.after(self.adaptor, step, features.r_in, features.r_out, features.output, full=False)

@@ -24,8 +24,7 @@ def cfg_batch(condition: Condition, negative: Condition | None) -> Condition:
     if negative is None:
         return condition
     batch = Condition.concat(negative.expand(len(condition)), condition)
-    conditional = is_conditional(len(batch), len(condition)).bool().to(batch.prompt_embeds.device)
-    return replace(batch, conditional=conditional)
+    return replace(batch, branch=is_conditional(len(batch), len(condition)).to(batch.prompt_embeds.device))
 
 
 def is_conditional(batch: int, num_prompts: int) -> Tensor:
@@ -36,7 +35,7 @@ def is_conditional(batch: int, num_prompts: int) -> Tensor:
         num_prompts: Number of prompts.
 
     Returns:
-        int64 tensor of length `batch`: 0 in the unconditional half, 1 elsewhere.
+        int64 tensor of length `batch`: 0 in the unconditional half, 1 elsewhere, the indices in `HALVES`.
     """
     return (torch.arange(batch) >= batch - num_prompts).long()
 
@@ -54,7 +53,7 @@ def positive_half(sample: Tensor, t: Tensor, condition: Condition) -> tuple[Tens
     """
     size = len(sample)
     index = torch.arange(size // 2, size, device=sample.device)
-    condition = replace(condition.select(index, size), conditional=None)
+    condition = replace(condition.select(index, size), branch=None)
     return sample[size // 2 :], select_examples(t, index, size), condition
 
 

@@ -166,7 +166,7 @@ class Sampler:
         """Returns everything that changes an image, apart from its prompt and seed, as plain data."""
         precision = None if self.adaptor is None else self.adaptor.dtype
         return {
-            **asdict(self.point),
+            **{name: value for name, value in asdict(self.point).items() if name != "more_guidance"},
             "teacher_parts": self.teacher.identity,
             "adaptor_hash": self.adaptor_hash,
             "adaptor_precision": precision and str(precision).removeprefix("torch."),

@@ -33,13 +33,13 @@ class AdaptorInputs(NamedTuple):
 
     Attributes:
         text_emb: The text embedding of the prompts, `batch × width`, if the adaptor reads it.
-        conditional: True for each example of guidance's conditional half, `batch`; None if all are.
+        branch: Index in `adaptor.branches` of each example's branch of guidance, `batch`; None if all are conditional.
         step: The step, from 1; a tensor in a compiled graph, which is the same for all steps.
         history: The features of earlier steps.
     """
 
     text_emb: Tensor | None
-    conditional: Tensor | None
+    branch: Tensor | None
     step: int | Tensor
     history: History
 
@@ -74,8 +74,8 @@ def adaptor_step(split: SplitUNet, adaptor: Adaptor, call: UNetArguments, inputs
     """
     embedded = split.kind.embed(split.unet, call)
     high = split.high_in(embedded)
-    if inputs.conditional is not None and embedded.num_frames > 1:
-        inputs = inputs._replace(conditional=inputs.conditional.repeat_interleave(embedded.num_frames))
+    if inputs.branch is not None and embedded.num_frames > 1:
+        inputs = inputs._replace(branch=inputs.branch.repeat_interleave(embedded.num_frames))
     r_out = estimate(adaptor, high.r_in, embedded.t_emb, inputs)
     return Features(split.high_out(r_out, high, embedded), high.r_in, r_out, embedded.t_emb)
 
@@ -96,7 +96,7 @@ def estimate(adaptor: Adaptor, r_in: Tensor, t_emb: Tensor, inputs: AdaptorInput
     text_emb = None if inputs.text_emb is None else inputs.text_emb.to(dtype)
     t_emb = t_emb.expand(r_in.shape[0], -1).to(dtype)
     past = inputs.history.map(lambda x: x.to(dtype))
-    return run_adaptor(adaptor, r_in.to(dtype), t_emb, text_emb, inputs.conditional, inputs.step, past).to(r_in.dtype)
+    return run_adaptor(adaptor, r_in.to(dtype), t_emb, text_emb, inputs.branch, inputs.step, past).to(r_in.dtype)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class AdaptorExample(Batch):
         text_emb: Text embedding, `batch × text width`; the width is 0 for adaptors that do not read text.
         r_out: The teacher's features that leave the low-res path, of the shape of `r_out_prev`: the target.
         step: Step of the roll-out, from 1, `batch`.
-        conditional: 0 in guidance's unconditional half and 1 in the prompts' half, `batch`.
+        conditional: 0 in guidance's unconditional half and 1 in the prompts' half, the index in `HALVES`, `batch`.
         past_steps: The example's step, and then the full steps that `full_r_out` has, the latest first. They stay on
             the host, because adaptors are called with numbers.
         r_in_prev: `r_in` of the previous step, of the shape of `r_in`.
@@ -86,8 +86,8 @@ class AdaptorExample(Batch):
             full.append(FullStep(number, r_in, chosen(self.full_r_out[:, place])))
         r_in_prev = None if self.r_in_prev is None or step == 1 else chosen(self.r_in_prev)
         text_emb = chosen(self.text_emb) if self.text_emb.shape[1] else None
-        conditional = chosen(self.conditional).bool() if guided else None
-        inputs = chosen(self.r_in), chosen(self.t_emb), text_emb, conditional
+        branch = chosen(self.conditional) if guided else None
+        inputs = chosen(self.r_in), chosen(self.t_emb), text_emb, branch
         return run_adaptor(adaptor, *inputs, step, History(chosen(self.r_out_prev), r_in_prev, tuple(full)))
 
 

@@ -55,7 +55,7 @@ class TrainingDenoiser:
             embedded = self.split.embed(**arguments(self.split, sample, t, condition))
             high = self.split.high_in(embedded)
             target = self.split.low(high, embedded)
-            inputs = AdaptorInputs(condition.text_emb, condition.conditional, step, history)
+            inputs = AdaptorInputs(condition.text_emb, condition.branch, step, history)
             r_out = estimate(self.adaptor, high.r_in, embedded.t_emb, inputs)
             output = self.split.high_out(r_out, high, embedded)
             denoised = Denoised(output, high.r_in, r_out, embedded.t_emb, full)

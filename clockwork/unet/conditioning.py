@@ -20,13 +20,14 @@ class Condition:
         text_emb: Pooled OpenCLIP text features for adaptors that read `text_emb`, `batch × width`.
         unet_kwargs: Further keyword arguments of the UNet's `forward`, for example `added_cond_kwargs`. The first axis
             of every tensor in it, at any depth, is the batch.
-        conditional: True for each example of guidance's conditional half, `batch`; None if all are.
+        branch: Index of each example's branch of guidance, int64, `batch`: in `HALVES`, or among the branches of the
+            adaptor that runs; None if all are conditional.
     """
 
     prompt_embeds: Any
     text_emb: Tensor | None = None
     unet_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    conditional: Tensor | None = None
+    branch: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
@@ -42,21 +43,21 @@ class Condition:
         Returns:
             A condition of `len(first) + len(second)` prompts; `text_emb` is None if either part has none.
         """
-        conditional = None
-        if first.conditional is not None or second.conditional is not None:
-            conditional = torch.cat([first._all_conditional(), second._all_conditional()])
+        branch = None
+        if first.branch is not None or second.branch is not None:
+            branch = torch.cat([first._branch_of_each(), second._branch_of_each()])
         text_emb = None
         if first.text_emb is not None and second.text_emb is not None:
             text_emb = torch.cat([first.text_emb, second.text_emb])
         prompt_embeds = torch.cat([first.prompt_embeds, second.prompt_embeds])
         unet_kwargs = _map_tensors(lambda a, b: torch.cat([a, b]), first.unet_kwargs, second.unet_kwargs)
-        return Condition(prompt_embeds, text_emb, unet_kwargs, conditional)
+        return Condition(prompt_embeds, text_emb, unet_kwargs, branch)
 
-    def _all_conditional(self) -> Tensor:
-        """Returns `conditional` as a tensor."""
-        if self.conditional is not None:
-            return self.conditional
-        return torch.ones(len(self), dtype=torch.bool, device=self.prompt_embeds.device)
+    def _branch_of_each(self) -> Tensor:
+        """Returns `branch` as a tensor, of `HALVES`."""
+        if self.branch is not None:
+            return self.branch
+        return torch.ones(len(self), dtype=torch.int64, device=self.prompt_embeds.device)
 
     def to(self, dtype: torch.dtype) -> "Condition":
         """Casts the UNet's inputs to the UNet's precision.
@@ -113,7 +114,7 @@ class Condition:
             None if self.prompt_embeds is None else function(self.prompt_embeds),
             None if self.text_emb is None else function(self.text_emb),
             _map_tensors(function, self.unet_kwargs),
-            None if self.conditional is None else function(self.conditional),
+            None if self.branch is None else function(self.branch),
         )
 
 

@@ -44,7 +44,7 @@ def call(dtype: torch.dtype = torch.float32) -> tuple[tuple[Tensor, ...], dict[s
     r_out_prev, *r_outs = (torch.randn(2, 12, 6, 6, generator=rng).to(dtype) for _ in range(3))
     embeddings = (torch.randn(2, width, generator=rng).to(dtype) for width in (16, 10))
     full_steps = tuple(FullStep(step, *features) for step, *features in zip((3, 1), r_ins, r_outs, strict=False))
-    past = {"r_in_prev": r_in_prev, "full_steps": full_steps, "step": 4, "conditional": torch.tensor([False, True])}
+    past = {"r_in_prev": r_in_prev, "full_steps": full_steps, "step": 4, "branch": torch.tensor([0, 1])}
     return (r_in, r_out_prev, *embeddings), past
 
 

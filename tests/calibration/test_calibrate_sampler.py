@@ -140,7 +140,7 @@ def test_the_fit_does_not_depend_on_batches(teacher: Teacher, guidance: float) -
         calibrate_sampler(sampler, prompts, options=FitOptions(batch=batch, ridges=(1e-3,))).adaptor
         for batch, prompts in ((8, PROMPTS), (3, PROMPTS[::-1]), (1, PROMPTS))[: 3 if guidance > 1 else 2]
     ]
-    assert first.num_halves == (1 if guidance == 1 else 2)
+    assert len(first.branches) == (1 if guidance == 1 else 2)
     for other in others:
         for name, value in first.state_dict().items():
             assert (other.state_dict()[name] - value).norm() < 1e-4 * value.norm()

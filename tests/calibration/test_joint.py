@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.calibration import add_ones, random_observations, weighted_rows
+from helpers.calibration import add_ones, random_observations, weighted_rows, weights_of
 from torch import Tensor
 
 from clockwork.calibration.joint import JointEquations
@@ -22,29 +22,29 @@ def sums_of(x: list[Tensor], y: list[Tensor]) -> Moments:
 def test_each_half_is_regressed_on_both_whatever_the_guidance(guidance: float, guided_weight: float) -> None:
     """The error is the weighted residual; its gradient is zero at the solution."""
     x, y, _ = random_observations(2, 200, inputs=6, outputs=4)
-    equations = JointEquations.of(sums_of(x, y), error_weights(2, guidance, guided_weight))
+    equations = JointEquations.of(sums_of(x, y), error_weights(weights_of(2, guidance), guided_weight))
     maps = equations.solve(1e-13)
     z = torch.cat(x, 1)
-    for half, target in zip(equations.of_halves(maps), y, strict=True):
+    for half, target in zip(equations.of_branches(maps), y, strict=True):
         assert torch.allclose(half, torch.linalg.lstsq(add_ones(z), target).solution, atol=1e-8)
     rows, targets = weighted_rows([z, z], y, guidance, guided_weight)
     for tried in (maps, torch.zeros_like(maps), torch.randn_like(maps)):
-        residual = targets - rows @ equations.of_halves(tried).flatten(0, 1)
+        residual = targets - rows @ equations.of_branches(tried).flatten(0, 1)
         assert equations.error(tried) == pytest.approx(float(residual.square().sum()), rel=1e-9)
     assert not equations.is_singular(), "the halves share one constant"
 
 
 @CASES
 @pytest.mark.parametrize("ridge", [1e-9, 0.3])
-def test_ranks_are_those_of_halves_with_equal_inputs(guidance: float, guided_weight: float, ridge: float) -> None:
+def test_ranks_are_those_of_branches_with_equal_inputs(guidance: float, guided_weight: float, ridge: float) -> None:
     """Of the same problem written out, whose ranks `test_least_squares.py` checks by singular values."""
     x, y, _ = random_observations(2, 200, inputs=3, outputs=4, noise=3.0)
-    weights, z = error_weights(2, guidance, guided_weight), torch.cat(x, 1)
+    weights, z = error_weights(weights_of(2, guidance), guided_weight), torch.cat(x, 1)
     joint, written_out = JointEquations.of(sums_of(x, y), weights), NormalEquations.of(sums_of([z, z], y), weights)
     # The ridge of the joint equations is `K ⊗ ridge diag A`.
     ridged = written_out.a + ridge * torch.kron(weights, torch.cat([z.square().sum(0), z.new_tensor([200])]).diag())
-    expected = written_out.of_halves(torch.linalg.solve(ridged, written_out.b))
-    maps = joint.of_halves(joint.solve(ridge))
+    expected = written_out.of_branches(torch.linalg.solve(ridged, written_out.b))
+    maps = joint.of_branches(joint.solve(ridge))
     assert torch.allclose(maps, expected, atol=1e-7) and torch.allclose(joint.targets(), written_out.targets())
     for rank in (1, 2, 3):
         products = [torch.matmul(*equations.reduce_rank(maps, rank)) for equations in (joint, written_out)]
@@ -59,7 +59,7 @@ def test_they_predict_what_a_half_alone_does_not_tell() -> None:
     sums = Moments.zeros(2, 7, 4).add(x, y, r_out)
     nothing = Moments.zeros(2, 7, 4)
     separate, joint = (
-        fit_step(2, sums, nothing, 3.0, ridges=(1e-9,), kind=FitOptions(joint=joint).equations(2))
+        fit_step(2, sums, nothing, (-2.0, 3.0), ridges=(1e-9,), kind=FitOptions(joint=joint).equations(2))
         for joint in (False, True)
     )
     assert separate[0].shape == (2, 7, 4) and joint[0].shape == (2, 13, 4)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.calibration import add_ones, random_observations, weighted_rows
+from helpers.calibration import add_ones, random_observations, weighted_rows, weights_of
 from torch import Tensor
 
 from clockwork.calibration.least_squares import (
@@ -13,13 +13,13 @@ from clockwork.calibration.least_squares import (
     NormalEquations,
     error_weights,
     fit_step,
-    guidance_vector,
 )
 from clockwork.calibration.statistics import Moments
 
 Parts = tuple[list[Tensor], list[Tensor], list[Tensor]]
 CASES = pytest.mark.parametrize(
-    ("num_halves", "guidance", "guided_weight"), [(1, 7.5, 1.0), (2, 3.0, 1.0), (2, 7.5, 0.3), (2, 1.0, 2.0)]
+    ("num_branches", "guidance", "guided_weight"),
+    [(1, 7.5, 1.0), (2, 3.0, 1.0), (2, 7.5, 0.3), (2, 1.0, 2.0), (3, 5.0, 0.7)],
 )
 
 
@@ -29,13 +29,13 @@ def moments_of(parts: Parts) -> Moments:
 
 
 def equations_of(parts: Parts, guidance: float, guided_weight: float) -> NormalEquations:
-    return NormalEquations.of(moments_of(parts), error_weights(len(parts[0]), guidance, guided_weight))
+    return NormalEquations.of(moments_of(parts), error_weights(weights_of(len(parts[0]), guidance), guided_weight))
 
 
 @CASES
-def test_the_equations_are_those_of_the_weighted_rows(num_halves: int, guidance: float, guided_weight: float) -> None:
+def test_the_equations_are_those_of_the_weighted_rows(num_branches: int, guidance: float, guided_weight: float) -> None:
     """Without guidance there are the rows of the only half."""
-    parts = random_observations(num_halves, 200, inputs=6, outputs=4)
+    parts = random_observations(num_branches, 200, inputs=6, outputs=4)
     rows, targets = weighted_rows(*parts[:2], guidance, guided_weight)
     equations = equations_of(parts, guidance, guided_weight)
     assert torch.allclose(equations.a, rows.T @ rows) and torch.allclose(equations.b, rows.T @ targets)
@@ -43,9 +43,9 @@ def test_the_equations_are_those_of_the_weighted_rows(num_halves: int, guidance:
 
 
 @CASES
-def test_the_ridge_is_relative_to_each_inputs_scale(num_halves: int, guidance: float, guided_weight: float) -> None:
+def test_the_ridge_is_relative_to_each_inputs_scale(num_branches: int, guidance: float, guided_weight: float) -> None:
     """It is further rows, one per input; so inputs in other units give the same predictions."""
-    x, y, r_out = random_observations(num_halves, 200, inputs=6, outputs=4)
+    x, y, r_out = random_observations(num_branches, 200, inputs=6, outputs=4)
     units = torch.logspace(-3, 3, 6, dtype=torch.float64)
     maps = equations_of((x, y, r_out), guidance, guided_weight).solve(0.1)
     rows, targets = weighted_rows(x, y, guidance, guided_weight)
@@ -53,15 +53,15 @@ def test_the_ridge_is_relative_to_each_inputs_scale(num_halves: int, guidance: f
     padded = torch.cat([targets, targets.new_zeros(len(ridge_rows), 4)])
     assert torch.allclose(maps, torch.linalg.lstsq(torch.cat([rows, ridge_rows]), padded).solution, atol=1e-10)
     in_units = equations_of(([part * units for part in x], y, r_out), guidance, guided_weight).solve(0.1)
-    rescaled = in_units.unflatten(0, (num_halves, -1)) * torch.cat([units, units.new_ones(1)])[:, None]
+    rescaled = in_units.unflatten(0, (num_branches, -1)) * torch.cat([units, units.new_ones(1)])[:, None]
     assert torch.allclose(maps, rescaled.flatten(0, 1), atol=1e-10)
 
 
 @CASES
 def test_the_error_is_the_residual_and_its_gradient_is_zero_at_the_solution(
-    num_halves: int, guidance: float, guided_weight: float
+    num_branches: int, guidance: float, guided_weight: float
 ) -> None:
-    parts = random_observations(num_halves, 200, inputs=6, outputs=4)
+    parts = random_observations(num_branches, 200, inputs=6, outputs=4)
     rows, targets = weighted_rows(*parts[:2], guidance, guided_weight)
     equations = equations_of(parts, guidance, guided_weight)
     solution = equations.solve(1e-13)
@@ -85,17 +85,17 @@ def test_without_weight_on_the_guided_error_each_half_is_fitted_by_itself() -> N
 @CASES
 @pytest.mark.parametrize("ridge", [1e-12, 0.3])
 def test_reduced_rank_is_the_best_of_its_rank(
-    num_halves: int, guidance: float, guided_weight: float, ridge: float
+    num_branches: int, guidance: float, guided_weight: float, ridge: float
 ) -> None:
     """Whitening the inputs turns it into the truncated singular value decomposition (Eckart and Young 1936)."""
-    equations = equations_of(random_observations(num_halves, 200, 6, 4, noise=3.0), guidance, guided_weight)
+    equations = equations_of(random_observations(num_branches, 200, 6, 4, noise=3.0), guidance, guided_weight)
     maps = equations.solve(ridge)
     ridged = equations.a + ridge * equations.a.diagonal().diag()
     root = torch.linalg.cholesky(ridged).T  # rootᵀ root = A + ridge diag A
     u, s, vh = torch.linalg.svd(root @ maps, full_matrices=False)
     errors = []
     for rank in range(1, 5):
-        down, up = equations.reduce_rank(equations.of_halves(maps), rank)
+        down, up = equations.reduce_rank(equations.of_branches(maps), rank)
         down = down.flatten(0, 1)
         assert down.shape == (len(maps), rank) and up.shape == (rank, 4)
         best = torch.linalg.solve(root, (u[:, :rank] * s[:rank]) @ vh[:rank])
@@ -116,8 +116,8 @@ def test_the_ridge_has_the_least_error_on_held_out_captions(noise: float, expect
     """Without noise that is the weakest; where there is little but noise, a strong one."""
     parts = random_observations(2, 200, 20, 4, noise)
     fitted, held_out = split(parts, 60)
-    maps, equations, fit = fit_step(4, fitted, held_out, 3.0)
-    weights = error_weights(2, 3.0, 1.0)
+    maps, equations, fit = fit_step(4, fitted, held_out, (-2.0, 3.0))
+    weights = error_weights((-2.0, 3.0), 1.0)
     tried, chooser = (NormalEquations.of(sums, weights) for sums in (fitted, held_out))
     errors = {ridge: chooser.error(tried.solve(ridge)) for ridge in RIDGES}
     assert fit.ridge == min(errors, key=errors.__getitem__) and fit.ridge in expected
@@ -129,21 +129,19 @@ def test_the_ridge_has_the_least_error_on_held_out_captions(noise: float, expect
 def test_errors_are_relative_to_guided_r_out_on_held_out_captions() -> None:
     parts = random_observations(2, 200, 6, 4, noise=2.0)
     fitted, held_out = split(parts, 150)
-    _, _, fit = fit_step(2, fitted, held_out, 3.0)
-    maps = NormalEquations.of(fitted, error_weights(2, 3.0, 1.0)).solve(fit.ridge).unflatten(0, (2, -1))
+    _, _, fit = fit_step(2, fitted, held_out, (-2.0, 3.0))
+    maps = NormalEquations.of(fitted, error_weights((-2.0, 3.0), 1.0)).solve(fit.ridge).unflatten(0, (2, -1))
     x, y, r_out = ([part[150:] for part in kind] for kind in parts)
     errors = [y[i] - add_ones(x[i]) @ maps[i] for i in range(2)]
-    c = guidance_vector(2, 3.0)
-    assert c.tolist() == [-2.0, 3.0]
-    error, identity, size = (float((c[0] * a + c[1] * b).norm()) for a, b in (errors, y, r_out))
+    error, identity, size = (float((-2 * a + 3 * b).norm()) for a, b in (errors, y, r_out))
     assert fit.error == pytest.approx(error / size) and fit.identity_error == pytest.approx(identity / size)
 
 
 def test_without_held_out_captions_there_is_no_choice_of_ridge() -> None:
     parts = random_observations(2, 100, 6, 4)
     nothing = Moments.zeros(2, 7, 4)
-    assert fit_step(2, moments_of(parts), nothing, 3.0)[2].ridge == DEFAULT_RIDGE
-    maps, _, fit = fit_step(2, moments_of(parts), nothing, 3.0, ridges=(1e-7,))
+    assert fit_step(2, moments_of(parts), nothing, (-2.0, 3.0))[2].ridge == DEFAULT_RIDGE
+    maps, _, fit = fit_step(2, moments_of(parts), nothing, (-2.0, 3.0), ridges=(1e-7,))
     assert fit.ridge == 1e-7 and torch.allclose(maps.flatten(0, 1), equations_of(parts, 3.0, 1.0).solve(1e-7))
 
 

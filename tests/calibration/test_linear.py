@@ -35,15 +35,15 @@ def test_linear_is_a_matrix_per_step_and_half(rank: int | None, upscale: int, jo
     r_in, r_in_prev, *r_ins = (torch.randn(4, 3, 4, 4, dtype=torch.double) for _ in range(4))
     r_out_prev, *r_outs = (torch.randn(4, 5, size, size, dtype=torch.double) for _ in range(3))
     full_steps = tuple(FullStep(3 - 2 * i, r_ins[i], r_outs[i]) for i in range(2))
-    conditional = torch.tensor([False, False, True, True])
+    branch = torch.tensor([0, 0, 1, 1])
     past = {"r_in_prev": r_in_prev, "full_steps": full_steps}
-    r_out = adaptor(r_in, r_out_prev, step=4, conditional=conditional, **past)
+    r_out = adaptor(r_in, r_out_prev, step=4, branch=branch, **past)
 
     terms = [r_out_prev, r_in, r_in - r_in_prev, r_outs[0] - r_outs[1], r_ins[0] - r_ins[1]]
     x = torch.cat([F.interpolate(term, size=(size, size)) for term in terms], 1)
     if joint:
         x = torch.cat([x[:2], x[2:]], 1).repeat(2, 1, 1, 1)
-    for i, half in enumerate(conditional.long()):
+    for i, half in enumerate(branch):
         weight = adaptor.weight[1, half] if adaptor.up is None else adaptor.up[1, half] @ adaptor.weight[1, half]
         expected = r_out_prev[i] + F.conv2d(x[i], weight[..., None, None], adaptor.bias[1, half])
         assert torch.allclose(r_out[i], expected)
@@ -66,7 +66,7 @@ def test_linear_is_a_matrix_per_step_and_half(rank: int | None, upscale: int, jo
         ),
     }
     now = r_in[2:].repeat(2, 1, 1, 1), r_out_prev[2:].repeat(2, 1, 1, 1)
-    r_out = adaptor(*now, step=4, conditional=conditional, **doubled)
+    r_out = adaptor(*now, step=4, branch=branch, **doubled)
     assert torch.allclose(all_conditional, r_out[2:]), "an example without the other half is taken for both"
 
 

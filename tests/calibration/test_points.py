@@ -42,7 +42,7 @@ def measured_errors(result: Calibrated) -> list[float]:
     errors = []
     for _, estimate, r_out in (step for step in r_outs if not step[0]):
         parts = torch.stack([estimate.float() - r_out.float(), r_out.float()])
-        if result.adaptor.num_halves == 2:
+        if len(result.adaptor.branches) == 2:
             unconditional, conditional = parts.chunk(2, 1)
             parts = unconditional + sampler.guidance * (conditional - unconditional)
         errors.append(float(parts[0].norm() / parts[1].norm()))
@@ -67,7 +67,7 @@ def test_errors_are_those_of_the_roll_out(
     options = FitOptions(held_out_every=None, rank=rank, joint=joint, batch=3)
     result = calibrate_sampler(sampler, PROMPTS[:4], options=options)
     guided = guidance != 1 and shape != "guided"
-    assert result.adaptor.num_halves == (2 if guided else 1) and result.adaptor.rank == rank
+    assert len(result.adaptor.branches) == (2 if guided else 1) and result.adaptor.rank == rank
     assert result.adaptor.joint == (joint and guided), "there are two halves to read"
     assert result.adaptor.steps == tuple(sampler.schedule.adaptor_steps(5 if solver == "pndm" else 4))
     errors = measured_errors(result)

@@ -72,7 +72,7 @@ def test_a_negative_half_that_is_linear_in_the_positive_one_is_recovered(teacher
     for clocked, exact in zip(records(result.sampler), full, strict=True):
         expected = exact.denoised.output
         assert (clocked.denoised.output - expected).norm() < 1e-4 * expected.norm()
-    unfitted = Linear(result.adaptor.dims, result.adaptor.steps, num_halves=1, negative_channels=4)
+    unfitted = Linear(result.adaptor.dims, result.adaptor.steps, branches=("conditional",), negative_channels=4)
     *_, last = records(replace(sampler, adaptor=unfitted))
     assert (last.denoised.output - expected).norm() > 1e-2 * expected.norm()
 
@@ -113,7 +113,10 @@ def test_flops_are_those_that_run(fitted: Calibrated, teacher: Teacher) -> None:
 
 
 def test_without_guidance_the_positive_half_is_all_there_is(fitted: Calibrated) -> None:
-    unguided, plain = replace(fitted.sampler, guidance=1.0), Linear(fitted.adaptor.dims, (2, 4), num_halves=1)
+    unguided, plain = (
+        replace(fitted.sampler, guidance=1.0),
+        Linear(fitted.adaptor.dims, (2, 4), branches=("conditional",)),
+    )
     plain.load_state_dict({k: v for k, v in fitted.adaptor.state_dict().items() if "negative" not in k})
     for one, other in zip(records(unguided), records(replace(unguided, adaptor=plain)), strict=True):
         assert torch.equal(one.latents, other.latents)
@@ -187,7 +190,7 @@ def test_a_pipeline_is_calibrated_and_runs_without_guidance_too() -> None:
     pipe, _ = make()
     options = FitOptions(terms=("r_in", "r_in_change"), positive_only=True)
     adaptor = clockwork.calibrate(pipe, list(CAPTIONS), options=options, num_inference_steps=4, guidance_scale=3.0)
-    assert adaptor.num_halves == 1 and adaptor.negative_channels == 4
+    assert len(adaptor.branches) == 1 and adaptor.negative_channels == 4
     guided = generate(pipe, guidance_scale=3.0)
     assert steps(pipe) == "FaFa" and not reasons(pipe)
     with pytest.warns(UserWarning, match="guidance"):

@@ -9,7 +9,7 @@ from helpers.calibration import add_ones, random_observations
 from clockwork.calibration import statistics
 from clockwork.calibration.statistics import Moments
 
-HALVES = pytest.mark.parametrize("num_halves", [1, 2])
+HALVES = pytest.mark.parametrize("num_branches", [1, 2])
 
 
 def moments_of(x: list[torch.Tensor], y: list[torch.Tensor], r_out: list[torch.Tensor]) -> Moments:
@@ -19,12 +19,12 @@ def moments_of(x: list[torch.Tensor], y: list[torch.Tensor], r_out: list[torch.T
 @HALVES
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_sums_are_the_product_of_all_observations_in_float64(
-    num_halves: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    num_branches: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half-precision features are summed in float64: in their precision the sums would be off in the third digit."""
     monkeypatch.setattr(statistics, "BLOCK", 100)  # the last block is not full
     x, y, r_out = (
-        [part.to(dtype) for part in parts] for parts in random_observations(num_halves, 450, inputs=6, outputs=4)
+        [part.to(dtype) for part in parts] for parts in random_observations(num_branches, 450, inputs=6, outputs=4)
     )
     sums = moments_of(x, y, r_out)
     columns = torch.cat([*(add_ones(part.double()) for part in x), *(part.double() for part in y)], 1)
@@ -35,11 +35,11 @@ def test_sums_are_the_product_of_all_observations_in_float64(
 
 
 @HALVES
-def test_blocks_are_the_products_of_each_pair_of_halves(num_halves: int) -> None:
-    x, y, r_out = random_observations(num_halves, 50, inputs=6, outputs=4)
+def test_blocks_are_the_products_of_each_pair_of_halves(num_branches: int) -> None:
+    x, y, r_out = random_observations(num_branches, 50, inputs=6, outputs=4)
     xx, xy, yy = moments_of(x, y, r_out).blocks()
-    for i in range(num_halves):
-        for j in range(num_halves):
+    for i in range(num_branches):
+        for j in range(num_branches):
             assert torch.allclose(xx[i, j], add_ones(x[i]).T @ add_ones(x[j]))
             assert torch.allclose(xy[i, j], add_ones(x[i]).T @ y[j])
             assert torch.allclose(yy[i, j], (y[i] * y[j]).sum())
@@ -84,4 +84,4 @@ def test_sums_survive_a_file() -> None:
     sums = moments_of(*random_observations(2, 30, inputs=6, outputs=4))
     loaded = Moments.from_tensors(sums.to_tensors("some"), "some")
     assert torch.equal(loaded.products, sums.products) and torch.equal(loaded.r_out, sums.r_out)
-    assert (loaded.num_halves, loaded.num_inputs, loaded.count) == (2, 7, 30)
+    assert (loaded.num_branches, loaded.num_inputs, loaded.count) == (2, 7, 30)

@@ -18,7 +18,7 @@ class Witness(Adaptor, kind="witness"):
     """The identity, which stores what it is given."""
 
     def __init__(self, dims: FeatureDims) -> None:
-        super().__init__(dims, ("r_in", "r_out_prev", "r_in_prev", "full_steps", "step", "conditional"))
+        super().__init__(dims, ("r_in", "r_out_prev", "r_in_prev", "full_steps", "step", "branch"))
         self.calls: list[dict[str, Any]] = []
 
     def forward(
@@ -55,11 +55,11 @@ def test_each_example_keeps_its_past_and_its_half(teacher: Teacher, keep_source:
     latents = edits.invert(PICTURE, SOURCE.caption)
     inversion = witness.calls
     assert [call["step"] for call in inversion] == [2, 3, 5, 6]
-    assert all(call["conditional"] is None for call in inversion), "inversion has no guidance"
+    assert all(call["branch"] is None for call in inversion), "inversion has no guidance"
     witness.calls = []
     edits.edit(latents, "a large blue ring")
-    half = [True, False, True] if keep_source else [False, True]
-    assert [call["conditional"].tolist() for call in witness.calls] == [half] * 4
+    half = [1, 0, 1] if keep_source else [0, 1]
+    assert [call["branch"].tolist() for call in witness.calls] == [half] * 4
     second, third, fifth, sixth = witness.calls
     for call, before in ((third, second), (sixth, fifth)):
         assert torch.equal(call["r_in_prev"], before["r_in"]) and torch.equal(call["r_out_prev"], before["r_out_prev"])

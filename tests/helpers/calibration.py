@@ -20,7 +20,7 @@ PROMPTS = [Prompt(i, caption) for i, caption in enumerate(CAPTIONS)]
 
 
 def random_observations(
-    num_halves: int, count: int, inputs: int, outputs: int, noise: float = 0.5
+    num_branches: int, count: int, inputs: int, outputs: int, noise: float = 0.5
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Inputs, targets and `r_out` of each half: halves that resemble each other, targets that are partly linear."""
     rng = torch.Generator().manual_seed(count + inputs)
@@ -29,7 +29,7 @@ def random_observations(
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
     common = normal(count, inputs) + 0.3
-    x = [common + 0.5 * normal(count, inputs) for _ in range(num_halves)]
+    x = [common + 0.5 * normal(count, inputs) for _ in range(num_branches)]
     y = [part @ normal(inputs, outputs) + noise * normal(count, outputs) for part in x]
     return x, y, [normal(count, outputs) + part for part in y]
 
@@ -40,18 +40,22 @@ def add_ones(x: Tensor) -> Tensor:
 
 
 def weighted_rows(x: list[Tensor], y: list[Tensor], guidance: float, guided_weight: float) -> tuple[Tensor, Tensor]:
-    """The rows of the least-squares problem: each half's, and those of both after guidance, with their weight."""
+    """The rows of the least-squares problem: each branch's, and those of all after guidance, with their weight."""
     x = [add_ones(part) for part in x]
     if len(x) == 1:
         return x[0], y[0]
-    zeros = torch.zeros_like(x[0])
-    guided = torch.cat([(1 - guidance) * x[0], guidance * x[1]], 1), (1 - guidance) * y[0] + guidance * y[1]
-    rows = [
-        torch.cat([x[0], zeros], 1),
-        torch.cat([zeros, x[1]], 1),
-        guided_weight**0.5 * guided[0],
-    ]
-    return torch.cat(rows), torch.cat([y[0], y[1], guided_weight**0.5 * guided[1]])
+    c = weights_of(len(x), guidance)
+    guided = torch.cat([c_i * part for c_i, part in zip(c, x, strict=True)], 1)
+    target = torch.stack([c_i * part for c_i, part in zip(c, y, strict=True)]).sum(0)
+    rows = [*torch.block_diag(*x).split(len(x[0])), guided_weight**0.5 * guided]
+    return torch.cat(rows), torch.cat([*y, guided_weight**0.5 * target])
+
+
+def weights_of(num_branches: int, guidance: float) -> tuple[float, ...]:
+    """Weights of the branches in the guided prediction; three are those of InstructPix2Pix, with 1.5 for the image."""
+    if num_branches == 3:
+        return guidance, 1.5 - guidance, 1 - 1.5
+    return (1.0,) if num_branches == 1 else (1 - guidance, guidance)
 
 
 def small_sampler(
@@ -78,7 +82,7 @@ class LinearInFeatures(SplitUNet):
     def __init__(self, *args: Any, negative: Tensor, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.negative = negative  # the negative prompt's text features, by which its half is recognised
-        self.matrices: list[Tensor] = []  # of each call, `num_halves × outputs × inputs`
+        self.matrices: list[Tensor] = []  # of each call, `num_branches × outputs × inputs`
 
     def low(self, high: HighResFeatures, embedded: EmbeddedInputs) -> Tensor:
         """The matrix of the timestep, applied to `r_in`."""

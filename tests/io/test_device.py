@@ -125,7 +125,7 @@ def test_an_adaptor_in_float32_serves_a_teacher_in_half_precision(half: Teacher)
         expected = adaptor(second.r_in.float(), first.r_out.float(), second.t_emb.float().expand(4, -1), text)
         both = replace(cfg_batch(*conditions), text_emb=text)
         again = estimate(
-            adaptor, second.r_in, second.t_emb, AdaptorInputs(both.text_emb, both.conditional, 2, History(first.r_out))
+            adaptor, second.r_in, second.t_emb, AdaptorInputs(both.text_emb, both.branch, 2, History(first.r_out))
         )
     assert torch.equal(second.r_out, expected.bfloat16()) and torch.equal(again, second.r_out)
 

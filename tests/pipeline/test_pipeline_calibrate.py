@@ -51,7 +51,7 @@ def test_a_calibrated_pipeline_comes_nearer_than_the_identity(kind: str) -> None
     linear = distance(latents(pipe, PROMPTS, **arguments), full)
     assert linear < identity and enabled_hook(pipe).log.differences == []
     assert steps(pipe) == ("FaF" if "Img2Img" in kind or "Inpaint" in kind else "FaFa")
-    assert adaptor.num_halves == 2 and adaptor.calibration is not None
+    assert len(adaptor.branches) == 2 and adaptor.calibration is not None
     assert all(fit["error"] < fit["identity_error"] for fit in adaptor.calibration["steps"])
 
 
@@ -92,7 +92,7 @@ def test_a_call_that_ends_early_leaves_the_pipeline_as_it_was(before: str, error
 def test_without_guidance_there_is_one_map_per_step() -> None:
     pipe, _ = make()
     adaptor = clockwork.calibrate(pipe, PROMPTS, options=QUICK, num_inference_steps=4, guidance_scale=1.0)
-    assert adaptor.num_halves == 1 and adaptor.steps == (2, 4)
+    assert len(adaptor.branches) == 1 and adaptor.steps == (2, 4)
     assert adaptor.point is not None and adaptor.point.guidance == 1.0
 
 

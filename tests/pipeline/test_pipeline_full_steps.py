@@ -7,10 +7,8 @@ import pytest
 import torch
 from helpers.editing_pipelines import (
     diff_edit,
-    edited_by_text,
     ledits,
     panorama,
-    perturbed,
     self_attention_guided,
 )
 from helpers.pipelines import PROMPT, generate, make, picture, reasons, steps
@@ -18,7 +16,6 @@ from helpers.unet_pipelines import output
 from torch import Tensor
 
 import clockwork
-from clockwork.adaptors import FeatureDims, Linear
 from clockwork.pipeline.step_tracking import UNKNOWN_POSITION
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of pipelines that diffusers deprecates
@@ -94,33 +91,11 @@ def test_ledits_has_full_steps() -> None:
     assert set(reasons(pipe)) == {UNKNOWN_POSITION} and "a" not in steps(pipe)
 
 
-@pytest.mark.parametrize("maker", [edited_by_text, perturbed])
-def test_a_third_branch_of_guidance_is_not_for_calibrated_adaptors(maker: Any) -> None:
-    made = maker()
-    pipe = made[0]
-    clockwork.enable(pipe, adaptor=linear(pipe), cut="layer1")
-    for images in (1, 2):  # three examples, and six, which could be taken for two halves
-        output(made, num_images_per_prompt=images)
-        assert steps(pipe) == "FFFF"
-        assert "guidance has 3 branches per image, and the adaptor knows two" in summary_of(pipe)
-    clockwork.disable(pipe)
-    call = {name: value for name, value in made[1].items() if name != "prompt"}
-    with pytest.raises(ValueError, match="its guidance has 3 branches per image, and calibration fits maps for two"):
-        clockwork.calibrate(pipe, PROMPTS, num_inference_steps=4, **call)
-
-
-def linear(pipe: Any) -> Linear:
-    """An adaptor with maps for both halves of guidance, at cut layer1."""
-    split = clockwork.SplitUNet(pipe.unet, "layer1")
-    channels = split.chain.up[-1].resnet.conv1.in_channels - split.unet.conv_in.out_channels
-    return Linear(FeatureDims(split.unet.conv_in.out_channels, channels, 32, 0), (2, 4))
-
-
 @pytest.mark.parametrize(("calibrated", "called"), [(1.0, 5.0), (5.0, 1.0)])
 def test_a_calibration_with_other_branches_warns(calibrated: float, called: float) -> None:
     pipe, _ = make()
     adaptor = clockwork.calibrate(pipe, PROMPTS, num_inference_steps=4, guidance_scale=calibrated)
-    assert adaptor.num_halves == (2 if calibrated > 1 else 1)
+    assert len(adaptor.branches) == (2 if calibrated > 1 else 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         generate(pipe, prompt=PROMPT, guidance_scale=called)

@@ -41,7 +41,10 @@ def clocked(teacher: Teacher) -> ConsistencyDistillation:
     teacher = ConsistencyDistillation.check_teacher(teacher)
     unet = ConsistencyDistillation.init_student(teacher)
     student = ConsistencyDistillation.as_teacher(teacher, "student", unet)
-    adaptor, clock = Linear(feature_dims(student, "stage1"), (2, 4), num_halves=1), Schedule.parse("clock2")
+    adaptor, clock = (
+        Linear(feature_dims(student, "stage1"), (2, 4), branches=("conditional",)),
+        Schedule.parse("clock2"),
+    )
     point = Sampler(student, SplitUNet(unet), clock, "lcm", 4, 3.0, adaptor, "linear")
     return ConsistencyDistillation(teacher, unet, 4, clocked=point, share=0.5)
 
@@ -161,6 +164,6 @@ def test_the_result_is_a_teacher_that_is_calibrated(tmp_path: Path) -> None:
     assert (point.teacher, point.teacher_hash, point.solver, point.steps) == ("lcm", lcm.hash, "lcm", 2)
     _, again = train_teacher(config(tmp_path, "objective=consistency", *few, *together))
     assert again is None
-    start = Linear(feature_dims(lcm, "stage1"), (2,), num_halves=1)
+    start = Linear(feature_dims(lcm, "stage1"), (2,), branches=("conditional",))
     clock = Sampler(lcm, SplitUNet(lcm.unet), Schedule.parse("clock2"), "lcm", 2, 3.0, start, "linear")
     assert calibrate_sampler(clock, PROMPTS * 8).sampler.adaptor is not None
