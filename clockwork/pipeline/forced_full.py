@@ -2,7 +2,7 @@
 
 from clockwork.adaptors import Adaptor
 from clockwork.pipeline.guidance import known_branches
-from clockwork.pipeline.step_tracking import BOTH_HALVES, UNKNOWN_HALF
+from clockwork.pipeline.step_tracking import BOTH_HALVES, UNKNOWN_BRANCHES, UNKNOWN_HALF
 from clockwork.sampling.denoisers import ClockworkDenoiser
 from clockwork.unet.conditioning import HALVES
 from clockwork.unet.split import SplitUNet
@@ -39,7 +39,7 @@ def reason_of_branches(adaptor: Adaptor, branches: tuple[str, ...] | None, apart
     if apart and needs_all:
         return BOTH_HALVES
     if branches is None:
-        return UNKNOWN_HALF
+        return UNKNOWN_HALF if apart else UNKNOWN_BRANCHES
     known = known_branches(adaptor)
     if branches == HALVES[1:] or branches == known or (not needs_all and set(branches) <= set(known)):
         return None

@@ -1,5 +1,8 @@
 """How a pipeline's call guides: its scales, the branches in the UNet's batch, and what is made of their predictions."""
 
+import sys
+from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,12 +24,14 @@ def branches_of_call(pipe: Any, t: Any, batch: int, apart: bool) -> tuple[str, .
 
     Returns:
         The names: `HALVES`, or more with guidance by others than the prompt; only "conditional" without guidance; None
-        if it is not known which branch the call is.
+        if it is not known which branch examples belong to.
     """
     if apart:
         half = guider_half(pipe, t)
         return None if half is None else HALVES[half : half + 1]
-    names = branches(pipe)
+    names, images = branches(pipe), _num_images(pipe)
+    if images is not None and batch != images * len(names):
+        return None
     return HALVES[1:] if batch % len(names) else names
 
 
@@ -129,7 +134,7 @@ def setting(pipe: Any, name: str) -> Any:
         pipe: The pipeline.
         name: Name of the property or of the argument.
     """
-    return getattr(pipe, name, None)
+    return getattr(pipe, name) if hasattr(pipe, name) else _call_locals(pipe).get(name)
 
 
 def guider_half(pipe: Any, t: Any) -> bool | None:
@@ -149,3 +154,28 @@ def guider_half(pipe: Any, t: Any) -> bool | None:
     if getattr(guider, "_timestep", None) is not t:  # it is then not the step for which the guider was prepared
         return None
     return bool(guider.is_conditional)
+
+
+def _num_images(pipe: Any) -> int | None:
+    """Returns how many images the call generates, if the pipeline tells it in its local variables alone."""
+    variables = _call_locals(pipe)
+    if "batch_size" not in variables:
+        return None
+    return int(variables["batch_size"]) * int(variables.get("num_images_per_prompt") or 1)
+
+
+def _call_locals(pipe: Any) -> Mapping[str, Any]:
+    """Returns the local variables of the pipeline's call that runs, if the pipeline has no properties for guidance.
+
+    Older pipelines of diffusers (GLIGEN, the upscaler, DeepFloyd IF, ModelScope) have `do_classifier_free_guidance` as
+    a local variable of `__call__`, and the UNet's batch alone does not tell two prompts from two halves.
+    """
+    if hasattr(pipe, "do_classifier_free_guidance"):
+        return {}
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        names = frame.f_code.co_varnames + frame.f_code.co_cellvars
+        if "do_classifier_free_guidance" in names and frame.f_locals.get("self") is pipe:
+            return frame.f_locals
+        frame = frame.f_back
+    return {}

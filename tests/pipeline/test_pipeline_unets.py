@@ -121,16 +121,6 @@ def test_a_pipeline_without_prompts_is_calibrated_without_them() -> None:
     assert not hasattr(pipe.unet, "_diffusers_hook") or "clockwork" not in pipe.unet._diffusers_hook.hooks
 
 
-@pytest.mark.parametrize(
-    "kind", ["StableDiffusionGLIGENPipeline", "StableDiffusionUpscalePipeline", "TextToVideoSDPipeline"]
-)
-def test_a_pipeline_that_does_not_tell_its_guidance_is_not_calibrated(kind: str) -> None:
-    pipe, arguments = UNET_PIPELINES[kind]()
-    call = {name: value for name, value in arguments.items() if name not in ("prompt", "output_type")}
-    with pytest.raises(ValueError, match="UNet is called with 8 examples, but 4 images need 4: use"):
-        clockwork.calibrate(pipe, ["a", "b", "c", "d"], num_inference_steps=4, **call)
-
-
 def test_an_inpainting_unet_is_calibrated() -> None:
     made = PIPELINES["StableDiffusionInpaintPipeline, 9 channels"]()
     pipe, plain = made[0], output(made)
