@@ -10,6 +10,8 @@ from helpers.pipelines import miniature_pipeline
 
 import clockwork
 from clockwork.exporting.runner import Runner, RunnerError
+from clockwork.sampling.solvers import make_solver
+from clockwork.teachers.random_weights import random_pipeline
 
 CALL = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
 
@@ -68,3 +70,15 @@ def test_the_miniature_in_executorch(tmp_path: Path) -> None:
     pipe = calibrated_miniature()
     runner = Runner(clockwork.export(pipe, tmp_path / "pair", "executorch"))
     assert largest_difference(pipe, runner, 1, 16, 16) < 1e-4
+
+
+@pytest.mark.full  # an export takes a minute and 6 GB, the latents take minutes
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_stable_diffusion_at_real_size(format: str, tmp_path: Path) -> None:
+    """SD v1.5 with random weights, at 512 × 512 pixels with guidance."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(format, format))
+    pipe = random_pipeline("sd15")
+    pipe.scheduler = make_solver("dpm++", dict(pipe.scheduler.config))
+    clockwork.enable(pipe, "clock2")
+    runner = Runner(clockwork.export(pipe, tmp_path / "pair", format, **CALL))
+    assert largest_difference(pipe, runner, 1, 64, 64) < 5e-3  # of latents near 70
