@@ -29,6 +29,7 @@ class PartFlops:
         high_res: The layers outside the low-res path, and the embeddings: the part of the UNet that runs on every step.
         low_res: The low-res path, which an adaptor replaces.
         high_out: The kept up layers, a part of `high_res`.
+        sample: Shape of the latents, `batch × channels × height × width`, or of those of videos.
         r_in: Shape of the features that enter the low-res path, `batch × channels × height × width`.
         r_out: Shape of the features that leave the low-res path, `batch × channels × height × width`; their channels
             and resolution may differ from those of `r_in`.
@@ -38,6 +39,7 @@ class PartFlops:
     high_res: Flops
     low_res: Flops
     high_out: Flops
+    sample: torch.Size
     r_in: torch.Size
     r_out: torch.Size
     t_emb: torch.Size
@@ -57,6 +59,21 @@ class PartFlops:
             FLOPs of the pass.
         """
         return self.high_res + self.adaptor(adaptor)
+
+    def positive_step(self, adaptor: Adaptor) -> Flops:
+        """Counts an adaptor step of guidance whose positive half alone runs, of which these are the parts.
+
+        Args:
+            adaptor: The adaptor, on `meta`, with a map that predicts the negative half.
+
+        Returns:
+            FLOPs of the pass and of that map.
+        """
+        negative_map = adaptor.negative_map
+        assert negative_map is not None
+        shape = self.sample[0], negative_map.bias.shape[1], *self.sample[2:]
+        positive, previous = (torch.empty(times * shape[0], *shape[1:], device="meta") for times in (1, 2))
+        return self.adaptor_pass(adaptor) + count_flops(lambda: negative_map(positive, previous, 1))
 
     def adaptor(self, adaptor: Adaptor) -> Flops:
         """Counts a forward pass of an adaptor alone.
@@ -95,7 +112,7 @@ def part_flops(split: SplitUNet, call: Mapping[str, Any]) -> PartFlops:
     r_out, low_res = counted(lambda: split.low(high, embedded))
     up = count_flops(lambda: split.high_out(r_out, high, embedded))
     t_emb = torch.Size((len(high.r_in), embedded.t_emb.shape[1]))
-    return PartFlops(embedding + down + up, low_res, up, high.r_in.shape, r_out.shape, t_emb)
+    return PartFlops(embedding + down + up, low_res, up, call["sample"].shape, high.r_in.shape, r_out.shape, t_emb)
 
 
 def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, num_unet_calls: int, guided: bool) -> Flops:
@@ -117,21 +134,6 @@ def rollout_flops(full: Flops, adaptor: Flops, schedule: Schedule, num_unet_call
     """
     num_full_steps = schedule.full_steps(num_unet_calls)
     return (full * num_full_steps + adaptor * (num_unet_calls - num_full_steps)) * (2 if guided else 1)
-
-
-def negative_flops(adaptor: Adaptor, sample: torch.Size) -> Flops:
-    """Counts what predicts the negative half of guidance on an adaptor step that runs the positive one only.
-
-    Args:
-        adaptor: The adaptor, on `meta`; without such a map there are no FLOPs.
-        sample: Shape of the positive half's latents, `batch × channels × height × width`.
-    """
-    negative_map = adaptor.negative_map
-    if negative_map is None:
-        return Flops()
-    shape = (sample[0], negative_map.bias.shape[1], *sample[2:])
-    positive, previous = (torch.empty(times * shape[0], *shape[1:], device="meta") for times in (1, 2))
-    return count_flops(lambda: negative_map(positive, previous, 1))
 
 
 _STEPS: dict[Hashable, PartFlops] = {}  # by UNet, cut and size
@@ -189,8 +191,7 @@ def image_flops(sampler: Sampler) -> Flops:
         return measured_flops(sampler)
     (full, adaptor), guided = step_flops(sampler), sampler.teacher.unet_calls_per_step(sampler.guidance) == 2
     if guided and sampler.adaptor is not None and sampler.adaptor.negative_map is not None:
-        sample = torch.Size((1, *sampler.teacher.latent_shape))
-        full, adaptor = full * 2, adaptor + negative_flops(on_meta(sampler.adaptor), sample)
+        full, adaptor = full * 2, step_parts(sampler).positive_step(on_meta(sampler.adaptor))
         guided = False  # both halves are counted
     return rollout_flops(full, adaptor, sampler.schedule, sampler.num_unet_calls, guided)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clockwork.adaptors import Adaptor
-from clockwork.flops.cost import negative_flops, on_meta, part_flops, shapes
+from clockwork.flops.cost import on_meta, part_flops, shapes
 from clockwork.flops.counter import Flops
 from clockwork.sampling.guidance import positive_half
 from clockwork.unet.conditioning import Condition
@@ -32,9 +32,7 @@ def full_and_adaptor_flops(
     adaptor = on_meta(adaptor)
     if not guided or adaptor.negative_map is None:
         return parts.full_pass, parts.adaptor_pass(adaptor)
-    call = _positive_call(call)
-    positive = part_flops(split, call).adaptor_pass(adaptor)
-    return parts.full_pass, positive + negative_flops(adaptor, call["sample"].shape)
+    return parts.full_pass, part_flops(split, _positive_call(call)).positive_step(adaptor)
 
 
 def _positive_call(call: Mapping[str, Any]) -> dict[str, Any]:

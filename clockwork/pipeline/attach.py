@@ -5,11 +5,31 @@ A hook of diffusers can replace a module's `forward` without a change to the mod
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
 
+from clockwork.errors import UserError
+
 HOOK_NAME = "clockwork"
+
+
+class ForwardHook(ModelHook):
+    """A hook whose `new_forward` replaces a module's `forward`, and receives the module as its second argument."""
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """Refuses to be pickled, with the module: functions and threads' states cannot be."""
+        raise UserError(
+            "a UNet or ControlNet with Clockwork cannot be pickled: call clockwork.disable(pipe) first and enable it "
+            "again afterwards, or save its state_dict"
+        )
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Adds the module that is called to the arguments of `new_forward`."""
+        # The forward that diffusers sets on a module survives a deep copy, but still refers to the original module and
+        # its hook. Therefore the called module is passed on, and its own hook is looked up.
+        return (module, *args), kwargs
 
 
 def attach(module: nn.Module, hook: ModelHook, name: str = HOOK_NAME) -> None:

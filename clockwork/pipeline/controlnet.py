@@ -7,15 +7,14 @@ If the UNet has to run in full after all, because its prompt or batch changed, t
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import ControlNetModel
-from diffusers.hooks import ModelHook
 from torch import Tensor, nn
 
 from clockwork.errors import UserError
-from clockwork.pipeline.attach import HOOK_NAME, attach, detach
+from clockwork.pipeline.attach import HOOK_NAME, ForwardHook, attach, detach
 from clockwork.pipeline.controlnet_call import ControlNetCall
 from clockwork.pipeline.forced_full import reason_of_branches
 from clockwork.pipeline.step_tracking import LoopState
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 bind = Binder(ControlNetModel.forward)
 
 
-class ControlNetHook(ModelHook):
+class ControlNetHook(ForwardHook):
     """Replaces a ControlNet's `forward`.
 
     Args:
@@ -44,14 +43,6 @@ class ControlNetHook(ModelHook):
     def __deepcopy__(self, memo: dict[int, Any]) -> "ControlNetHook":
         """Copies the hook with its ControlNet; with the pipeline, the copy belongs to the copied UNet."""
         return ControlNetHook(memo.get(id(self.clock), self.clock))
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        """Refuses to be pickled, as the UNet's hook does."""
-        raise UserError("a ControlNet with Clockwork cannot be pickled: call clockwork.disable(pipe) first")
-
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Adds the module that is called to the arguments of `new_forward`; see `ClockHook.pre_forward`."""
-        return (module, *args), kwargs
 
     @torch.compiler.disable(reason="Clockwork: compile the ControlNet before clockwork.enable")
     def new_forward(self, _: nn.Module, net: ControlNetModel, *args: Any, **kwargs: Any) -> Any:

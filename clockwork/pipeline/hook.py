@@ -3,17 +3,16 @@
 import copy
 import warnings
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from diffusers.hooks import ModelHook
 from torch import Tensor, nn
 
 from clockwork.adaptors import check_dims, mismatch_message
 from clockwork.errors import UserError
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.adaptor_copy import copy_to
-from clockwork.pipeline.attach import HOOK_NAME
+from clockwork.pipeline.attach import HOOK_NAME, ForwardHook
 from clockwork.pipeline.compiling import WholeUNet
 from clockwork.pipeline.controlnet import with_whole_residuals
 from clockwork.pipeline.forced_full import reason_for_full_steps, reason_of_branches
@@ -36,7 +35,7 @@ from clockwork.teachers import Condition
 UNKNOWN_PROMPT = "the prompt behind the text features is not known"
 
 
-class ClockHook(ModelHook):
+class ClockHook(ForwardHook):
     """Replaces a UNet's `forward`: runs each call with the full UNet or with the adaptor.
 
     Which one, and the features that the adaptor receives, follow from the thread's previous calls
@@ -90,19 +89,6 @@ class ClockHook(ModelHook):
         pipe = memo.get(id(self.pipe), self.pipe)
         denoiser, prompts = copy.deepcopy(self._original, memo), copy.deepcopy(self.prompts, memo)
         return ClockHook(pipe, denoiser, self.teacher, self.trained, prompts)
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        """Refuses to be pickled, with the UNet: functions and threads' states cannot be."""
-        raise UserError(
-            "a UNet with Clockwork cannot be pickled: call clockwork.disable(pipe) first and enable it again "
-            "afterwards, or save its state_dict"
-        )
-
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Adds the module that is called to the arguments of `new_forward`."""
-        # The forward that diffusers sets on a module survives a deep copy, but still refers to the original UNet and
-        # its hook. Therefore the called module is passed on, and its own hook is looked up.
-        return (module, *args), kwargs
 
     @torch.compiler.disable(reason="Clockwork: compile the UNet before clockwork.enable, or pass compile=True to it")
     def new_forward(self, _: nn.Module, module: nn.Module, *args: Any, **kwargs: Any) -> Any:

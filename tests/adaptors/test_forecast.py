@@ -135,7 +135,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 def test_a_forecaster_is_an_adaptor_without_weights_and_flops(name: str, tmp_path: Path) -> None:
     adaptor: Adaptor = FORECASTERS[name]
     assert not adaptor.has_weights and not list(adaptor.parameters()) and adaptor.inputs == ("full_steps", "step")
-    parts = PartFlops(Flops(), Flops(), Flops(), *map(torch.Size, ((1, 8, 4, 4), (1, 12, 4, 4), (1, 16))))
+    parts = PartFlops(Flops(), Flops(), Flops(), *map(torch.Size, ((1, 4, 8, 8), (1, 8, 4, 4), (1, 12, 4, 4), (1, 16))))
     assert parts.adaptor_pass(on_meta(adaptor)) == Flops()
     save_adaptor(tmp_path, adaptor, POINT)
     loaded, _ = load_adaptor(tmp_path)

@@ -10,6 +10,8 @@ import torch
 from helpers.processes import Process, start, start_ranks
 from safetensors.torch import load_file
 
+from clockwork.evaluation.rows import image_folder, read_rows
+
 FEW = [
     "scripts/calibrate.py",
     "prompts.count=100",
@@ -80,3 +82,22 @@ def test_two_processes_fit_what_one_does(uninterrupted: Path, tmp_path: Path) ->
     several, one = weights(tmp_path), weights(uninterrupted)
     assert all(torch.allclose(several[name], one[name], rtol=1e-6, atol=1e-6 * one[name].abs().max()) for name in one)
     assert {file.name for file in next(tmp_path.glob("*/*")).iterdir()} == {"adaptor", "config.json", "errors.png"}
+
+
+def test_the_positive_half_in_two_processes(tmp_path: Path) -> None:
+    """The same maps as in one process, and the same images and row of an evaluation with them."""
+    words = [*FEW, "steps=2", "positive_only=true"]
+    check(start(*words, f"output={tmp_path / 'one'}"), *start_ranks(2, *words, f"output={tmp_path / 'two'}"))
+    one, two = (weights(tmp_path / name) for name in ("one", "two"))
+    assert {"negative.weight", "negative.bias"} < one.keys() == two.keys()
+    assert all(torch.allclose(two[name], one[name], rtol=1e-6, atol=1e-6 * one[name].abs().max()) for name in one)
+    (folder,) = (tmp_path / "one").rglob("adaptor")
+    words = ["scripts/evaluate.py", "adaptor=folder", f"adaptor.path={folder}", "steps=2", "prompts.count=5"]
+    words += ["batch_size=2", "metrics=none", "metrics.latency=false", "device=cpu"]
+    outputs = [tmp_path / name for name in ("rows", "rows of two")]
+    check(start(*words, f"output={outputs[0]}"), *start_ranks(2, *words, f"output={outputs[1]}"))
+    rows = [read_rows(output / "rows.jsonl")[0] for output in outputs]
+    folders = [image_folder(output, row) for output, row in zip(outputs, rows, strict=True)]
+    images = [{file.name: file.read_bytes() for file in folder.glob("*.png")} for folder in folders]
+    assert images[0] == images[1] and len(images[0]) == 5
+    assert {key for key in rows[0] if rows[0][key] != rows[1][key]} <= {"command"}
