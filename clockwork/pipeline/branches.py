@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from clockwork.errors import UserError
+from clockwork.pipeline.guidance import BRANCHES
 from clockwork.pipeline.hook import get_hook
 from clockwork.pipeline.parts import get_unet
-from clockwork.unet.conditioning import HALVES
 
 
 @contextmanager
@@ -20,8 +20,9 @@ def branch(pipe: Any, *names: str) -> Iterator[None]:
 
     Args:
         pipe: The pipeline whose UNet is called, in this thread.
-        names: `"conditional"` for the call with the prompt, `"unconditional"` for that with the negative prompt; for a
-            call with both in one batch both names, in the order of the batch.
+        names: `"conditional"` for the call with the prompt, `"unconditional"` for that with the negative prompt,
+            `"image"` for InstructPix2Pix's with the image and the negative prompt, `"perturbed"` for that of
+            perturbed-attention guidance; for a call with several in one batch their names, in the order of the batch.
 
     Raises:
         UserError: If a name is unknown, or there is none.
@@ -34,8 +35,8 @@ def branch(pipe: Any, *names: str) -> Iterator[None]:
         ...         positive = pipe.unet(latents, t, prompt_embeds).sample
         ...     latents = pipe.scheduler.step(negative + 5 * (positive - negative), t, latents).prev_sample
     """
-    if not names or set(names) - set(HALVES):
-        raise UserError(f"branches {list(names)} are unknown: pass one or more of {', '.join(HALVES)}")
+    if not names or set(names) - set(BRANCHES):
+        raise UserError(f"branches {list(names)} are unknown: pass one or more of {', '.join(BRANCHES)}")
     hook = get_hook(get_unet(pipe))
     if hook is None:
         yield

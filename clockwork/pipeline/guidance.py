@@ -12,6 +12,8 @@ from clockwork.adaptors import Adaptor
 from clockwork.errors import UserError
 from clockwork.unet.conditioning import HALVES
 
+BRANCHES = (*HALVES, "image", "perturbed")
+
 
 def branches_of_call(pipe: Any, t: Any, batch: int, apart: bool) -> tuple[str, ...] | None:
     """Names the branches of guidance that a UNet call of a pipeline has, in the order of its batch.

@@ -135,7 +135,7 @@ class ClockHook(ForwardHook):
         if position is None:
             return None
         sample_spec = sample.shape, sample.dtype, sample.device
-        return UNetCall(timesteps, position, condition_of(call), sample_spec)
+        return UNetCall(timesteps, position, condition_of(call), sample_spec, self.thread.branches)
 
     def _start_log(self, first_call: UNetCall, call: dict[str, Any]) -> StepLog:
         """Starts an image's log. Warns if the image is not generated at the adaptor's operating point."""

@@ -80,12 +80,12 @@ class LoopState:
             states: States of the thread, the one of its previous call last.
 
         Returns:
-            The state with the call's timesteps and prompt; without one, and if the call follows the previous one, that
-            of the half of guidance whose prompt was exchanged; else None.
+            The state with the call's timesteps, prompt and branch; without one, and if the call follows the previous
+            one, that of the half of guidance whose prompt was exchanged; else None.
         """
         states = [state for state in states if state.call.timesteps is call.timesteps]
         for state in states:
-            if state.call.prompt_embeds is call.prompt_embeds:
+            if state.call.has_condition_of(call):
                 return state
         of_image = [state for state in states if state.log is states[-1].log]
         return next((state for state in of_image if state.call.position == call.position - 1), None)
@@ -168,7 +168,7 @@ class StepLocation:
         reason = None
         if state.call.position in state.unfinished:
             reason = OUT_OF_ORDER
-        elif call.prompt_embeds is not state.call.prompt_embeds or call.sample_spec != state.call.sample_spec:
+        elif not call.has_condition_of(state.call) or call.sample_spec != state.call.sample_spec:
             reason = CALL_CHANGED
         reused: dict[str, Any] = {} if reason else {"history": state.history, "text": state.text}
         step = call.position - state.first_position + 1
@@ -194,7 +194,7 @@ class StepLocation:
         if last is not None and last.log.forced_full_reason is not None:
             is_same_step = last.call.position == call.position and last.call.timesteps is call.timesteps
             return last.log if is_same_step else None
-        if last is None or not self.is_first_step or last.call.prompt_embeds is call.prompt_embeds:
+        if last is None or not self.is_first_step or last.call.has_condition_of(call):
             return None
         same_step = last.call.position == last.first_position == call.position
         same_image = last.call.timesteps is call.timesteps and last.call.sample_spec == call.sample_spec

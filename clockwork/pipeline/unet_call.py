@@ -50,12 +50,22 @@ class UNetCall:
         position: Index of the call's timestep in `timesteps`.
         prompt_embeds: What the image shows (`condition_of`), the same object for all calls of an image.
         sample_spec: Shape, dtype and device of the sample.
+        branches: Names of the branches of guidance that the call has, if `clockwork.branch` tells them.
     """
 
     timesteps: Tensor
     position: int
     prompt_embeds: Any
     sample_spec: tuple[Any, ...]
+    branches: tuple[str, ...] = ()
+
+    def has_condition_of(self, other: "UNetCall") -> bool:
+        """Whether two calls are of one prompt and one branch of guidance.
+
+        Args:
+            other: The other call.
+        """
+        return self.prompt_embeds is other.prompt_embeds and self.branches == other.branches
 
     @property
     def num_left(self) -> int:

@@ -70,7 +70,7 @@ def test_a_loop_that_does_not_tell_them_has_full_steps(pipe: Any) -> None:
 def test_what_is_told_has_to_fit(pipe: Any) -> None:
     for names in [(), ("positive",), ("conditional", "positive")]:
         with (
-            pytest.raises(UserError, match="pass one or more of unconditional, conditional"),
+            pytest.raises(UserError, match="pass one or more of unconditional, conditional, image"),
             clockwork.branch(pipe, *names),
         ):
             pass

@@ -118,3 +118,30 @@ def test_one_half_of_three_branches_is_refused() -> None:
         calibrated("perturbed attention", positive_only=True)
     pipe, _ = make()
     assert get_hook(get_unet(pipe)) is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", [IMAGE_AND_TEXT, IMAGE_AND_TEXT[::-1]])
+def test_a_loop_that_calls_the_unet_once_per_branch_is_the_pipeline(order: tuple[str, ...]) -> None:
+    """Two branches have the same negative prompt, so that only `clockwork.branch` tells them apart."""
+    (pipe, call), _ = calibrated(THREE[0])
+    noise, image = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)), call["image"][:1]
+    batched = output((pipe, {**call, "prompt": PROMPTS[0], "image": image}), latents=noise)
+    positive, negative, _ = pipe._encode_prompt(PROMPTS[0], "cpu", 1, True).split(1)
+    encoded, _, zeros = pipe.prepare_image_latents(2 * image - 1, 1, 1, negative.dtype, negative.device, True).split(1)
+    inputs = {"conditional": (positive, encoded), "image": (negative, encoded), "unconditional": (negative, zeros)}
+    pipe.scheduler.set_timesteps(4)
+    for _ in range(2):
+        latents = noise * pipe.scheduler.init_noise_sigma
+        for t in pipe.scheduler.timesteps:
+            noises = {}
+            for name in order:
+                text, picture = inputs[name]
+                sample = torch.cat([pipe.scheduler.scale_model_input(latents, t), picture], 1)
+                with clockwork.branch(pipe, name):
+                    noises[name] = pipe.unet(sample, t, text).sample
+            text_change = 5.0 * (noises["conditional"] - noises["image"])
+            guided = noises["unconditional"] + text_change + 1.7 * (noises["image"] - noises["unconditional"])
+            latents = pipe.scheduler.step(guided, t, latents).prev_sample
+        assert torch.allclose(latents, batched, atol=1e-3)
+        assert steps(pipe) == "FFFaaaFFFaaa" and not reasons(pipe)
