@@ -23,5 +23,6 @@ def requirements(end: str) -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv[1:] not in (["oldest"], ["newest"]):
-        sys.exit("pass oldest or newest")
+        print("error: pass oldest or newest", file=sys.stderr)
+        sys.exit(2)
     print("\n".join(requirements(sys.argv[1])))

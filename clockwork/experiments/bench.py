@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from clockwork.experiments.bench_parts import Case, Parts
 from clockwork.experiments.bench_rounds import Group, time_groups
 from clockwork.experiments.bench_work import Work, summary
+from clockwork.experiments.build import make_rival
 from clockwork.io.outputs import check_outputs
 from clockwork.metrics.latency import device_name
 from clockwork.reports.timings import MARK, Timing, Timings
@@ -38,6 +39,8 @@ def bench(cfg: DictConfig) -> None:
     older = None if cfg.compare is None else Timings.read(Path(cfg.compare))
     if older is not None:
         older.require_settings(settings)
+    for name in cfg.rivals:
+        make_rival(cfg, {"rival": name})
     print("preparing the cases; an export takes up to minutes", flush=True)
     with torch.no_grad():
         parts = Parts(cfg)

@@ -106,7 +106,7 @@ def fit_options(cfg: DictConfig) -> FitOptions:
 
 
 def check_adaptor_and_schedule(cfg: DictConfig) -> None:
-    """Refuses an adaptor that is not linear, a schedule without full or without adaptor steps, and missing guidance.
+    """Refuses an adaptor that is not linear, a schedule without full or without adaptor steps, and other misfits.
 
     Args:
         cfg: The composed config of the command.
@@ -118,12 +118,17 @@ def check_adaptor_and_schedule(cfg: DictConfig) -> None:
         raise UserError(f"adaptor={cfg.adaptor_name} is not fitted in closed form: use adaptor=linear")
     if cfg.positive_only and cfg.guidance <= 1:
         raise UserError(f"guidance={cfg.guidance:g} has no negative half: pass guidance=3, or positive_only=false")
-    schedule = Schedule.parse(str(cfg.schedule))
-    if not schedule.is_full(1):
-        raise UserError(f"schedule={schedule} has no full step, which a linear adaptor needs: use schedule=clock2")
-    if not schedule.adaptor_steps(cfg.steps + (cfg.solver == "pndm")):  # which calls the UNet once more
+    for text in cfg.menu.schedules if cfg.what == "menu" else [cfg.schedule]:
+        schedule = Schedule.parse(str(text))
+        if not schedule.is_full(1):
+            raise UserError(f"schedule={schedule} has no full step, which a linear adaptor needs: use schedule=clock2")
+        if not schedule.adaptor_steps(cfg.steps + (cfg.solver == "pndm")):  # which calls the UNet once more
+            raise UserError(
+                f"schedule={schedule} has no adaptor step in {cfg.steps} steps: use schedule=clock2 and steps=8"
+            )
+    if cfg.what == "menu" and not cfg.menu.measured < cfg.count:
         raise UserError(
-            f"schedule={schedule} has no adaptor step in {cfg.steps} steps: use schedule=clock2 and steps=8"
+            f"menu.measured={cfg.menu.measured} of count={cfg.count} captions leaves none to fit on: pass a smaller one"
         )
 
 

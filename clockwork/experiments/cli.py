@@ -3,6 +3,8 @@
 Nothing but the standard library is imported until a command runs.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,10 +98,12 @@ def entry(verb: str) -> Callable[[], None]:
     """Returns the function that runs a command with the overrides in `sys.argv`."""
 
     def run() -> None:
+        command = COMMANDS[verb]
+        if command.resumable and "SLURM_JOB_ID" in os.environ:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # which would end it before it has its handler
         try:
             from clockwork.experiments.command import run_command
 
-            command = COMMANDS[verb]
             run_command(verb, command.function, command.word, command.resumable)
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]

@@ -30,6 +30,7 @@ from clockwork.deprecated import with_new_config_keys
 from clockwork.errors import UserError
 from clockwork.experiments import configs
 from clockwork.experiments.log_file import log_file
+from clockwork.experiments.options import check_words
 from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, unknown_key
 from clockwork.io import slurm
@@ -73,13 +74,8 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
     words = [quoted(argument, multirun, config) for argument in with_new_config_keys(sys.argv[1:])]
     if word and words and re.fullmatch(r"\w+", words[0]):
         words[0] = f"{word}={words[0]}"
-    if nameless := next((word for word in words if word.startswith("=")), None):
-        print(f"error: {nameless!r} has no key: pass key=value, without spaces around =", file=sys.stderr)
-        sys.exit(2)
     _quiet_libraries()
     slurm.join_step()
-    if resumable:
-        _requeue_at_signal()
 
     def task(cfg: DictConfig) -> None:
         sys.argv[1:] = words  # as the user passed them
@@ -88,10 +84,15 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
             module, _, name = function.partition(":")
             run = getattr(import_module(module), name)
             _hide_loading_bars()
+            if "teacher" in cfg:
+                import_module("clockwork.experiments.before_loading").check_before_loading(cfg)  # imports torch
             with log_file(cfg.get("output"), words):
                 run(cfg)
 
     with _exit_statuses(config, resumable):
+        if resumable:
+            _requeue_at_signal()
+        check_words(words)
         first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
         sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
         hydra.main(version_base="1.3", config_path=str(configs.FOLDER), config_name=config)(task)()
@@ -149,6 +150,7 @@ def _requeue_at_signal() -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     if slurm.job() is not None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # not submitit's
         signal.signal(signal.SIGUSR1, _requeue if is_first else signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # blocked by `cli.entry` until now
 
 
 def _requeue(*_: Any) -> None:
@@ -206,6 +208,8 @@ def sentence(mistake: BaseException, config: str | None = None) -> str:
     reason = innermost(mistake)
     key = getattr(reason, "full_key", None)
     if isinstance(mistake, OverrideParseException):
+        if re.fullmatch(r"[\w.]+", str(mistake.override)):
+            return f"{mistake.override!r} has no value: pass {mistake.override}=<a value>"
         return (
             f"{mistake.override!r} cannot be read: put the value in quotes, as in key='a value with spaces or commas'"
         )

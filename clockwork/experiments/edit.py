@@ -47,7 +47,9 @@ def _edit(cfg: DictConfig) -> None:
         for name in ("source", "edit"):
             _check_output(cfg, name)
     else:
-        check_outputs(Path(cfg.output), "figure6.png", f"figure15-{cfg.name}.png", f"images-{cfg.name}-*.png")
+        measured = {row["benchmark"] for row in read_rows(Path(cfg.output) / "rows.jsonl") if "benchmark" in row}
+        plots = (f"figure15-{name}.png" for name in sorted({cfg.name, *measured}))
+        check_outputs(Path(cfg.output), "figure6.png", *plots, f"images-{cfg.name}-{cfg.inversion.steps}.png")
     differences: Any = OmegaConf.to_container(cfg.points)
     for difference in differences:
         for of_phase in editor_differences(cfg, difference):

@@ -62,7 +62,7 @@ def measure(cfg: DictConfig) -> list[str]:
         for fit in dict.fromkeys(fit for _, fit in runs):
             adaptor_source(at_fit(cfg, fit), difference)
     if len(differences) * len(runs) > 1:
-        _check_report(Path(cfg.output))
+        check_report(Path(cfg.output))
     teacher = instantiate(cfg.teacher)
     report_truncation(teacher, prompts)
     evaluation = Evaluation(
@@ -92,8 +92,15 @@ def measure(cfg: DictConfig) -> list[str]:
     return digests
 
 
-def _check_report(output: Path) -> None:
-    """Checks that the report will replace nothing of others."""
+def check_report(output: Path) -> None:
+    """Checks that the report will replace nothing of others.
+
+    Args:
+        output: The folder of the rows.
+
+    Raises:
+        UserError: Something else is there.
+    """
     check_outputs(output, "report.html", "grid.png", "pareto.png")
     check_sheet(output / "categories")
 

@@ -12,14 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from clockwork.errors import UserError
 from clockwork.evaluation.rows import read_rows
+from clockwork.experiments.before_loading import check_cuts
+from clockwork.experiments.build import adaptor_source, make_rival
 from clockwork.experiments.configs import compose_config, override
+from clockwork.experiments.evaluate import check_report
 from clockwork.experiments.evidence_plan import wanted_rows
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.experiments.runs import fit_folder, paired
 from clockwork.experiments.tables import failed_commands
 from clockwork.io.outputs import check_outputs
+from clockwork.io.paths import folder_name
 from clockwork.io.units import duration
-from clockwork.reports.evidence import write_evidence
+from clockwork.reports.evidence import plot_name, write_evidence
 from clockwork.reports.formats import check_sheet
 
 Point = dict[str, Any]
@@ -40,10 +44,18 @@ def make_evidence(cfg: DictConfig) -> Path:
     """
     for name in ("evidence", "evidence-short"):
         check_sheet(Path(cfg.output) / name)
-    check_outputs(Path(cfg.output), "evidence-*.png")
     points: list[Point] = OmegaConf.to_container(cfg.points, resolve=True)  # type: ignore[assignment]
     runs, start = paired(cfg.seeds, cfg.fits), time.monotonic()
-    rows = wanted_rows(compose_config("evaluate", measuring(cfg, points, cfg.seeds[0], cfg.fits[0])), points, runs)
+    composed = compose_config("evaluate", measuring(cfg, points, cfg.seeds[0], cfg.fits[0]))
+    check_plots(cfg, composed, points)
+    check_cuts(composed)
+    for point in points:
+        make_rival(composed, point)
+        if point.get("adaptor") not in cfg.made_by:
+            adaptor_source(composed, point)
+    for point in {point["adaptor"]: point for point in to_make(cfg, points)}.values():
+        compose_config(*making(cfg, point, cfg.fits[0]))
+    rows = wanted_rows(composed, points, runs)
     adaptors = len(to_make(cfg, points)) * len(cfg.fits)
     plan = rows.plan(f"at most, as images may exist; metrics and up to {adaptors} fits come on top")
     print(f"{plan}\n", flush=True)
@@ -58,6 +70,25 @@ def make_evidence(cfg: DictConfig) -> Path:
     if failed:
         raise UserError(f"{len(failed)} of the commands above failed: correct what their messages name, then go on")
     return file
+
+
+def check_plots(cfg: DictConfig, composed: DictConfig, points: Sequence[Point]) -> None:
+    """Checks that the plots, of old and new rows, and the report of the rows will replace nothing of others.
+
+    Args:
+        cfg: The config of the command `evidence`.
+        composed: The config of the evaluation.
+        points: The operating points to measure.
+
+    Raises:
+        UserError: Something else is there.
+    """
+    teacher = composed.teacher.name or folder_name(composed.teacher.path)
+    plots = {(teacher, point.get("solver", composed.solver)) for point in points}
+    measured = read_rows(Path(cfg.rows) / "rows.jsonl")
+    plots |= {(row["teacher"], row["solver"]) for row in measured if "solver" in row}
+    check_outputs(Path(cfg.output), *(plot_name(*plot) for plot in sorted(plots)))
+    check_report(Path(cfg.rows))
 
 
 def _run(cfg: DictConfig, points: Sequence[Point]) -> list[str]:

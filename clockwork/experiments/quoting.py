@@ -1,5 +1,6 @@
 """Words of a command line that Hydra's grammar would read otherwise than they were meant."""
 
+import os
 import re
 from typing import Annotated, Any, get_args, get_origin
 
@@ -31,6 +32,9 @@ def quoted(word: str, multirun: bool = False, config: str | None = None) -> str:
     if re.fullmatch(r"(\w+\.)?(cut|schedule)", key) and re.fullmatch(r"\d+(, *\d+)+", value) and not multirun:
         return f"{key}={value!r}"
     is_text = equals and config is not None and _is_text(COMMANDS[config], name.split("."))
+    if is_text and name not in PROMPTS and value.startswith("~"):  # which shells leave as it is behind =
+        value = os.path.expanduser(value)  # noqa: PTH111 (which keeps the name of an unknown user)
+        word = f"{key}={value}"
     if not is_text or multirun or value in ("", "null", "???") or value.startswith("${"):
         return word
     return word if _is_read_as_meant(word, name in PROMPTS) else f"{key}={_in_quotes(value)}"

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from clockwork.errors import MissingFileError, UserError
+from clockwork.experiments.configs import compose_config
 from clockwork.experiments.paper_tables import Table
 
 
@@ -44,6 +45,8 @@ def _train(tables: list[Table], cfg: DictConfig) -> list[str]:
                 continue
             untrained = [point for point in points if table.untrained(point, config)]
             missing |= dict.fromkeys(tuple(table.training(point, config)) for point in untrained)
+    for words in missing:  # so that a mistake in one shows before the first is trained
+        compose_config("train", [*words, *cfg.train])
     failed = []
     for number, words in enumerate(missing, 1):
         print(f"\n== adaptor {number} of {len(missing)}", flush=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from clockwork.io.disk import naming_full_disk
-from clockwork.io.paths import check_file, not_ours
+from clockwork.io.paths import check_file, check_name, not_ours
 
 MARKER = ".clockwork"  # a file in every folder that `atomic_folder` has written
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:32]  # several machines may share a file system
@@ -80,8 +80,10 @@ def check_folder(folder: Path) -> None:
         folder: The folder.
 
     Raises:
-        UserError: There is a file, or a folder that is not empty and that `atomic_folder` has not written.
+        UserError: There is a file, or a folder that is not empty and that `atomic_folder` has not written, or the name
+            is too long.
     """
+    check_name(folder)
     if not os.path.lexists(folder) or (folder / MARKER).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):

@@ -38,22 +38,21 @@ def write_output(file: Path, mark: str | None = None) -> Iterator[Path]:
         _add_to_list(file)
 
 
-def check_outputs(folder: Path, *patterns: str, mark: str | None = None) -> None:
+def check_outputs(folder: Path, *names: str, mark: str | None = None) -> None:
     """Checks that results will replace nothing of others, so that this shows before any work.
 
     Args:
         folder: The folder to which they will be written.
-        patterns: Names of the files, or patterns such as `figure15-*.png`.
+        names: Names of the files.
         mark: As in `write_output`.
 
     Raises:
         UserError: A folder, or a file that Clockwork has not written, is at the path of one of them.
     """
-    for pattern in patterns:
-        for file in sorted(folder.glob(pattern)) if "*" in pattern else [folder / pattern]:
-            check_file(file)
-            if file.exists() and not _is_ours(file, mark or MARKS.get(file.suffix)):
-                raise not_ours(file)
+    for file in (folder / name for name in names):
+        check_file(file)
+        if file.exists() and not _is_ours(file, mark or MARKS.get(file.suffix)):
+            raise not_ours(file)
 
 
 def begin_list(folder: Path) -> None:

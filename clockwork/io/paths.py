@@ -5,6 +5,10 @@ from pathlib import Path, PurePath
 
 from clockwork.errors import UserError
 
+LONGEST_NAME = 255 - 80  # bytes; temporary names beside a file or folder are longer than its own
+SYSTEM_FOLDERS = {("/", "proc"), ("/", "sys"), ("/", "dev")}
+SHARED_MEMORY = ("/", "dev", "shm")
+
 
 def check_file(file: Path, mark: str | None = None) -> None:
     """Checks that a file can be written without removing anything else.
@@ -15,12 +19,26 @@ def check_file(file: Path, mark: str | None = None) -> None:
             replaced. By default every file is.
 
     Raises:
-        UserError: A folder, or a file without the mark, is there.
+        UserError: A folder, or a file without the mark, is there, or the name is too long.
     """
+    check_name(file)
     if file.is_dir():
         raise UserError(f"{file} is a folder, so that no file is written there: choose another path")
     if mark is not None and file.exists() and not has_mark(file, mark):
         raise not_ours(file)
+
+
+def check_name(path: Path) -> None:
+    """Checks that the name of a file or folder is short enough for the temporary ones beside it.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        UserError: It is too long.
+    """
+    if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
+        raise UserError(f"the name {path.name[:40]}… has {length} bytes: choose one of at most {LONGEST_NAME}")
 
 
 def has_mark(file: Path, mark: str) -> bool:
@@ -44,7 +62,7 @@ def not_ours(path: Path) -> UserError:
 
 
 def can_be_folder(path: Path) -> bool:
-    """Whether a path is a folder, or one can be made there, in which the user may write.
+    """Whether a path is a folder, or one can be made there, in which the user may write; not the root of all folders.
 
     Args:
         path: The path.
@@ -56,8 +74,24 @@ def can_be_folder(path: Path) -> bool:
             continue
         except (OSError, ValueError):  # below a file, or a name that is too long or holds a zero
             return False
-        return nearest.is_dir() and os.access(nearest, os.W_OK)
+        return nearest.is_dir() and os.access(nearest, os.W_OK) and not _is_systems(path.resolve())
     return False
+
+
+def can_be_file(path: Path) -> bool:
+    """Whether a file can be written at a path, or one is there that can be replaced.
+
+    Args:
+        path: The path.
+    """
+    if not path.name or len(os.fsencode(path.name)) > LONGEST_NAME or path.is_dir():
+        return False
+    return path.parent == Path(path.anchor or ".") or can_be_folder(path.parent)
+
+
+def _is_systems(folder: Path) -> bool:
+    """Tells whether a folder is the root of all folders, or below one that holds the system's devices."""
+    return folder == Path(folder.anchor) or (folder.parts[:2] in SYSTEM_FOLDERS and folder.parts[:3] != SHARED_MEMORY)
 
 
 def folder_name(path: str | Path) -> str:

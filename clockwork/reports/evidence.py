@@ -183,5 +183,15 @@ def write_evidence(rows: Sequence[Row], folder: Path, rows_folder: Path) -> Path
     evidence_sheet(rows, rows_folder, with_gains=False).write(folder / "evidence-short")
     for teacher, solver in dict.fromkeys((row["teacher"], row["solver"]) for row in rows):
         of_both = [row for row in rows if (row["teacher"], row["solver"]) == (teacher, solver)]
-        save_fronts(of_both, folder / f"evidence-{teacher}-{solver.replace('+', 'p')}.png")
+        save_fronts(of_both, folder / plot_name(teacher, solver))
     return folder / "evidence.md"
+
+
+def plot_name(teacher: str, solver: str) -> str:
+    """Returns the name of the plot of a teacher and a solver.
+
+    Args:
+        teacher: The teacher's name.
+        solver: The solver's.
+    """
+    return f"evidence-{teacher}-{solver.replace('+', 'p')}.png"

@@ -68,7 +68,7 @@ def check_folder(folder: Path, index: Mapping[str, Any]) -> None:
     for name in ("unet", "vae", "scheduler", *encoders, *tokenizers):
         if not (folder / name).is_dir() or not any((folder / name).iterdir()):
             raise MissingFileError(f"{folder} is not a complete pipeline folder: it has no {name}; download it again")
-    parts = {name: _without_weights(folder, name) for name in ("unet", "vae", *encoders)}
+    parts = {name: module_without_weights(folder, name) for name in ("unet", "vae", *encoders)}
     unet, channels = parts["unet"].config, parts["vae"].config.latent_channels
     if {unet.in_channels, unet.out_channels} != {channels}:
         raise UserError(
@@ -85,8 +85,16 @@ def check_folder(folder: Path, index: Mapping[str, Any]) -> None:
         _check_weights(folder / name, module)
 
 
-def _without_weights(folder: Path, name: str) -> Any:
-    """Creates the module that a part's config describes, on the `meta` device."""
+def module_without_weights(folder: Path, name: str) -> Any:
+    """Creates the module that a part's config describes, on the `meta` device.
+
+    Args:
+        folder: The pipeline folder.
+        name: The part's name, such as `unet`.
+
+    Raises:
+        UserError: The config is missing or damaged, or is of another class.
+    """
     cls: Any = MODELS[name]
     try:
         with torch.device("meta"):

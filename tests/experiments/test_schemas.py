@@ -119,7 +119,7 @@ def test_an_own_class_may_have_keys_of_its_own() -> None:
     assert "above 0" in refusal("train optimizer._target_=my.Optimizer optimizer.lr=0")
     assert composed("evaluate prompts._target_=my.prompts +prompts.where=here").prompts.where == "here"
     assert composed("train teacher._target_=my.load +teacher.revision=main").teacher.revision == "main"
-    assert "of at least 0" in refusal("train teacher._target_=my.load teacher.guidance=-1")
+    assert "from 0 to 1000" in refusal("train teacher._target_=my.load teacher.guidance=-1")
 
 
 def commands_of(group: str) -> list[str]:

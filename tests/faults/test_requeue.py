@@ -5,13 +5,16 @@ A task is known by the variables that Slurm sets; `scontrol` is a script that no
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from helpers.commands import ROOT
 from helpers.fault_commands import evaluate_command, leftovers, train_command, trained
-from helpers.processes import Process, start, start_tasks
+from helpers.processes import ENVIRONMENT, Process, start, start_tasks
 
 JOB = {"SLURM_JOB_ID": "1077", "SLURM_JOB_NAME": "train.sh", "SLURM_NTASKS": "2"}  # of which nobody has started two
 ARRAY = {**JOB, "SLURM_ARRAY_JOB_ID": "1070", "SLURM_ARRAY_TASK_ID": "7"}
@@ -42,8 +45,13 @@ def signal_once_saved(folder: Path, *processes: Process) -> None:
 
 
 def handles_signal(process: Process) -> bool:
-    status = Path(f"/proc/{process.pid}/status").read_text().split()
-    return bool(int(status[status.index("SigCgt:") + 1], 16) >> (signal.SIGUSR1 - 1) & 1)
+    return has_signal(process.pid, "SigCgt:")
+
+
+def has_signal(pid: int, mask: str) -> bool:
+    """Whether a process catches Slurm's signal (`SigCgt:`), or blocks it (`SigBlk:`)."""
+    status = Path(f"/proc/{pid}/status").read_text().split()
+    return bool(int(status[status.index(mask) + 1], 16) >> (signal.SIGUSR1 - 1) & 1)
 
 
 @pytest.mark.parametrize(("job", "name"), [(JOB, "1077"), (ARRAY, "1070_7")])
@@ -101,3 +109,17 @@ def test_a_job_is_queued_again_while_it_loads(name: str, tmp_path: Path) -> None
     (sentence,) = errors.splitlines()
     assert sentence.startswith("stopped by SIGUSR1 and job 1077 is queued again: ")
     assert not list((tmp_path / "run").rglob("*.ckpt")) and not leftovers(tmp_path)
+
+
+def test_a_signal_during_the_imports_is_kept(tmp_path: Path) -> None:
+    environment = {**ENVIRONMENT, **JOB, **with_scontrol(tmp_path)}
+    command = [sys.executable, "scripts/calibrate.py", f"output={tmp_path / 'run'}"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not has_signal(process.pid, "SigBlk:"):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGUSR1)
+        errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGUSR1, errors
+    assert errors.startswith("stopped by SIGUSR1 and job 1077 is queued again: ")
+    assert (tmp_path / "calls").read_text() == "requeue 1077\n"

@@ -8,7 +8,7 @@ import pytest
 
 from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_folder, atomic_write
-from clockwork.io.paths import below, can_be_folder, check_file, folder_name
+from clockwork.io.paths import below, can_be_file, can_be_folder, check_file, folder_name
 
 
 def state(folder: Path) -> dict[str, str | None]:
@@ -98,9 +98,36 @@ FOLDERS = {"photos": True, "photos/new/below": True, "linked": True, "": True, "
 FOLDERS |= {"link": False, "link/new": False, "dangling": False, "dangling/new": False, "x" * 300: False, "a\0b": False}
 
 
+FOLDERS |= {"/": False, "/..": False, "/proc": False, "/proc/new": False, "/sys/new/below": False, "/dev/new": False}
+FOLDERS |= {"/proc/../tmp": True, "/dev/shm/new": True, "/dev/null": False, "/dev/full/new": False, "/process": True}
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_what_can_be_a_folder(name: str, place: Path) -> None:
+    (place / "to_proc").symlink_to("/proc")
+    (place / "loop").symlink_to("loop")
     assert can_be_folder(place / name) is FOLDERS[name]
+    assert not can_be_folder(place / "to_proc" / "new") and not can_be_folder(place / "loop" / "new")
+
+
+FILES = {"photos": False, "photos/new.png": True, "notes": True, "notes/new": False, "new": True, "new/new": True}
+FILES |= {"/new.png": True, "/proc/new.png": False, "/dev/null": False, "/": False, "linked": False, "x" * 300: False}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_can_be_a_file(name: str, place: Path) -> None:
+    assert can_be_file(place / name) is FILES[name]
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_a_name_that_leaves_no_room_for_a_temporary_one_is_refused(write: Callable[[Path], None], place: Path) -> None:
+    before = state(place)
+    for name in ("x" * 176, "é" * 88, "x" * 255):
+        with pytest.raises(UserError, match="choose one of at most 175"):
+            write(place / name)
+    assert state(place) == before
+    write(place / ("x" * 175))
+    write(place / ("é" * 87))
 
 
 @pytest.mark.parametrize("name", ["../cat.png", "a/../../cat.png", "/etc/passwd", "..", "a/..", "a\0.png"])

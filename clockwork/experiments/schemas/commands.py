@@ -9,9 +9,11 @@ from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, Editor
 from clockwork.experiments.schemas.groups import Adaptor, Images, Logger, Metrics, Prompts, Rival
 from clockwork.experiments.schemas.point import (
     Difference,
+    Menu,
     OperatingPoint,
     WithTeacher,
     adaptor_fits,
+    calibrated_schedules_fit,
     clock_fits,
     schedule_fits,
     schedule_is_default,
@@ -34,6 +36,7 @@ from clockwork.experiments.schemas.tools import (
 from clockwork.experiments.schemas.training import Callbacks, Data, LRScheduler, Objective, Optimizer, Trainer
 from clockwork.experiments.schemas.types import (
     NOT_EMPTY,
+    BatchSize,
     Count,
     CountOrNone,
     CutText,
@@ -68,8 +71,8 @@ class Train(OperatingPoint):
     objective: Objective
     prompts_per_epoch: Count
     repeats_per_epoch: Count
-    batch_size: Count
-    generation_batch_size: Count
+    batch_size: BatchSize
+    generation_batch_size: BatchSize
     max_examples_gb: Positive
     examples_device: Literal["auto", "device", "cpu"]
     rollout: Literal["teacher", "adaptor"]
@@ -116,19 +119,6 @@ def _roll_outs_fit(values: dict[str, Any]) -> str | None:
 
 
 @dataclass(kw_only=True)
-class Menu:
-    """`calibrate.py menu`"""
-
-    cuts: Annotated[list[CutText], NOT_EMPTY]
-    schedules: Annotated[list[ScheduleText], NOT_EMPTY]
-    budget: Share | None
-    quality: Literal["high", "balanced", "fast"] | None
-    measured: Count
-    runs: Count
-    output: Folder
-
-
-@dataclass(kw_only=True)
 class Calibrate(OperatingPoint):
     adaptor: Adaptor
     adaptor_name: Name
@@ -140,11 +130,11 @@ class Calibrate(OperatingPoint):
     positive_only: bool
     guided_weight: NotNegative
     held_out_every: Annotated[int, Bounds(least=2)]
-    batch_size: Count
+    batch_size: BatchSize
     output: Folder
     what: Literal["adaptor", "menu"]
     menu: Menu
-    relation = staticmethod(schedule_fits)
+    relation = staticmethod(calibrated_schedules_fit)
 
 
 @dataclass(kw_only=True)
@@ -158,7 +148,7 @@ class Evaluate(OperatingPoint):
     metrics: Metrics
     logger: Logger
     scale: Scale
-    batch_size: Count
+    batch_size: BatchSize
     keep_images: Literal["all", "teacher", "sample", "none"]
     seeds: Seeds | None
     fits: Seeds | None
@@ -187,7 +177,7 @@ class Generate(OperatingPoint):
     adaptor_name: Name
     adaptors: Text
     prompt: Text
-    count: Count
+    count: Annotated[int, Bounds(least=1, most=1000)]  # rows of one image
     output: NewImage
     relation = staticmethod(schedule_fits)
 

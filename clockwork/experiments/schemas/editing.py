@@ -5,7 +5,14 @@ from typing import Literal
 
 from clockwork.experiments.schemas.groups import Foreign, MetricEntries
 from clockwork.experiments.schemas.rules import ABSENT, Open
-from clockwork.experiments.schemas.types import Count, Device, ScheduleText, Split, Steps, Text
+from clockwork.experiments.schemas.types import (
+    Device,
+    Rendered,
+    ScheduleText,
+    Split,
+    Steps,
+    Text,
+)
 
 
 @dataclass(kw_only=True)
@@ -37,7 +44,7 @@ EditMetrics = MiniatureEditMetrics | PaperEditMetrics | AnyEditMetrics
 @dataclass(kw_only=True)
 class Scenes:
     _target_: Literal["clockwork.miniature.editing.scene_pairs"]
-    count: Count
+    count: Rendered
     split: Split = ABSENT
 
 

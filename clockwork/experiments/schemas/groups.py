@@ -10,8 +10,11 @@ from clockwork.experiments.schemas.types import (
     CountOrNone,
     Device,
     Folder,
+    Rendered,
+    Side,
     Split,
     Text,
+    Width,
 )
 
 Inputs = Annotated[list[Literal["r_in", "r_out_prev", "t_emb", "text_emb"]], NOT_EMPTY]
@@ -55,8 +58,8 @@ class Hermite:
 @dataclass(kw_only=True)
 class TrainedAdaptor:
     _target_: Literal["clockwork.adaptors.ResNet", "clockwork.adaptors.UNet"]
-    width: Count
-    blocks: Count
+    width: Width
+    blocks: Annotated[int, Bounds(least=1, most=1000)]
     inputs: Inputs
 
 
@@ -64,7 +67,7 @@ class TrainedAdaptor:
 class LinearAdaptor:
     _target_: Literal["clockwork.adaptors.Linear"]
     terms: Terms
-    rank: Count | None
+    rank: Width | None
 
 
 @dataclass(kw_only=True)
@@ -128,7 +131,7 @@ class Captions:
 class SceneCaptions:
     _target_: Literal["clockwork.miniature.prompts.scene_prompts"]
     split: Split
-    count: Count
+    count: Rendered
 
 
 @dataclass(kw_only=True)
@@ -144,7 +147,7 @@ class ImageFolder:
 class SceneImages:
     _target_: Literal["clockwork.miniature.prompts.scene_images"]
     split: Split
-    count: Count
+    count: Rendered
 
 
 Prompts = Captions | SceneCaptions | Foreign
@@ -174,7 +177,7 @@ class AnyMetrics(Open):
 
 @dataclass(kw_only=True)
 class MiniatureMetrics:
-    reference: Annotated[int, Bounds(least=2)]
+    reference: Annotated[int, Bounds(least=2, most=10**6)]
     cache: Folder
     device: Device
     latency: bool
@@ -188,7 +191,7 @@ class PaperMetrics:
     sha256: Text
     clip: Text
     clip_tag: Text | None
-    size: Count | None
+    size: Side | None
     cache: Folder
     device: Device
     latency: bool

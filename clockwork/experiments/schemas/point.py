@@ -1,15 +1,17 @@
 """An operating point, which most commands have."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from clockwork.errors import UserError
-from clockwork.experiments.schemas.rules import ABSENT
+from clockwork.experiments.schemas.rules import ABSENT, Bounds
 from clockwork.experiments.schemas.teachers import AnyTeacher, Brings, Teacher
 from clockwork.experiments.schemas.types import (
+    NOT_EMPTY,
     Count,
     CutText,
     Device,
+    Folder,
     Guidance,
     Precision,
     ScheduleText,
@@ -17,6 +19,7 @@ from clockwork.experiments.schemas.types import (
     Solver,
     Steps,
     Text,
+    Width,
 )
 from clockwork.schedule import Schedule
 
@@ -26,7 +29,7 @@ class WithTeacher:
     """What a teacher's config sets."""
 
     teacher: Teacher | AnyTeacher
-    adaptor_width: dict[str, Count]
+    adaptor_width: dict[str, Width]
     brings: Brings
     device: Device
     precision: Precision
@@ -62,6 +65,29 @@ def schedule_fits(values: dict[str, Any]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+@dataclass(kw_only=True)
+class Menu:
+    """`calibrate.py menu`"""
+
+    cuts: Annotated[list[CutText], NOT_EMPTY]
+    schedules: Annotated[list[ScheduleText], NOT_EMPTY]
+    budget: Annotated[float, Bounds(above=0, below=1)] | None
+    quality: Literal["high", "balanced", "fast"] | None
+    measured: Count
+    runs: Count
+    output: Folder
+
+
+def calibrated_schedules_fit(values: dict[str, Any]) -> str | None:
+    """The schedule of a calibration, or those of its menu, fit the steps.
+
+    Args:
+        values: Those of the command.
+    """
+    schedules = values["menu"]["schedules"] if values["what"] == "menu" else [values["schedule"]]
+    return next((problem for each in schedules if (problem := schedule_fits({**values, "schedule": each}))), None)
 
 
 def schedule_is_default(values: dict[str, Any]) -> str | None:

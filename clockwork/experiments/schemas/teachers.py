@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from clockwork.experiments.schemas.rules import ABSENT, Open
 from clockwork.experiments.schemas.types import (
+    BatchSize,
     Count,
     Device,
     Guidance,
@@ -12,7 +13,9 @@ from clockwork.experiments.schemas.types import (
     NotNegative,
     Positive,
     Precision,
+    Side,
     Text,
+    Width,
 )
 
 
@@ -23,7 +26,7 @@ class AnyTeacher(Open):
     _target_: Text
     path: Text
     guidance: Guidance
-    resolution: Count | None
+    resolution: Side | None
 
 
 @dataclass(kw_only=True)
@@ -43,8 +46,8 @@ class Teacher:
     path: Text
     name: Name | None
     guidance: Guidance
-    resolution: Count | None
-    cross_attention_dim: Count | None
+    resolution: Side | None
+    cross_attention_dim: Width | None
     openclip: Text | None
     openclip_tag: Text | None
     device: Device
@@ -66,7 +69,7 @@ class BroughtToTraining:
     decay: bool = ABSENT
     guided: NotNegative = ABSENT
     epochs: Count = ABSENT
-    generation_batch_size: Count = ABSENT
+    generation_batch_size: BatchSize = ABSENT
 
 
 @dataclass(kw_only=True)
@@ -78,20 +81,20 @@ class BroughtToObjectives:
 class BroughtToCalibration:
     prompts: Text = ABSENT
     count: Count = ABSENT
-    batch_size: Count = ABSENT
+    batch_size: BatchSize = ABSENT
 
 
 @dataclass(kw_only=True)
 class BroughtToEvaluation:
     prompts: Text = ABSENT
     metrics: Text = ABSENT
-    batch_size: Count = ABSENT
+    batch_size: BatchSize = ABSENT
 
 
 @dataclass(kw_only=True)
 class BroughtToScore:
     metrics: Text = ABSENT
-    resolution: Count = ABSENT
+    resolution: Side = ABSENT
 
 
 @dataclass(kw_only=True)

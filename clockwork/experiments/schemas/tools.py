@@ -5,40 +5,46 @@ from typing import Annotated, Any, Literal
 
 from clockwork.experiments.schemas.groups import Adaptor, Images, Metrics, Prompts
 from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
-from clockwork.experiments.schemas.rules import ABSENT, Bounds
+from clockwork.experiments.schemas.rules import ABSENT
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.teachers import Compile
 from clockwork.experiments.schemas.types import (
     NOT_EMPTY,
+    BatchSize,
     Count,
     CountOrNone,
     CutText,
     Device,
+    Devices,
     Folder,
     Name,
+    NewFile,
     Positive,
     Precision,
+    Rendered,
     ScheduleText,
     Seed,
     Seeds,
     Share,
+    Side,
     Solver,
     Steps,
     Text,
+    Width,
 )
 
 
 @dataclass(kw_only=True)
 class Bench(OperatingPoint):
-    batch: Count
+    batch: BatchSize
     rounds: Count
     rollout_rounds: Count
     work_rounds: CountOrNone
-    channels: Annotated[list[Count], NOT_EMPTY] | None
+    channels: Annotated[list[Width], NOT_EMPTY] | None
     compile: list[Compile]
     rivals: list[Text]
     exported: list[Literal["onnx", "pt2", "openvino"]]
-    output: Text
+    output: NewFile
     compare: Text | None
 
 
@@ -47,7 +53,7 @@ class Drift(OperatingPoint):
     prompts: Prompts
     cuts: Annotated[list[CutText], NOT_EMPTY]
     count: Count
-    batch_size: Count
+    batch_size: BatchSize
     output: Folder
 
 
@@ -60,7 +66,7 @@ class Perturb(OperatingPoint):
     from_steps: Annotated[list[CountOrNone], NOT_EMPTY]
     count: Count
     grids: CountOrNone
-    batch_size: Count
+    batch_size: BatchSize
     output: Folder
 
     @staticmethod
@@ -77,8 +83,8 @@ class Perturb(OperatingPoint):
 class Score(WithTeacher):
     images: Images
     metrics: Metrics
-    resolution: Count
-    batch_size: Count
+    resolution: Side
+    batch_size: BatchSize
     solver: Solver = ABSENT  # a teacher's config may set these, for other commands
     steps: Steps = ABSENT
     schedule: ScheduleText = ABSENT
@@ -138,7 +144,7 @@ class RandomTeacher:
     architecture: Literal[
         "sd15", "efficient", "distilled", "bk_sdm_base", "bk_sdm_small", "bk_sdm_tiny", "instaflow", "sd21", "sdxl"
     ]
-    path: Text
+    path: Folder
     precision: Literal["float32", "bfloat16", "float16"]
     seed: Seed
 
@@ -146,14 +152,14 @@ class RandomTeacher:
 @dataclass(kw_only=True)
 class MiniatureStage:
     steps: Count
-    batch_size: Count
+    batch_size: BatchSize
     learning_rate: Positive
     offset: CountOrNone = ABSENT
 
 
 @dataclass(kw_only=True)
 class MiniatureTrainer:
-    devices: Count
+    devices: Devices
     strategy: Text
 
 
@@ -161,7 +167,7 @@ class MiniatureTrainer:
 class Miniature:
     stage: Literal["autoencoder", "clip", "draft", "miniature", "miniature_sd", "ship"]
     output: Folder
-    scenes: Annotated[int, Bounds(least=1)]
+    scenes: Rendered
     autoencoder: MiniatureStage
     clip: MiniatureStage
     draft: MiniatureStage
@@ -178,5 +184,5 @@ class Export(OperatingPoint):
     adaptor_name: Text
     adaptors: Text
     format: Literal["onnx", "openvino", "executorch", "pt2"]
-    output: Text
+    output: Folder
     relation = staticmethod(schedule_fits)

@@ -5,7 +5,15 @@ from typing import Annotated, Any, Literal
 
 from clockwork.experiments.schemas.groups import Foreign
 from clockwork.experiments.schemas.rules import ABSENT, Bounds, Open
-from clockwork.experiments.schemas.types import Count, CountOrNone, Decay, NotNegative, Positive, Text
+from clockwork.experiments.schemas.types import (
+    Count,
+    CountOrNone,
+    Decay,
+    Devices,
+    NotNegative,
+    Positive,
+    Text,
+)
 
 
 @dataclass(kw_only=True)
@@ -90,10 +98,10 @@ Objective = Recovery | Stage | Consistency | Foreign | None
 class Trainer:
     """Options of Lightning's Trainer, without those that `fit` sets itself."""
 
-    devices: Count
+    devices: Devices
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     gradient_clip_val: Positive | None
-    num_nodes: Count = ABSENT
+    num_nodes: Devices = ABSENT
     strategy: Text = ABSENT
     accumulate_grad_batches: Count = ABSENT
     check_val_every_n_epoch: Count = ABSENT
@@ -106,7 +114,7 @@ class Trainer:
     gradient_clip_algorithm: Literal["norm", "value"] = ABSENT
     limit_train_batches: Annotated[float, Bounds(above=0)] = ABSENT
     log_every_n_steps: CountOrNone = ABSENT
-    max_steps: Annotated[int, Bounds(least=-1)] = ABSENT
+    max_steps: Annotated[int, Bounds(least=-1, most=10**9)] = ABSENT
     max_time: Text = ABSENT
     min_epochs: Count = ABSENT
     min_steps: Count = ABSENT

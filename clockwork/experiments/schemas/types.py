@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from clockwork.experiments.schemas.rules import Bounds, Rule
-from clockwork.io.paths import can_be_folder
+from clockwork.io.paths import can_be_file, can_be_folder
 from clockwork.schedule import Schedule
+
+MOST_SEEDS = 1000
 
 
 def _not_empty(value: Any) -> Any:
@@ -51,8 +53,8 @@ def _device(value: str) -> str:
 
 def _seeds(value: Any) -> list[int]:
     """Of 3, for 0, 1 and 2, or of a list."""
-    seeds = list(range(value)) if type(value) is int else value
-    is_list = isinstance(seeds, list) and 0 < len(seeds) == len(set(seeds))
+    seeds = list(range(min(value, MOST_SEEDS + 1))) if type(value) is int else value
+    is_list = isinstance(seeds, list) and 0 < len(seeds) == len(set(map(str, seeds))) and len(seeds) <= MOST_SEEDS
     if not is_list or any(type(seed) is not int or not 0 <= seed < 2**32 for seed in seeds):
         raise ValueError
     return seeds
@@ -66,7 +68,13 @@ def _folder(value: str) -> str:
 
 def _image(value: str) -> str:
     file = Path(value)
-    if file.suffix.lower() != ".png" or file.is_dir() or not can_be_folder(file.parent):
+    if file.suffix.lower() != ".png":
+        raise ValueError
+    return _file(value)
+
+
+def _file(value: str) -> str:
+    if not can_be_file(Path(value)):
         raise ValueError
     return value
 
@@ -81,15 +89,28 @@ Text = Annotated[str, NOT_EMPTY]
 Folder = Annotated[str, NOT_EMPTY, Rule(_folder, "the path of a folder to write to, or of a new one")]
 NewImage = Annotated[str, NOT_EMPTY, Rule(_image, "the path of a png file to write")]
 Name = Annotated[str, NOT_EMPTY, Rule(_name, "a name without slashes")]
-Count = Annotated[int, Bounds(least=1)]
-CountOrNone = Annotated[int, Bounds(least=0)]
+NewFile = Annotated[str, NOT_EMPTY, Rule(_file, "the path of a file to write")]
+# Limits keep slips such as a zero too many, which would fill the memory or run for years, from being tried.
+Count = Annotated[int, Bounds(least=1, most=10**9)]
+CountOrNone = Annotated[int, Bounds(least=0, most=10**9)]
+Rendered = Annotated[int, Bounds(least=1, most=10**6)]  # scenes, of which each is drawn or rendered by itself
+BatchSize = Annotated[int, Bounds(least=1, most=2**16)]
+Width = Annotated[int, Bounds(least=1, most=2**16)]
+Devices = Annotated[int, Bounds(least=1, most=2**12)]
+Side = Annotated[int, Bounds(least=1, most=2**14)]  # of images, in pixels
 Steps = Annotated[int, Bounds(least=1, most=1000)]
 Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
-Seeds = Annotated[Any, Rule(_seeds, "a number of seeds such as 3, or a list such as [0,1,2] of seeds that differ")]
-Guidance = Annotated[float, Bounds(least=0)]
+Seeds = Annotated[
+    Any,
+    Rule(
+        _seeds,
+        f"a number of seeds such as 3, or a list such as [0,1,2] of up to {MOST_SEEDS} seeds that differ",
+    ),
+]
+Guidance = Annotated[float, Bounds(least=0, most=1000)]
 Share = Annotated[float, Bounds(least=0, most=1)]
-Positive = Annotated[float, Bounds(above=0)]
-NotNegative = Annotated[float, Bounds(least=0)]
+Positive = Annotated[float, Bounds(above=0, most=10**9)]
+NotNegative = Annotated[float, Bounds(least=0, most=10**9)]
 Decay = Annotated[float, Bounds(above=0, below=1)]
 StepRange = Annotated[list[Steps], Rule(_ascending, "as [lowest,highest]")]
 GuidanceRange = Annotated[list[Guidance], Rule(_ascending, "as [lowest,highest]")]
