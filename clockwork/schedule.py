@@ -37,7 +37,9 @@ class Schedule:
         """
         if isinstance(text, Schedule):
             return text
-        if isinstance(text, (list, tuple)):
+        if hasattr(text, "tolist"):  # of numpy or torch
+            text = text.tolist()
+        if isinstance(text, (list, tuple, range, set, frozenset)):
             text = ",".join(map(str, text))
         elif isinstance(text, int) and not isinstance(text, bool):
             text = f"clock{text}"
@@ -45,9 +47,9 @@ class Schedule:
             raise UserError(f"schedule {text!r} is not text: use clock2, a number such as 2, or a list such as [2, 4]")
         if text in ("full", "always"):
             return cls(period=int(text == "full"))
-        if clock := re.fullmatch(r"clock([1-9]\d*)", text):
+        if clock := re.fullmatch(r"clock([1-9]\d{0,8})", text):
             return cls(period=int(clock[1]))
-        if re.fullmatch(r"\d+(,\s*\d+)*", text):
+        if re.fullmatch(r"\d{1,9}(,\s*\d{1,9})*", text):
             steps = frozenset(int(number) for number in text.split(","))
             if min(steps) < 2:
                 raise UserError(
@@ -56,7 +58,7 @@ class Schedule:
                 )
             return cls(adaptor_at=steps)
         raise UserError(
-            f"schedule {text!r} is not known: use full, clock2, clock4, …, always, or adaptor steps such as 2,4,6,8"
+            f"schedule {text[:50]!r} is not known: use full, clock2, clock4, …, always, or adaptor steps as 2,4,6,8"
         )
 
     def is_full(self, step: int) -> bool:

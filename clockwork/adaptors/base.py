@@ -2,6 +2,7 @@
 
 import re
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from inspect import signature
 from typing import Any, ClassVar, Self
@@ -92,6 +93,8 @@ class Adaptor(nn.Module):
 
     def __init__(self, dims: FeatureDims, inputs: tuple[str, ...]) -> None:
         super().__init__()
+        if not isinstance(dims, FeatureDims) or not isinstance(inputs, Iterable):
+            raise UserError(f"{type(self).__name__} needs FeatureDims, not {dims!r:.50}, and its inputs: pass both")
         if unknown := set(inputs) - {*INPUTS, *HISTORY_INPUTS}:
             known = ", ".join((*INPUTS, *HISTORY_INPUTS))
             raise UserError(f"adaptor inputs {sorted(unknown)} are unknown: use some of {known}")

@@ -49,7 +49,12 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | N
     Raises:
         UserError: If there is no operating point, or the folder holds files of something else.
     """
+    adaptor = getattr(adaptor, "_orig_mod", adaptor)  # which torch.compile has wrapped
+    if not isinstance(folder, (str, Path)) or not isinstance(adaptor, Adaptor):
+        raise UserError(f"{adaptor!r:.50} cannot be saved in {folder!r:.50}: pass a folder, then the adaptor")
     point, folder = point or adaptor.point, Path(folder)
+    if not isinstance(point, OperatingPoint | None):
+        raise UserError(f"{point!r:.50} is no operating point: pass a clockwork.OperatingPoint")
     if point is None:
         raise UserError("the adaptor's operating point is unknown: pass it to save_adaptor")
     check_adaptor_folder(folder)

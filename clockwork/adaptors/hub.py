@@ -1,14 +1,17 @@
 """Adaptors on the Hugging Face hub. Cache, login and offline mode are those of `huggingface_hub`."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from clockwork.errors import MissingFileError
+from clockwork.errors import MissingFileError, UserError
 
 FILES = ["config.json", "adaptor.safetensors", "README.md"]
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a repository on the hub
 
 
 def is_hub_name(text: str | Path) -> bool:
@@ -17,7 +20,14 @@ def is_hub_name(text: str | Path) -> bool:
     Args:
         text: A folder or a name.
     """
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", str(text)) is not None and not Path(text).exists()
+    return _NAME.fullmatch(str(text)) is not None and not _exists(text)
+
+
+def _exists(path: str | Path) -> bool:
+    """Tells whether there is something at a path, which may be too long for one."""
+    with suppress(OSError):
+        return Path(path).exists()
+    return False
 
 
 def fetch(source: str | Path) -> Path:
@@ -32,8 +42,13 @@ def fetch(source: str | Path) -> Path:
     Raises:
         MissingFileError: If the adaptor cannot be downloaded.
     """
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise UserError(f"{source!r} is no adaptor's folder: pass a path, or a name on the hub such as user/name")
     if not is_hub_name(source):
-        return Path(source)
+        with suppress(OSError):  # of a name that is too long
+            Path(source).exists()
+            return Path(source)
+        raise MissingFileError(f"no adaptor at {str(source)[:50]}…: pass the path of a folder")
     try:
         return Path(snapshot_download(str(source), allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -58,6 +73,8 @@ def push_to_hub(folder: str | Path, name: str, private: bool = False) -> str:
     Raises:
         MissingFileError: If a file of the folder is missing.
     """
+    if not isinstance(folder, (str, Path)) or not _NAME.fullmatch(str(name)):
+        raise UserError(f"{name!r} of {folder!r} is not possible: pass the adaptor's folder, and a name as user/name")
     missing = [file for file in FILES if not (Path(folder) / file).is_file()]
     if missing:
         raise MissingFileError(f"{folder} is incomplete: {', '.join(missing)} missing; save the adaptor again")

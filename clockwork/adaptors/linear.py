@@ -4,7 +4,7 @@
 this step and of the past. It starts as the identity adaptor: with all maps zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any, final
 
@@ -62,7 +62,7 @@ class Linear(Adaptor, kind="linear"):
         joint: bool = False,
         negative_channels: int = 0,
     ) -> None:
-        if not steps or not terms or set(terms) - set(TERMS):
+        if not isinstance(steps, Collection) or not steps or not terms or set(terms) - set(TERMS):
             raise UserError(f"a linear adaptor needs adaptor steps, and terms of {', '.join(TERMS)}: pass some of each")
         if any(type(step) is not int or step < 1 for step in steps) or len(set(steps)) < len(steps):
             raise UserError("the steps of a linear adaptor have to be whole numbers from 1 on, each once: correct them")

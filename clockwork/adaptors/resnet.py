@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims
 from clockwork.adaptors.blocks import ResBlock, resize_to
+from clockwork.errors import check_whole
 
 
 @final
@@ -25,6 +26,8 @@ class ResNet(Adaptor, kind="resnet"):
 
     def __init__(self, dims: FeatureDims, width: int = 448, blocks: int = 2, inputs: tuple[str, ...] = INPUTS) -> None:
         super().__init__(dims, inputs)
+        check_whole("width", width, 1)
+        check_whole("blocks", blocks, 0)
         self.width = width
         t_emb_width = dims.t_emb if "t_emb" in self.inputs else None
         self.down = nn.Conv2d(self.feature_channels, width, 3, stride=2, padding=1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clockwork.adaptors.base import INPUTS, Adaptor, FeatureDims
 from clockwork.adaptors.blocks import ResBlock, resize_to
+from clockwork.errors import check_whole
 
 
 @final
@@ -27,6 +28,8 @@ class UNet(Adaptor, kind="unet"):
 
     def __init__(self, dims: FeatureDims, width: int = 640, blocks: int = 4, inputs: tuple[str, ...] = INPUTS) -> None:
         super().__init__(dims, inputs)
+        check_whole("width", width, 1)
+        check_whole("blocks", blocks, 0)
         self.width, self.num_blocks = width, blocks
         t_emb_width = None
         if "t_emb" in self.inputs:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from clockwork.adaptors.linear import TERMS
 from clockwork.calibration.joint import JointEquations
 from clockwork.calibration.least_squares import RIDGES, NormalEquations
-from clockwork.errors import UserError
+from clockwork.errors import UserError, check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.joint and self.positive_only:
             raise UserError("joint maps read both halves of guidance, so both have to run: leave out positive_only")
-        if self.rank is not None and self.rank < 1:
-            raise UserError(f"rank {self.rank} is not possible: use 1 or more, or None for maps that are not factored")
-        if (self.held_out_every is not None and self.held_out_every < 2) or self.batch < 1:
-            raise UserError(
-                f"held_out_every={self.held_out_every} and batch={self.batch} are not possible: use at least 2 and 1"
-            )
+        if self.rank is not None:
+            check_whole("rank", self.rank, 1)
+        if self.held_out_every is not None:
+            check_whole("held_out_every", self.held_out_every, 2)
+        check_whole("batch", self.batch, 1)
+        check_number("guided_weight", self.guided_weight, 0)
         if not self.ridges or min(self.ridges) <= 0:
             raise UserError(f"ridges {list(self.ridges)} are not possible: pass at least one, all above zero")
 

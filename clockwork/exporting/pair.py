@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from clockwork.adaptors import Adaptor, FullStep, adaptor_hash, mismatch_message, require_both_halves
-from clockwork.errors import UserError
+from clockwork.errors import UserError, check_number, check_whole
 from clockwork.exporting import runner
 from clockwork.exporting.formats import FIXED_SIZE, SAVE, check_format
 from clockwork.exporting.graphs import (
@@ -29,6 +29,7 @@ from clockwork.exporting.graphs import (
 )
 from clockwork.exporting.solver_table import solver_table
 from clockwork.io.atomic import atomic_folder, check_folder
+from clockwork.io.paths import can_be_folder
 from clockwork.operating_point import OperatingPoint
 from clockwork.pipeline.enable import enabled_hook
 from clockwork.pipeline.hook import ClockHook
@@ -76,6 +77,8 @@ def export(
         >>> clockwork.calibrate(pipe, num_inference_steps=8, guidance_scale=7.5)
         >>> clockwork.export(pipe, "lighthouse")
     """
+    if not isinstance(folder, (str, Path)) or not can_be_folder(Path(folder)):
+        raise UserError(f"{folder!r:.50} is no folder to write to: choose another path")
     hook, folder = enabled_hook(pipe), Path(folder)
     check_target(folder, format)
     steps, guidance = _steps_and_guidance(hook, num_inference_steps, guidance_scale)
@@ -124,7 +127,7 @@ def _steps_and_guidance(hook: ClockHook, steps: int | None, guidance: float | No
         raise UserError(
             "this adaptor has no operating point of its own: pass num_inference_steps and guidance_scale to export"
         )
-    return steps, float(guidance)
+    return check_whole("num_inference_steps", steps, 1, 1000), check_number("guidance_scale", guidance, 0)
 
 
 def _check_unet(split: SplitUNet) -> None:

@@ -107,8 +107,8 @@ def calibrate_call(
     Returns:
         The adaptor.
     """
-    prompts = prompts_for(pipe, prompts)
-    unet, clock, options, start = get_unet(pipe), Schedule.parse(schedule), options or FitOptions(), perf_counter()
+    unet, prompts = get_unet(pipe), prompts_for(pipe, prompts)
+    clock, options, start = Schedule.parse(schedule), _checked(options), perf_counter()
     check_hooks(pipe)
     split, previous = SplitUNet(unet, cut), get_hook(unet)
     if clock == Schedule():
@@ -135,6 +135,13 @@ def calibrate_call(
     clocked = ClockworkDenoiser(split, frozen_copy(adaptor), clock, functions)
     replace_hook(pipe, ClockHook(pipe, clocked, teacher, adaptor.point))
     return adaptor
+
+
+def _checked(options: FitOptions | None) -> FitOptions:
+    """Returns the options, by default the usual ones."""
+    if not isinstance(options, FitOptions | None):
+        raise UserError(f"options={str(options)[:50]!r} is not possible: pass clockwork.calibration.options.FitOptions")
+    return options or FitOptions()
 
 
 class CalibrationHook(ClockHook):

@@ -1,14 +1,14 @@
 """The prompts of a calibration, and the arguments of the pipeline's call that generates their latents."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clockwork.errors import UserError
+from clockwork.errors import UserError, check_number, check_whole
 
 CAPTIONS = Path(__file__).parents[1] / "data" / "captions.txt"
 OLD_ARGUMENTS = ("callback", "callback_steps")  # which pipelines still accept among their `**kwargs`
@@ -45,11 +45,13 @@ def prompts_for(pipe: Any, prompts: Sequence[str] | None) -> list[str] | None:
             )
         return None
     prompts = default_prompts() if prompts is None else prompts
-    if isinstance(prompts, str) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+    if isinstance(prompts, Iterable) and not isinstance(prompts, str):
+        prompts = list(prompts)  # also of a generator, which can be read only once
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(
             "calibration needs a list of prompts: pass some dozens of texts, or None for those of Clockwork"
         )
-    return list(prompts)
+    return prompts
 
 
 def pipeline_arguments(pipe: Any, prompts: Sequence[str] | None, call: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -75,13 +77,22 @@ def pipeline_arguments(pipe: Any, prompts: Sequence[str] | None, call: Mapping[s
         if name.startswith("prompt_embeds") or name in ("prompt", "output_type", "return_dict"):
             raise UserError(f"{name} cannot be passed on to the pipeline: calibration passes its prompts as texts")
     _check_frames(pipe, call)
-    arguments = {"generator": torch.Generator().manual_seed(seed), **call}
+    for name, least in (("num_inference_steps", 1), ("num_images_per_prompt", 1), ("num_videos_per_prompt", 1)):
+        if name in call and (call[name] is not None or not {"timesteps", "sigmas"} & call.keys()):
+            check_whole(name, call[name], least)
+    if isinstance(call.get("guidance_scale"), str | float):
+        check_number("guidance_scale", call["guidance_scale"], 0)
+    arguments = {"generator": torch.Generator().manual_seed(check_whole("seed", seed, 0, 2**63 - 1)), **call}
     if prompts is None:
         if "batch_size" in parameters:  # of unconditional images, whose pipelines know no latents
             return {"batch_size": NUM_IMAGES, **arguments, "output_type": "np"}
         return {**arguments, "output_type": "latent"}
     count = len(prompts)
     for name in TEXTS:
+        if not isinstance(call.get(name), str | Sequence | None) or any(
+            not isinstance(t, str) for t in call.get(name) or ()
+        ):
+            raise UserError(f"{name}={call[name]!r:.50} is not possible: pass a text, or a list of texts")
         texts = [call[name]] if isinstance(call.get(name), str) else call.get(name)
         if texts:
             arguments[name] = [texts[i % len(texts)] for i in range(count)]

@@ -101,6 +101,11 @@ def _load(
     adaptor: str | Path | Adaptor | None,
 ) -> tuple[Adaptor | None, OperatingPoint | None, dict[str, Any]]:
     """Loads an adaptor with its operating point and its config; a module has no config, and None has neither."""
+    if adaptor is not None and not isinstance(getattr(adaptor, "_orig_mod", adaptor), (Adaptor, str, Path)):
+        raise UserError(
+            f"adaptor={str(adaptor)[:50]!r} is no adaptor: pass its folder, its name on the hub, or an object such as "
+            "clockwork.load_adaptor returns"
+        )
     if not isinstance(adaptor, (str, Path)):
         return adaptor, getattr(adaptor, "point", None), {}
     folder = fetch(adaptor)

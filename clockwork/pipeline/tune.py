@@ -1,12 +1,12 @@
 """`tune`: calibrates several cuts and schedules, and measures what each costs and how near its results come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from clockwork.adaptors import Identity, Linear
 from clockwork.calibration.options import FitOptions
-from clockwork.errors import UserError
+from clockwork.errors import UserError, check_number, check_whole
 from clockwork.flops.counter import Flops
 from clockwork.io.progress import progress_bar
 from clockwork.pipeline.calibrate import calibrate_call
@@ -72,8 +72,11 @@ def tune(
     Example:
         >>> menu = clockwork.tune(pipe, prompts, budget=0.6, num_inference_steps=8, guidance_scale=7.5)
     """
+    cuts, schedules = _listed("cuts", cuts), _listed("schedules", schedules)
     unet, inputs = get_unet(pipe), MenuInputs.of(pipe, prompts, call)
-    _check(inputs, cuts, schedules, budget, quality, num_measured)
+    _check(inputs, budget, quality, num_measured)
+    check_whole("runs", runs, 1)
+    _check_entries(unet, cuts, schedules, call)
     fitted, held_out = inputs[:-num_measured], inputs[-num_measured:]
     previous, chosen = get_hook(unet), None
     pairs = [(cut, schedule) for cut in cuts for schedule in schedules]
@@ -106,22 +109,33 @@ def _enable_full(pipe: Any, compile: bool | Mapping[str, Any] | None) -> None:
         replace_hook(pipe, ClockHook(pipe, denoiser, (pipeline_name(pipe), "")))
 
 
-def _check(
-    inputs: MenuInputs,
-    cuts: Sequence[str],
-    schedules: Sequence[str],
-    budget: float | None,
-    quality: str | None,
-    num_measured: int,
-) -> None:
+def _listed(name: str, values: Iterable[str]) -> list[str]:
+    """Returns an argument as a list; also that of a generator, which can be read only once."""
+    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if not listed:
+        raise UserError(f"a menu needs lists of cuts and schedules: pass at least one of each as {name}=[…]")
+    return listed
+
+
+def _check_entries(unet: Any, cuts: Sequence[str], schedules: Sequence[str], call: Mapping[str, Any]) -> None:
+    """Refuses cuts that do not fit the UNet, and schedules without a full or without an adaptor step."""
+    for cut in cuts:
+        SplitUNet(unet, cut)
+    steps = call.get("num_inference_steps")
+    for schedule in map(Schedule.parse, schedules):
+        if isinstance(steps, int) and steps > 0:
+            schedule.adaptor_steps(steps + 1)  # refuses one that is too long, also for solvers of one more call
+        if schedule == Schedule() or not schedule.is_full(1):
+            raise UserError(f"schedule {schedule} cannot be calibrated: use one with full and adaptor steps as clock2")
+
+
+def _check(inputs: MenuInputs, budget: float | None, quality: str | None, num_measured: int) -> None:
     """Refuses wrong arguments before any work."""
-    if not cuts or not schedules or isinstance(cuts, str) or isinstance(schedules, str):
-        raise UserError("a menu needs lists of cuts and schedules: pass at least one of each")
-    if budget is not None and not 0 < budget < 1:
+    if budget is not None and not 0 < check_number("budget", budget, 0) < 1:
         raise UserError(f"budget {budget} is a share of the time without Clockwork: pass a number between 0 and 1")
-    if quality is not None and quality not in QUALITIES:
+    if quality is not None and quality not in tuple(QUALITIES):
         raise UserError(f"quality {quality!r} is not known: use {', '.join(QUALITIES)}")
-    if not 1 <= num_measured < len(inputs.names):
+    if not 1 <= check_whole("num_measured", num_measured, 1) < len(inputs.names):
         kind = "images" if inputs.prompts is None else "prompts"
         raise UserError(f"{num_measured} of {len(inputs.names)} {kind} cannot be measured: leave some to fit on")
 

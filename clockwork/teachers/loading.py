@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers import __version__ as diffusers_version
 
-from clockwork.errors import MissingFileError, UserError
+from clockwork.errors import MissingFileError, UserError, check_number, check_whole
 from clockwork.io.device import choose_device, choose_precision
 from clockwork.io.paths import folder_name
 from clockwork.teachers.config_check import check_configs
@@ -61,7 +61,17 @@ def load_teacher(
         MissingFileError: If there is no such teacher, or a part of it is missing.
         UserError: If it is not a Stable Diffusion model of the expected width, or the device is not available.
     """
+    if not isinstance(path, str | Path) or not isinstance(name, str | None):
+        raise UserError(f"path={path!r:.50} and name={name!r:.50} are no texts: pass a folder or a name on the hub")
+    if not isinstance(device, str | torch.device) or not isinstance(compile, bool | Mapping):
+        raise UserError(
+            f"device={device!r:.50} or compile={compile!r:.50} is not possible: pass a text and a bool or dict"
+        )
+    check_number("guidance", guidance, 0)
+    if resolution is not None:
+        check_whole("resolution", resolution, 1, 2**14)
     torch_device = choose_device(device)
+    path = str(path)
     dtype = choose_precision(precision, torch_device)
     source = find_folder(path)
     if made_by is not None and source is None:

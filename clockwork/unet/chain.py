@@ -167,22 +167,24 @@ class Cut:
         """
         if isinstance(name, Cut):
             return name
+        if hasattr(name, "tolist"):  # of numpy or torch
+            name = name.tolist()
         if isinstance(name, (list, tuple)):
             name = ",".join(map(str, name))
         if not isinstance(name, str):
             raise UserError(f"cut {name!r} is not text: use stage1, layer1, …, or two numbers such as (3, 4)")
-        if numbers := re.fullmatch(r"(\d+),\s*(\d+)", name):
+        if numbers := re.fullmatch(r"(\d{1,9}),\s*(\d{1,9})", name):
             return cls(int(numbers[1]), int(numbers[2]))
-        if layer := re.fullmatch(r"layer([1-9]\d*)", name):
+        if layer := re.fullmatch(r"layer([1-9]\d{0,8})", name):
             return cls(int(layer[1]) - 1, int(layer[1]))
-        if stage := re.fullmatch(r"stage([1-9]\d*)(_upsampled)?", name):
+        if stage := re.fullmatch(r"stage([1-9]\d{0,8})(_upsampled)?", name):
             levels, last_block = int(stage[1]), chain.up[-1].block_index
             down = sum(layer.block_index < levels for layer in chain.down)
             up = sum(layer.block_index > last_block - levels for layer in chain.up)
             if levels <= last_block:
                 return cls(down, up + (stage[2] is None))
         raise UserError(
-            f"unknown cut {name!r} for this UNet: use stage1, stage1_upsampled, stage2, layer1, …, "
+            f"unknown cut {name[:50]!r} for this UNet: use stage1, stage1_upsampled, stage2, layer1, …, "
             "or two numbers such as 3,4"
         )
 
@@ -196,7 +198,8 @@ class Cut:
             UserError: If the chain has too few layers, or if the kept up layers read more skip connections than
                 the kept down layers produce.
         """
-        if not (0 <= self.down <= len(chain.down) and 1 <= self.up <= len(chain.up)):
+        are_whole = isinstance(self.down, int) and isinstance(self.up, int)
+        if not (are_whole and 0 <= self.down <= len(chain.down) and 1 <= self.up <= len(chain.up)):
             raise UserError(
                 f"{self} does not fit a UNet with {len(chain.down)} down and {len(chain.up)} up layers: "
                 f"choose down from 0 to {len(chain.down)} and up from 1 to {len(chain.up)}"

@@ -53,11 +53,12 @@ class SplitUNet:
     """
 
     def __init__(self, unet: ModelMixin, cut: Cut | str | Sequence[int] = "stage1") -> None:
+        self.kind = unet_kind(unet)
         refuse_own_forward(unet)
         self.unet, self.chain = unet, Chain.from_unet(unet)
         self.cut = Cut.parse(cut, self.chain)
         self.cut.validate(self.chain)
-        self.kind, self.bind = unet_kind(unet), Binder(type(unet).forward)
+        self.bind = Binder(type(unet).forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Runs all layers: the full pass.

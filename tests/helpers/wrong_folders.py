@@ -134,7 +134,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a width past all numbers": (config(adaptor__width=10**30), "does not describe"),
     "more blocks": (config(adaptor__blocks=2), "another adaptor"),
     "an absurd number of blocks": (config(adaptor__blocks=LARGE), "more layers than there are weights"),
-    "a negative number of blocks": (config(adaptor__blocks=-1), "blocks is unknown or of another type"),
+    "a negative number of blocks": (config(adaptor__blocks=-1), "does not describe a resnet adaptor .blocks='-1'"),
     "no dims": (config(adaptor__dims=...), "does not describe.*dims"),
     "dims that are a list": (config(adaptor__dims=[1, 2]), "does not describe"),
     "dims with a new field": (config(adaptor__dims__depth=3), "does not describe.*depth"),
