@@ -42,7 +42,7 @@ def read_captions(
     """
     if not path.is_file():
         raise MissingFileError(f"no caption file at {path}: pass prompts.path=<a file of captions>")
-    name = None
+    name, is_empty = None, True
     for place, row in read_rows(path, quotes):
         name = name or caption_column(path, list(row), column)
         if category is not None and category not in row:
@@ -52,7 +52,8 @@ def read_captions(
         if caption := text_of(row[name], place, name):
             group = None if category is None or row[category] is None else str(row[category])
             yield caption, group
-    if name is None:
+            is_empty = False
+    if is_empty:
         raise UserError(f"{path} holds no captions: write one per line")
 
 
@@ -73,7 +74,8 @@ def text_of(value: Any, place: str, column: str) -> str:
         raise UserError(f"{place}, column {column!r} holds a {type(value).__name__} ({str(value)[:40]}), not a text")
     if wrong := re.search("[\0\ud800-\udfff]", value or ""):
         raise UserError(f"{place}, column {column!r} is not valid text at character {wrong.start() + 1}: correct it")
-    return " ".join((value or "").split())  # captions may contain line breaks
+    # Captions may contain line breaks, and files that were joined byte-order marks.
+    return " ".join((value or "").replace("\ufeff", " ").split())
 
 
 def read_rows(path: Path, quotes: bool | None = None) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from clockwork.data.image_files import check_image, image_files, read_image
 from clockwork.data.image_io import squared
 from clockwork.data.prompts import Prompt
 from clockwork.data.text_files import read_text
-from clockwork.errors import MissingFileError, UserError
+from clockwork.errors import MissingFileError, UserError, check_whole
 from clockwork.io.paths import below
 from clockwork.io.threads import map_in_threads
 
@@ -93,7 +93,12 @@ def folder(
             `count`.
     """
     path = Path(path)
-    table = next((path / name for name in TABLES if (path / name).is_file()), None)
+    if count is not None:
+        check_whole("images.count", count, 1)
+    tables = [path / name for name in TABLES if (path / name).is_file()]
+    if len(tables) > 1:
+        raise UserError(f"{path} has {' and '.join(table.name for table in tables)}: keep the one with the captions")
+    table = tables[0] if tables else None
     files = [] if outside and table is not None else image_files(path)
     if outside and table is None:
         raise UserError(f"images.outside=true is for images that metadata names, and {path} has none: leave it out")

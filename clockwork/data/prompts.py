@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from clockwork.data.caption_files import read_captions
-from clockwork.errors import UserError
+from clockwork.errors import UserError, check_whole
 from clockwork.io.fingerprint import digest
 
 Item = TypeVar("Item")
@@ -81,6 +81,8 @@ def captions(
     Raises:
         UserError: The file has no captions or fewer than `count`, or cannot be read (`read_captions`).
     """
+    if count is not None:
+        check_whole("prompts.count", count, 1)
     numbered: Iterable[_Numbered] = enumerate(read_captions(Path(path), column, category, quotes))
     if count is not None:
         numbered = _sampled(numbered, count, random.Random(sample)) if sample is not None else islice(numbered, count)

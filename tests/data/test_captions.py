@@ -62,6 +62,9 @@ def test_mistakes(tmp_path: Path) -> None:
             captions(tmp_path / name)
     with pytest.raises(ValueError, match=r"holds 4 captions.*prompts\.count"):
         captions(written(tmp_path / "few.csv"), count=5)
+    for count in (0, -1, 1.5, "1", True):
+        with pytest.raises(ValueError, match=r"prompts\.count=.* is not possible"):
+            captions(tmp_path / "few.csv", count=count)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="COCO's captions are not at hand")

@@ -120,3 +120,16 @@ def test_images_elsewhere_need_metadata(tmp_path: Path) -> None:
         folder(write(tmp_path / "pictures"), outside=True)
     with pytest.raises(MissingFileError, match="no image folder"):
         folder(tmp_path / "nowhere", outside=True)
+
+
+def test_two_tables_of_one_folder_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "pictures", 1)
+    for name in ("metadata.csv", "metadata.tsv"):
+        (path / name).write_text("file_name\tcaption\n0.png\ta circle\n".replace("\t", "," if "csv" in name else "\t"))
+    with pytest.raises(UserError, match=r"has metadata\.csv and metadata\.tsv: keep the one"):
+        folder(path)
+    (path / "metadata.tsv").unlink()
+    assert [image.text for image in folder(path, count=1)] == ["a circle"]
+    for count in (0, -1, 1.5):
+        with pytest.raises(UserError, match=r"images\.count=.* is not possible"):
+            folder(path, count=count)  # type: ignore[arg-type]

@@ -39,6 +39,10 @@ RIGHT: dict[str, tuple[str, bytes]] = {
     "text without ending": ("captions", TXT.encode()),
     "text of another ending": ("a.captions", TXT.encode()),
     "text with a byte order mark": ("a.txt", (BOM + TXT).encode()),
+    "texts with byte order marks that were joined": (
+        "a.txt",
+        "".join(BOM + line for line in TXT.splitlines(True)).encode(),
+    ),
     "text of Windows": ("a.txt", TXT.replace("\n", "\r\n").encode()),
     "text of old Macs": ("a.txt", TXT.replace("\n", "\r").encode()),
     "text in UTF-16": ("a.txt", TXT.encode("utf-16")),
@@ -96,6 +100,7 @@ def latin(text: str) -> bytes:
 ACCENTS = COCO.replace("\\u00e9", "é")
 COLUMN = ACCENTS.index("é") + 1
 WRONG: dict[str, tuple[str, bytes, str]] = {
+    "jsonl of nulls": ("a.jsonl", b'{"caption": null}\n{"caption": " "}\n', r"a\.jsonl holds no captions"),
     "text in Latin-1": ("a.txt", latin(TXT), r"a\.txt, line 2, column 1 is not UTF-8 text"),
     "csv in Latin-1": ("a.csv", latin(CSV), r"a\.csv, line 3, column 4 is not UTF-8 text"),
     "csv in Windows' code page": ("a.csv", "caption\na “quote”\n".encode("cp1252"), "line 2, column 3 is not UTF-8"),
