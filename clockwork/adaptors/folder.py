@@ -51,7 +51,8 @@ def save_adaptor(folder: str | Path, adaptor: Adaptor, point: OperatingPoint | N
     """
     adaptor = getattr(adaptor, "_orig_mod", adaptor)  # which torch.compile has wrapped
     if not isinstance(folder, (str, Path)) or not isinstance(adaptor, Adaptor):
-        raise UserError(f"{adaptor!r:.50} cannot be saved in {folder!r:.50}: pass a folder, then the adaptor")
+        kinds = f"{type(folder).__name__} and {type(adaptor).__name__}"
+        raise UserError(f"save_adaptor takes a folder, then an adaptor, not {kinds}: exchange or replace them")
     point, folder = point or adaptor.point, Path(folder)
     if not isinstance(point, OperatingPoint | None):
         raise UserError(f"{point!r:.50} is no operating point: pass a clockwork.OperatingPoint")

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from clockwork.errors import UserError
 from clockwork.io.device import choose_device, choose_precision
 from clockwork.sampling.compiled import step_functions
-from clockwork.teachers.folder_check import module_without_weights
+from clockwork.teachers.folder_check import check_text_width, module_without_weights
 from clockwork.teachers.loading import find_folder
 from clockwork.unet.chain import Chain, Cut
 
@@ -49,7 +49,9 @@ def check_cuts(cfg: DictConfig) -> None:
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     named = dict(_cuts(values))
     chain = _chain(values) if named else None
-    for key, cut in named.items() if chain is not None else ():
+    if chain is None:
+        return
+    for key, cut in named.items():
         try:
             Cut.parse(str(cut), chain).validate(chain)
         except UserError as error:
@@ -78,6 +80,9 @@ def _chain(values: Mapping[str, Any]) -> Chain | None:
     if folder is None or not (folder / "unet" / "config.json").is_file():
         return None
     try:
-        return Chain.from_unet(module_without_weights(folder, "unet"))
+        chain = Chain.from_unet(module_without_weights(folder, "unet"))
     except UserError:
         return None
+    if teacher.get("cross_attention_dim") is not None:  # says more than that a cut does not fit
+        check_text_width(folder, teacher["cross_attention_dim"])
+    return chain

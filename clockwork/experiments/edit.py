@@ -22,6 +22,7 @@ from clockwork.io.outputs import check_outputs
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
 from clockwork.reports.loggers import log_rows
 from clockwork.reports.tables import table
+from clockwork.schedule import Schedule
 from clockwork.teachers import Teacher
 
 
@@ -52,8 +53,11 @@ def _edit(cfg: DictConfig) -> None:
         check_outputs(Path(cfg.output), "figure6.png", *plots, f"images-{cfg.name}-{cfg.inversion.steps}.png")
     differences: Any = OmegaConf.to_container(cfg.points)
     for difference in differences:
-        for of_phase in editor_differences(cfg, difference):
+        inversion, generation = editor_differences(cfg, difference)
+        for of_phase, steps in ((inversion, cfg.inversion.steps), (generation, generation["steps"])):
             adaptor_source(cfg, of_phase)
+            if of_phase["adaptor"] != "none":
+                Schedule.parse(str(of_phase["schedule"])).adaptor_steps(steps + (cfg.solver == "pndm"))
     teacher = instantiate(cfg.teacher)
     editors = [chosen_editor(cfg, teacher, difference) for difference in differences]
     if benchmark is None and distributed.rank() == 0:

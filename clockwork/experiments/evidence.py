@@ -53,6 +53,8 @@ def make_evidence(cfg: DictConfig) -> Path:
         make_rival(composed, point)
         if point.get("adaptor") not in cfg.made_by:
             adaptor_source(composed, point)
+    if any(str(point.get("schedule", composed.schedule)) == "full" for point in to_make(cfg, points)):
+        raise UserError("points have an adaptor that is made and schedule=full, which runs none: use adaptor=none")
     for point in {point["adaptor"]: point for point in to_make(cfg, points)}.values():
         compose_config(*making(cfg, point, cfg.fits[0]))
     rows = wanted_rows(composed, points, runs)

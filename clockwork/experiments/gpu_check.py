@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from clockwork.errors import UserError
 from clockwork.experiments.cli import entry
 from clockwork.io.atomic import atomic_write
+from clockwork.io.device import choose_device, choose_precision
 
 CAPTIONS = ["a lighthouse at dusk", "a red bicycle against a wall", "two cats on a sofa", "a bowl of oranges"]
 LIMITS_GIB = {
@@ -160,6 +161,7 @@ def _benchmarks(cfg: DictConfig, teacher: list[str], folder: Path) -> dict[str, 
 
 def check_gpu(cfg: DictConfig) -> None:
     """Runs all stages and writes the report; exits with status 1 if one failed."""
+    choose_precision(cfg.precision, choose_device(cfg.device))
     folder = Path(cfg.output)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"output={folder} is not empty: pass output=<a new folder>, or remove it")

@@ -42,9 +42,7 @@ def check_trainer(cfg: DictConfig) -> None:
         if part is not None and not (isinstance(target, type) and issubclass(target, _CLASSES[name])):
             known = f"torch.optim.{'' if name == 'optimizer' else 'lr_scheduler.'}"
             raise UserError(f"{name}._target_={cfg[name]._target_} is no {name}: use a class of {known}*")
-    strategy = cfg.trainer.get("strategy", "auto")
-    if isinstance(strategy, str) and strategy not in ("auto", *StrategyRegistry.available_strategies()):
-        raise UserError(f"trainer.strategy={strategy} is not known to Lightning: use ddp, or leave it out")
+    check_strategy(cfg.trainer.get("strategy", "auto"))
     options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     plain = {name: value for name, value in options.items() if name not in _OF_MACHINE}
     try:
@@ -53,3 +51,16 @@ def check_trainer(cfg: DictConfig) -> None:
         Trainer(**{**plain, "logger": False, "enable_checkpointing": False, **alone})
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"Lightning refuses the options in trainer: {one_line(error)}") from error
+
+
+def check_strategy(strategy: str) -> None:
+    """Checks the name of a strategy of Lightning.
+
+    Args:
+        strategy: The name.
+
+    Raises:
+        UserError: Lightning has none of that name.
+    """
+    if isinstance(strategy, str) and strategy not in ("auto", *StrategyRegistry.available_strategies()):
+        raise UserError(f"trainer.strategy={strategy} is not known to Lightning: use ddp, or leave it out")

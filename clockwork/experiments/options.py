@@ -13,21 +13,21 @@ from clockwork.io.paths import can_be_folder
 
 _SHOWN = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-# The values that an option allows: any for `...`, none for (). Hydra's --experimental-rerun, which reads a pickle, is
+# The values that an option allows: any for None, none for (). Hydra's --experimental-rerun, which reads a pickle, is
 # not among them.
-OPTIONS = {
+OPTIONS: dict[str, tuple[str, ...] | None] = {
     "--help": (),
     "--hydra-help": (),
     "--version": (),
     "--cfg": _SHOWN,
     "--resolve": (),
-    "--package": ...,
+    "--package": None,
     "--run": (),
     "--multirun": (),
     "--shell-completion": (),
-    "--config-path": ...,
-    "--config-name": ...,
-    "--config-dir": ...,
+    "--config-path": None,
+    "--config-name": None,
+    "--config-dir": None,
     "--info": _INFO,
 }
 SHORT = {
@@ -77,9 +77,9 @@ def _checked_option(word: str, left: list[str]) -> str:
         return option
     if not equals and left and not left[0].startswith("-"):
         value = left.pop(0)
-    if not value or (allowed is ... and not equals and "=" in value):
-        raise UserError(f"{name} needs a value: pass {name}=<{'a value' if allowed is ... else ', '.join(allowed)}>")
-    if allowed is not ... and value not in allowed:
+    if not value or (allowed is None and not equals and "=" in value):
+        raise UserError(f"{name} needs a value: pass {name}=<{'a value' if allowed is None else ', '.join(allowed)}>")
+    if allowed is not None and value not in allowed:
         raise UserError(f"{name}={value} is not allowed: use one of {', '.join(allowed)}")
     return option
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from clockwork.data.captioned_images import CaptionedImage, pixels
 from clockwork.data.image_io import images_at_once
 from clockwork.data.prompts import chunks
+from clockwork.errors import UserError
 from clockwork.experiments.build import make_metrics
 from clockwork.io import distributed
 from clockwork.io.progress import progress_bar
@@ -24,6 +25,8 @@ def score(cfg: DictConfig) -> dict[str, float]:
 def _score(cfg: DictConfig) -> dict[str, float]:
     images, main_process = instantiate(cfg.images), distributed.rank() == 0
     metrics = measurable(make_metrics(cfg.metrics), {"images", "captions"})
+    if not metrics:
+        raise UserError("there is no metric of images and captions to compute: pass metrics=miniature or metrics=coco")
     require_images(metrics, len(images), "pass more images, or leave the metric out")
     groups = list(chunks(distributed.share(images), images_at_once(cfg.resolution, cfg.batch_size)))
 

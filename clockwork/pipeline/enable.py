@@ -103,8 +103,8 @@ def _load(
     """Loads an adaptor with its operating point and its config; a module has no config, and None has neither."""
     if adaptor is not None and not isinstance(getattr(adaptor, "_orig_mod", adaptor), (Adaptor, str, Path)):
         raise UserError(
-            f"adaptor={str(adaptor)[:50]!r} is no adaptor: pass its folder, its name on the hub, or an object such as "
-            "clockwork.load_adaptor returns"
+            f"adaptor is a {type(adaptor).__name__}, which is none: pass its folder, its name on the hub, or an object "
+            "such as clockwork.load_adaptor returns"
         )
     if not isinstance(adaptor, (str, Path)):
         return adaptor, getattr(adaptor, "point", None), {}

@@ -76,6 +76,9 @@ def _check_value(parent: Any, key: Any, value: Any, hint: Any, name: str, schema
     if isinstance(value, list) and is_dataclass(item):
         for number, each in enumerate(value):
             _check_value(child, number, each, item, f"{name}[{number}]", schema)
+    of_keys = next((get_args(arm)[1] for arm in map(base_of, arms(hint)) if get_origin(arm) is dict), None)
+    for each in value if isinstance(value, dict) and of_keys is not None else ():
+        _check_value(child, each, value[each], of_keys, f"{name}.{each}", schema)
     try:
         normal = _convert(value, hint)
     except _NotAllowedError:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 
-from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, EditorDifference, Phase
+from clockwork.experiments.schemas.editing import Benchmark, EditMetrics, EditorDifference, Inversion, Phase
 from clockwork.experiments.schemas.groups import Adaptor, Images, Logger, Metrics, Prompts, Rival
 from clockwork.experiments.schemas.point import (
     Difference,
@@ -200,7 +200,7 @@ class Edit(WithTeacher):
     resize: bool
     source: Text | None
     target: Text | None
-    inversion: Phase
+    inversion: Inversion
     generation: Phase
     negative: str
     tau_f: Share

@@ -77,8 +77,15 @@ Benchmark = Scenes | TI2I | Foreign
 
 @dataclass(kw_only=True)
 class Phase:
-    """Inversion or generation."""
+    """Generation."""
 
     steps: Steps | None
     adaptor: Text
     schedule: ScheduleText
+
+
+@dataclass(kw_only=True)
+class Inversion(Phase):
+    """Inversion, from whose number of steps the generation's follows if that is null."""
+
+    steps: Steps

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from clockwork.experiments.schemas.groups import Adaptor, Images, Metrics, Prompts
 from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
-from clockwork.experiments.schemas.rules import ABSENT
+from clockwork.experiments.schemas.rules import ABSENT, Rule
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.teachers import Compile
 from clockwork.experiments.schemas.types import (
@@ -55,6 +55,11 @@ class Drift(OperatingPoint):
     count: Count
     batch_size: BatchSize
     output: Folder
+
+    @staticmethod
+    def relation(values: dict[str, Any]) -> str | None:
+        alone = values["steps"] == 1 and values["solver"] != "pndm"  # which calls the UNet once more
+        return "steps=1 has no change from one step to the next: use at least 2 steps" if alone else None
 
 
 @dataclass(kw_only=True)
@@ -116,14 +121,20 @@ class Tables:
     output: Folder
 
 
+def _making(command: list[str]) -> list[str]:
+    if command[:1] not in (["train"], ["calibrate"]):
+        raise ValueError
+    return command
+
+
 @dataclass(kw_only=True)
 class Evidence:
     teacher_name: Name
     count: Count
     seeds: Seeds
     fits: Seeds
-    made_by: Any
-    bases: Any
+    made_by: dict[str, Annotated[list[Text], Rule(_making, "a command, train or calibrate, and its overrides")]]
+    bases: dict[str, Text]
     evaluate: list[Text]
     adaptors: Folder
     rows: Folder

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from pytorch_lightning.loggers import CSVLogger
 from transformers import CLIPTextModel
 
+from clockwork.errors import UserError
 from clockwork.io.atomic import atomic_folder
 from clockwork.miniature import WEIGHTS, models
 from clockwork.miniature.training.autoencoder import AutoencoderModule, encode_scenes
@@ -82,6 +83,7 @@ class Recipe:
         """
         if (self.folder / name).is_dir():
             return
+        self._require("vae", *([] if start is None else [start]))
         tokenizer = models.make_tokenizer(self.folder / "tokenizer")
         unet = models.make_unet(top_attention=name == "miniature_sd").to(**FAST)
         text = models.make_text_encoder(tokenizer)
@@ -98,8 +100,16 @@ class Recipe:
 
     def ship(self) -> None:
         """Copies the results over the weights that are part of the package."""
+        self._require("miniature", "miniature_sd", "clip")  # all of them, before any is replaced
         for name in ("miniature", "miniature_sd", "clip"):
             shutil.copytree(self.folder / name, WEIGHTS / name, dirs_exist_ok=True)
+
+    def _require(self, *names: str) -> None:
+        """Refuses a stage whose earlier ones have no results."""
+        for name in names:
+            if not (self.folder / name).is_dir():
+                stage = "autoencoder" if name == "vae" else name
+                raise UserError(f"{self.folder / name} is missing: run `scripts/miniature.py stage={stage}` first")
 
     def _train(self, name: str, module: MiniatureModule, trainer: Mapping[str, Any]) -> bool:
         """Trains a module, and returns whether this is the process that saves the result."""

@@ -6,14 +6,16 @@ from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 from torch import set_num_threads
 
+from clockwork.experiments.optimisation import check_strategy
 from clockwork.io.device import choose_device, lightning_device
 from clockwork.miniature.training import Recipe
 
 
 def train_stage(cfg: DictConfig) -> None:
     """Trains the config's stage, unless its result exists."""
-    seed_everything(cfg.seed, verbose=False)
     device = choose_device(cfg.device)
+    check_strategy(cfg.trainer.strategy)
+    seed_everything(cfg.seed, verbose=False)
     if device.type == "cpu":
         set_num_threads(1)  # two processes of one thread beat one of two
     one, several = lightning_device(device), {**cfg.trainer, **lightning_device(device, cfg.trainer.devices)}
