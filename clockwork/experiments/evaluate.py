@@ -24,6 +24,7 @@ from clockwork.experiments.run_dir import report_truncation
 from clockwork.experiments.runs import at_fit, paired
 from clockwork.io import distributed
 from clockwork.io.outputs import check_outputs
+from clockwork.metrics.base import few_images_notes
 from clockwork.reports.adaptors import find_trained_adaptors
 from clockwork.reports.categories import category_sheet
 from clockwork.reports.figures import images_side_by_side
@@ -74,7 +75,8 @@ def measure(cfg: DictConfig) -> list[str]:
         latency=False,  # measured at the end, of all points in turn
         command=shlex.join(["python", *sys.argv]),
     )
-    _report_few_images(evaluation)
+    for note in few_images_notes(evaluation.metrics, len(prompts)) if distributed.rank() == 0 else ():
+        print(note)
     # Every point of a fit is made before the first is run, so that a mistake in the last shows at once.
     of_fits = {fit: [build_sampler(at_fit(cfg, fit), teacher, d) for d in differences] for _, fit in runs}
     of_runs = [(replace(evaluation, seed=seed, fit=fit), point) for seed, fit in runs for point in of_fits[fit]]
@@ -103,14 +105,6 @@ def check_report(output: Path) -> None:
     """
     check_outputs(output, "report.html", "grid.png", "pareto.png")
     check_sheet(output / "categories")
-
-
-def _report_few_images(evaluation: Evaluation) -> None:
-    """Prints which Fréchet distances are of fewer images than features."""
-    for info in (metric.info for metric in evaluation.metrics):
-        if len(evaluation.prompts) <= info.num_features and distributed.rank() == 0:
-            reason = f"{len(evaluation.prompts)} images, but {info.num_features} features"
-            print(f"{info.name} will be too large ({reason}): compare it only with figures of as many images")
 
 
 @contextmanager

@@ -24,6 +24,8 @@ def generate(cfg: DictConfig) -> Path:
     check_image_file(output)
     check_file(figures, '"seconds_without"')
     teacher = enabled_teacher(cfg)
+    if teacher.resolution % 8:
+        raise UserError(f"resolution {teacher.resolution} is not a multiple of 8, as diffusers needs: change it")
     seeds = list(range(cfg.seed, cfg.seed + cfg.count))
     size = {"height": teacher.resolution, "width": teacher.resolution}
     call = {"num_inference_steps": cfg.steps, "guidance_scale": cfg.guidance, **size}

@@ -13,7 +13,7 @@ from clockwork.experiments.build import make_metrics
 from clockwork.io import distributed
 from clockwork.io.progress import progress_bar
 from clockwork.io.threads import THREADS, map_in_threads
-from clockwork.metrics.base import Batch, label, measurable, measure, require_images
+from clockwork.metrics.base import Batch, few_images_notes, label, measurable, measure, require_images
 
 
 def score(cfg: DictConfig) -> dict[str, float]:
@@ -28,6 +28,8 @@ def _score(cfg: DictConfig) -> dict[str, float]:
     if not metrics:
         raise UserError("there is no metric of images and captions to compute: pass metrics=miniature or metrics=coco")
     require_images(metrics, len(images), "pass more images, or leave the metric out")
+    for note in few_images_notes(metrics, len(images)) if main_process else ():
+        print(note)
     groups = list(chunks(distributed.share(images), images_at_once(cfg.resolution, cfg.batch_size)))
 
     def read(group: Sequence[CaptionedImage]) -> Batch:

@@ -195,6 +195,18 @@ def require_images(metrics: Iterable[Metric], count: int, remedy: str) -> None:
             raise UserError(f"{metric.name} needs at least {metric.min_images} images, not {count}: {remedy}")
 
 
+def few_images_notes(metrics: Iterable[Metric], count: int) -> list[str]:
+    """Returns a sentence for each Fréchet distance of fewer images than features.
+
+    Args:
+        metrics: The metrics.
+        count: Number of images.
+    """
+    few = [metric.info for metric in metrics if count <= metric.info.num_features]
+    advice = "compare it only with figures of as many images"
+    return [f"{i.name} will be too large ({count} images, but {i.num_features} features): {advice}" for i in few]
+
+
 def measurable(metrics: Iterable[Metric], inputs: set[str]) -> list[Metric]:
     """Selects metrics by their inputs.
 

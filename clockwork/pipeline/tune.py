@@ -74,8 +74,7 @@ def tune(
     """
     cuts, schedules = _listed("cuts", cuts), _listed("schedules", schedules)
     unet, inputs = get_unet(pipe), MenuInputs.of(pipe, prompts, call)
-    _check(inputs, budget, quality, num_measured)
-    check_whole("runs", runs, 1)
+    _check(inputs, budget, quality, num_measured, runs)
     _check_entries(unet, cuts, schedules, call)
     fitted, held_out = inputs[:-num_measured], inputs[-num_measured:]
     previous, chosen = get_hook(unet), None
@@ -129,8 +128,9 @@ def _check_entries(unet: Any, cuts: Sequence[str], schedules: Sequence[str], cal
             raise UserError(f"schedule {schedule} cannot be calibrated: use one with full and adaptor steps as clock2")
 
 
-def _check(inputs: MenuInputs, budget: float | None, quality: str | None, num_measured: int) -> None:
+def _check(inputs: MenuInputs, budget: float | None, quality: str | None, num_measured: int, runs: int) -> None:
     """Refuses wrong arguments before any work."""
+    check_whole("runs", runs, 1)
     if budget is not None and not 0 < check_number("budget", budget, 0) < 1:
         raise UserError(f"budget {budget} is a share of the time without Clockwork: pass a number between 0 and 1")
     if quality is not None and quality not in tuple(QUALITIES):
