@@ -16,6 +16,7 @@ from clockwork.io import distributed
 from clockwork.io.foreign import check_not_pointer, one_line
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+MAX_KINDS = 8  # of other files that are told by name, the most frequent ones
 _CAPTIONS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # and tables, which lie beside images
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey with 16 bits
 _BROKEN = (  # what PIL raises of files that are damaged, too large, or of kinds that it does not convert
@@ -86,10 +87,11 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise MissingFileError(f"no image folder at {folder}: pass a folder of png, jpg or webp files")
     files, left_out = _images_and_others(folder)
-    text = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+    kinds = left_out.most_common(MAX_KINDS)
+    others = left_out.total() - sum(count for _, count in kinds)
+    text = ", ".join([f"{count} {reason}" for reason, count in sorted(kinds)] + [f"{others} others"] * bool(others))
     if not files:
-        others = f" but {text}" if text else ""
-        raise UserError(f"{folder} holds no images{others}: pass a folder of png, jpg or webp files")
+        raise UserError(f"{folder} holds no images{text and f' but {text}'}: pass a folder of png, jpg or webp files")
     if text:
         distributed.print_once(f"{folder}: {len(files)} images; left out: {text}")
     return sorted(files)

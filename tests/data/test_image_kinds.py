@@ -194,3 +194,8 @@ def test_a_folder_of_other_files_says_so(tmp_path: Path) -> None:
     place("a.gif")(tmp_path)
     with pytest.raises(UserError, match=r"holds no images but 1 \.gif files: pass"):
         image_files(tmp_path)
+    for number in range(30):
+        place(f"b.{number}")(tmp_path)
+        place(f"{number}.gif")(tmp_path)
+    with pytest.raises(UserError, match=r"holds no images but .*31 \.gif files, 23 others: pass"):
+        image_files(tmp_path)
