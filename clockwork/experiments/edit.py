@@ -19,6 +19,7 @@ from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences, make_metrics
 from clockwork.io import distributed
 from clockwork.io.outputs import check_outputs
+from clockwork.io.paths import check_file
 from clockwork.reports.editing import COLUMNS, figures, readable, side_by_side
 from clockwork.reports.loggers import log_rows
 from clockwork.reports.tables import table
@@ -48,6 +49,7 @@ def _edit(cfg: DictConfig) -> None:
         for name in ("source", "edit"):
             _check_output(cfg, name)
     else:
+        check_file(Path(cfg.output) / "rows.jsonl")
         measured = {row["benchmark"] for row in read_rows(Path(cfg.output) / "rows.jsonl") if "benchmark" in row}
         plots = (f"figure15-{name}.png" for name in sorted({cfg.name, *measured}))
         check_outputs(Path(cfg.output), "figure6.png", *plots, f"images-{cfg.name}-{cfg.inversion.steps}.png")

@@ -24,6 +24,7 @@ from clockwork.experiments.run_dir import report_truncation
 from clockwork.experiments.runs import at_fit, paired
 from clockwork.io import distributed
 from clockwork.io.outputs import check_outputs
+from clockwork.io.paths import check_file
 from clockwork.metrics.base import few_images_notes
 from clockwork.reports.adaptors import find_trained_adaptors
 from clockwork.reports.categories import category_sheet
@@ -44,6 +45,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         The rows, in the points' order, run by run where there are several seeds or fits.
     """
     with distributed.process_group():
+        check_file(Path(cfg.output) / "rows.jsonl")
         table_of_points = Table.from_config(cfg)
         digests = measure(cfg) if table_of_points is None else table_of_points.run(measure)
         distributed.barrier()

@@ -15,7 +15,7 @@ _REASONS = {
     errno.EDQUOT: "the quota on its disk is used up",
     errno.EFBIG: "it would be larger than the largest file that is allowed",
 }
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def forbidden_path_message(error: BaseException) -> str | None:

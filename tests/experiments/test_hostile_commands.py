@@ -24,7 +24,7 @@ OUTPUTS = {"bench": "new.json", "generate": "new.png"}
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("hostile")
     for name, content in FILES.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     (folder / "empty").mkdir()
     os.mkfifo(folder / "pipe.txt")
@@ -41,8 +41,8 @@ ALL = {
     **OF_TEACHER,
     **{
         f"{command} {REQUIRED.get(command, '')} {key}={path}": f"{key}=.* is not allowed"
-        for command, key in WRITTEN.items()
-        for path in PLACES
+        for number, (command, key) in enumerate(WRITTEN.items())
+        for path in (PLACES if command == "train" else [PLACES[number % len(PLACES)], "/proc/x"])
     },
     **{f"bench output={path}": "output" for path in FILES_WRITTEN},
     **{f"generate prompt=a output={path}.png": "output=.* is not allowed" for path in FILES_WRITTEN[1:5]},

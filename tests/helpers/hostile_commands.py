@@ -17,6 +17,7 @@ FILES: dict[str, bytes] = {
     "notes.json": b"notes",
     "list.yaml": b"- 3\n",
     "broken.yaml": b"a: [",
+    "of_folders/rows.jsonl/a.txt": b"",
     "rows/rows.jsonl": b"nonsense\n{}\n",
 }
 CAPTIONS = "train prompts=captions prompts.path={place}/"
@@ -215,11 +216,13 @@ OF_TEACHER = {
     "edit +benchmark=scenes points=[{adaptor:identity,schedule:[21]}]": "longer than the 20 steps",
     "edit image={place}/good.png source=a target=b inversion.steps=null": "inversion.steps=null is not allowed",
     "score images=miniature images.count=2 metrics=none": "there is no metric",
+    "evaluate output={place}/of_folders": "rows.jsonl is a folder",
+    "edit +benchmark=scenes output={place}/of_folders": "rows.jsonl is a folder",
     "drift steps=1": "use at least 2 steps",
     "evidence made_by=3": "made_by=3 is not allowed",
     "evidence bases=3": "bases=3 is not allowed",
-    "tables train=[nonsense]": "'nonsense' has no value",
-    "tables train=['stepps=3']": "stepps",
+    "tables tables=[5] figures=[] train=[nonsense]": "'nonsense' has no value",
+    "tables tables=[5] figures=[] train=['stepps=3']": "stepps",
     "train device=cuda:99": "device=cuda:99, but torch finds",
     "evaluate device=xpu:0": "device=xpu:0",
     "gpu_check device=cuda:99": "device=cuda:99",

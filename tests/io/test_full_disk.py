@@ -136,9 +136,12 @@ def test_other_errors_are_not_about_disks() -> None:
 def test_a_path_that_may_not_be_used(tmp_path: Path) -> None:
     """Errors of the system as it raises them, those of names and of files among folders for real."""
     (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
     for path, reason in {
         tmp_path / ("a" * 300): "file name too long",
         tmp_path / "file" / "x": "not a directory",
+        tmp_path: "is a directory",
+        tmp_path / "loop": "too many levels of symbolic links",
     }.items():
         with pytest.raises(OSError, match=r".") as caught:
             path.write_text("x")
