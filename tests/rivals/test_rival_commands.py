@@ -47,7 +47,7 @@ def test_the_sweep_has_fewer_steps_every_rival_and_adaptors() -> None:
     assert sum(point.get("adaptor") == "none" for point in points) >= 3
     with pytest.raises(UserError, match=r"from 0 to 0\.75"):
         config("rival=tome", "rival.ratio=2")
-    with pytest.raises(UserError, match="of at least 1"):
+    with pytest.raises(UserError, match="a whole number from 1 to"):
         config("rival=deepcache2", "rival.interval=0")
     with pytest.raises(UserError, match="rival=pab takes the place of an adaptor"):
         config("points=[{rival: pab, adaptor: identity}]")

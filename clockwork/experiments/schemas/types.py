@@ -109,8 +109,8 @@ Seeds = Annotated[
 ]
 Guidance = Annotated[float, Bounds(least=0, most=1000)]
 Share = Annotated[float, Bounds(least=0, most=1)]
-Positive = Annotated[float, Bounds(above=0, most=10**9)]
-NotNegative = Annotated[float, Bounds(least=0, most=10**9)]
+Positive = Annotated[float, Bounds(above=0, most=1e38)]  # as float32 has it
+NotNegative = Annotated[float, Bounds(least=0, most=1e38)]
 Decay = Annotated[float, Bounds(above=0, below=1)]
 StepRange = Annotated[list[Steps], Rule(_ascending, "as [lowest,highest]")]
 GuidanceRange = Annotated[list[Guidance], Rule(_ascending, "as [lowest,highest]")]
