@@ -16,7 +16,7 @@ from clockwork.io import distributed
 from clockwork.io.foreign import check_not_pointer, one_line
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-MAX_KINDS = 8  # of other files that are told by name, the most frequent ones
+MAX_KINDS = 8  # of other files that are named in a message, the most frequent ones
 _CAPTIONS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # and tables, which lie beside images
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey with 16 bits
 _BROKEN = (  # what PIL raises of files that are damaged, too large, or of kinds that it does not convert

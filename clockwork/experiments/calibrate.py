@@ -19,6 +19,7 @@ from clockwork.errors import UserError
 from clockwork.experiments.build import is_linear, make_sampler, require_values
 from clockwork.experiments.menu import make_menu
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained, report_truncation
+from clockwork.experiments.schemas.point import num_unet_calls
 from clockwork.io import distributed
 from clockwork.io.lock import release_folders
 from clockwork.io.outputs import check_outputs
@@ -122,7 +123,7 @@ def check_adaptor_and_schedule(cfg: DictConfig) -> None:
         schedule = Schedule.parse(str(text))
         if not schedule.is_full(1):
             raise UserError(f"schedule={schedule} has no full step, which a linear adaptor needs: use schedule=clock2")
-        if not schedule.adaptor_steps(cfg.steps + (cfg.solver == "pndm")):  # which calls the UNet once more
+        if not schedule.adaptor_steps(num_unet_calls(cfg.steps, cfg.solver)):
             raise UserError(
                 f"schedule={schedule} has no adaptor step in {cfg.steps} steps: use schedule=clock2 and steps=8"
             )

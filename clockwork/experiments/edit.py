@@ -17,6 +17,7 @@ from clockwork.editing.source_image import read_source_image
 from clockwork.errors import MissingFileError, UserError
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.build import adaptor_source, chosen_editor, editor_differences, make_metrics
+from clockwork.experiments.schemas.point import num_unet_calls
 from clockwork.io import distributed
 from clockwork.io.outputs import check_outputs
 from clockwork.io.paths import check_file
@@ -59,7 +60,7 @@ def _edit(cfg: DictConfig) -> None:
         for of_phase, steps in ((inversion, cfg.inversion.steps), (generation, generation["steps"])):
             adaptor_source(cfg, of_phase)
             if of_phase["adaptor"] != "none":
-                Schedule.parse(str(of_phase["schedule"])).adaptor_steps(steps + (cfg.solver == "pndm"))
+                Schedule.parse(str(of_phase["schedule"])).adaptor_steps(num_unet_calls(steps, cfg.solver))
     teacher = instantiate(cfg.teacher)
     editors = [chosen_editor(cfg, teacher, difference) for difference in differences]
     if benchmark is None and distributed.rank() == 0:

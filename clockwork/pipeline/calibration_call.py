@@ -89,11 +89,9 @@ def pipeline_arguments(pipe: Any, prompts: Sequence[str] | None, call: Mapping[s
         return {**arguments, "output_type": "latent"}
     count = len(prompts)
     for name in TEXTS:
-        if not isinstance(call.get(name), str | Sequence | None) or any(
-            not isinstance(t, str) for t in call.get(name) or ()
-        ):
-            raise UserError(f"{name}={call[name]!r:.50} is not possible: pass a text, or a list of texts")
         texts = [call[name]] if isinstance(call.get(name), str) else call.get(name)
+        if not isinstance(texts, Sequence | None) or not all(isinstance(text, str) for text in texts or ()):
+            raise UserError(f"{name}={call[name]!r:.50} is not possible: pass a text, or a list of texts")
         if texts:
             arguments[name] = [texts[i % len(texts)] for i in range(count)]
     is_image_to_image = ("strength" in parameters and "mask_image" not in parameters) or bool(

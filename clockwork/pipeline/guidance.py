@@ -136,7 +136,8 @@ def setting(pipe: Any, name: str) -> Any:
         pipe: The pipeline.
         name: Name of the property or of the argument.
     """
-    return getattr(pipe, name) if hasattr(pipe, name) else _call_locals(pipe).get(name)
+    value = getattr(pipe, name, None)
+    return _call_locals(pipe).get(name) if value is None else value
 
 
 def guider_half(pipe: Any, t: Any) -> bool | None:

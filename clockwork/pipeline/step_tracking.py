@@ -31,7 +31,9 @@ from clockwork.pipeline.unet_call import UNetCall
 UNKNOWN_POSITION = "its position in the solver's timesteps is not known"
 OUT_OF_ORDER = "the calls do not follow the timesteps one by one"
 CALL_CHANGED = "batch, size, dtype, device or prompt changed"
-UNKNOWN_HALF = "the UNet is called once per half of guidance, and which half is not told: see clockwork.branch"
+UNKNOWN_HALF = (
+    "the UNet is called once per half of guidance, and it is not known which half a call is: see clockwork.branch"
+)
 UNKNOWN_BRANCHES = "the batch is larger or smaller than guidance makes it, so branches of examples are not known"
 BOTH_HALVES = "the UNet is called once per half of guidance, and the adaptor reads both in one call"
 MAX_UNFINISHED = 64

@@ -57,9 +57,23 @@ def schedule_text(schedule: Any) -> str:
     return ",".join(map(str, schedule)) if isinstance(schedule, list) else str(schedule)
 
 
+def num_unet_calls(steps: int, solver: str) -> int:
+    """Returns how often a roll-out calls the UNet: PNDM does so once more than it has steps.
+
+    Args:
+        steps: Number of steps.
+        solver: The solver's name.
+    """
+    return steps + (solver == "pndm")
+
+
 def schedule_fits(values: dict[str, Any]) -> str | None:
-    """PNDM calls the UNet once more than it has steps."""
-    calls = values["steps"] + (values["solver"] == "pndm")
+    """The schedule has no steps after the last.
+
+    Args:
+        values: Those of the command.
+    """
+    calls = num_unet_calls(values["steps"], values["solver"])
     try:
         Schedule.parse(schedule_text(values["schedule"])).adaptor_steps(calls)
     except UserError as error:

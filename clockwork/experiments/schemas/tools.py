@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from clockwork.experiments.schemas.groups import Adaptor, Images, Metrics, Prompts
-from clockwork.experiments.schemas.point import Difference, OperatingPoint, WithTeacher, schedule_fits
+from clockwork.experiments.schemas.point import (
+    Difference,
+    OperatingPoint,
+    WithTeacher,
+    num_unet_calls,
+    schedule_fits,
+)
 from clockwork.experiments.schemas.rules import ABSENT, Rule
 from clockwork.experiments.schemas.tables import Scale, Table
 from clockwork.experiments.schemas.teachers import Compile
@@ -58,7 +64,7 @@ class Drift(OperatingPoint):
 
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
-        alone = values["steps"] == 1 and values["solver"] != "pndm"  # which calls the UNet once more
+        alone = num_unet_calls(values["steps"], values["solver"]) == 1
         return "steps=1 has no change from one step to the next: use at least 2 steps" if alone else None
 
 
@@ -76,7 +82,7 @@ class Perturb(OperatingPoint):
 
     @staticmethod
     def relation(values: dict[str, Any]) -> str | None:
-        last = values["steps"] - (values["solver"] != "pndm")  # PNDM calls the UNet once more than it has steps
+        last = num_unet_calls(values["steps"], values["solver"]) - 1
         if max(values["from_steps"]) <= last:
             return None
         return (
