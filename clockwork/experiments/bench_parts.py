@@ -208,7 +208,7 @@ class Parts:
         dims = feature_dims(self.teacher, str(self.cfg.cut))
         without_text = tuple(name for name in INPUTS if name != "text_emb")
         steps = self.linear.schedule.adaptor_steps(self.linear.num_unet_calls)
-        adaptors = [Identity(dims), Linear(dims, steps), Taylor(order=2), Hermite(), ResNet(dims, 8, 1, without_text)]
+        adaptors = [Identity(), Linear(dims, steps), Taylor(order=2), Hermite(), ResNet(dims, 8, 1, without_text)]
         return {
             f"the hook per step, {adaptor.kind}": Case(
                 hook_image(self.teacher, str(self.cfg.cut), adaptor)[0], bar=HOOK_BAR_MS, count=STEPS

@@ -183,7 +183,8 @@ class ClockHook(ForwardHook):
         condition = Condition(prompt_embeds, text_emb, arguments, self._branch(sample, branches))
         step_denoiser = denoiser if reason is None else denoiser.full
         denoised = step_denoiser(sample, t, condition, location.step, location.history)
-        self._check_channels(denoised)
+        if not log.steps:
+            self._check_channels(denoised)
         guided = condition.branch is not None
         log.add(full, None if scheduled_full else reason, call, controlnets, guided)
         self.thread.log = self._last_log = log

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clockwork.adaptors import NO_HISTORY, History
@@ -211,8 +212,11 @@ class StepLocation:
             text: The image's text embedding, if a step has computed it.
             log: The image's log.
         """
-        stored = NO_HISTORY if call.num_left == 1 else history.map(Tensor.detach)
-        return LoopState(call, self.first_position, stored, log, text, self.unfinished, self.uninterrupted)
+        if call.num_left == 1:
+            history = NO_HISTORY
+        elif torch.is_grad_enabled():
+            history = history.map(Tensor.detach)
+        return LoopState(call, self.first_position, history, log, text, self.unfinished, self.uninterrupted)
 
 
 def next_states(states: Sequence[LoopState], previous: LoopState | None, new: LoopState) -> tuple[LoopState, ...]:

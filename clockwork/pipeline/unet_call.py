@@ -24,7 +24,7 @@ def find_position(t: Any, timesteps: Any) -> int | None:
     if t.dtype != timesteps.dtype or t.untyped_storage().data_ptr() != timesteps.untyped_storage().data_ptr():
         return None
     index, remainder = divmod(int(t.storage_offset()) - int(timesteps.storage_offset()), timesteps.stride(0) or 1)
-    return index if remainder == 0 and 0 <= index < len(timesteps) else None
+    return index if remainder == 0 and 0 <= index < timesteps.shape[0] else None
 
 
 def condition_of(call: Mapping[str, Any]) -> Any:
@@ -70,4 +70,4 @@ class UNetCall:
     @property
     def num_left(self) -> int:
         """Number of UNet calls from this one to the last."""
-        return len(self.timesteps) - self.position
+        return self.timesteps.shape[0] - self.position
