@@ -9,8 +9,10 @@ import torch
 from torch.export import ExportedProgram
 
 from clockwork.errors import UserError, import_extra
+from clockwork.exporting.attention import fuse_attention
 from clockwork.exporting.graphs import OUTPUTS
 
+OPSET = 23  # the first with an operator for attention
 LEAST_EXTERNAL = 1024  # bytes; smaller constants, such as shapes, stay in the graph, where runtimes look for them
 
 
@@ -60,8 +62,9 @@ def onnx_model(program: ExportedProgram, inputs: list[str]) -> Any:
         The model, an `onnx_ir.Model` with its weights in memory.
     """
     names: dict[str, Any] = {"input_names": inputs, "output_names": OUTPUTS}
-    exported = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
+    exported = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=OPSET, **names)
     assert exported is not None
+    fuse_attention(exported.model)
     for node in exported.model.graph:
         node.metadata_props.clear()  # where it comes from in Python
     return exported.model
