@@ -12,13 +12,11 @@
 import logging
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -33,6 +31,7 @@ from clockwork.experiments.log_file import log_file
 from clockwork.experiments.options import check_words
 from clockwork.experiments.quoting import quoted
 from clockwork.experiments.schemas import COMMANDS, unknown_key
+from clockwork.experiments.stops import requeue_at_signal, stopped_by_signals
 from clockwork.io import slurm
 from clockwork.io.disk import forbidden_path_message, full_disk_message
 
@@ -91,7 +90,7 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
 
     with _exit_statuses(config, resumable):
         if resumable:
-            _requeue_at_signal()
+            requeue_at_signal()
         check_words(words)
         first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
         sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
@@ -101,9 +100,9 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
 @contextmanager
 def _exit_statuses(config: str, resumable: str, cfg: DictConfig | None = None) -> Iterator[None]:
     """Turns what ends the block into an exit status; `cfg` is the config of that name, once it is composed."""
-    terminate = signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with stopped_by_signals(resumable):
+            yield
     except MISTAKES as error:
         reason = innermost(error)
         if os.environ.get("CLOCKWORK_DEBUG"):
@@ -114,57 +113,12 @@ def _exit_statuses(config: str, resumable: str, cfg: DictConfig | None = None) -
             raise _with_advice(reason, cfg) from None
         print(f"error: {sentence(error, config)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as error:
-        _stopped(130, resumable, str(error))
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt) and error.code == 1:  # Lightning's answer to Ctrl-C
-            _stopped(130, resumable)
-        if error.code == _TERMINATED:
-            _stopped(143, resumable)
-        if error.code == _REQUEUED:
-            _stopped(138, resumable, by=f" by SIGUSR1 and job {slurm.job()} is queued again")
-        raise
     except Exception as error:
         if (message := full_disk_message(error) or forbidden_path_message(error)) is not None:
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
         _with_advice(error, cfg)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, terminate)
-
-
-_TERMINATED, _REQUEUED = "terminated", "queued again"
-
-
-def _terminate(*_: Any) -> NoReturn:
-    """So that what is half-written is removed, as on Ctrl-C."""
-    sys.exit(_TERMINATED)
-
-
-def _requeue_at_signal() -> None:
-    """Installs the handler of the signal that Slurm sends before a job's time is over; training has its own.
-
-    The first of several tasks queues the job again. The others ignore the signal: their end would end the first one.
-    """
-    is_first = os.environ.get("RANK", "0") == "0"
-    if slurm.job() is not None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # not submitit's
-        signal.signal(signal.SIGUSR1, _requeue if is_first else signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # blocked by `cli.entry` until now
-
-
-def _requeue(*_: Any) -> None:
-    if slurm.requeue():
-        sys.exit(_REQUEUED)
-
-
-def _stopped(status: int, resumable: str, message: str = "", by: str = "") -> NoReturn:
-    """Exits with a message: the given one, or one about what the command keeps."""
-    if not message:
-        kept = f"{resumable} are kept, and the same command goes on from there"
-        message = kept if resumable else "nothing was kept, run it again"
-    print(f"stopped{by}: {message}", file=sys.stderr)
-    sys.exit(status)
 
 
 def _with_advice(error: BaseException, cfg: DictConfig | None) -> BaseException:
