@@ -70,9 +70,7 @@ class Parts:
         self.noise = self.teacher.noise(list(range(cfg.batch)))
         self.clock = str(self.identity.schedule)
         self.functions = {
-            ", ".join(f"{key}={value}" for key, value in options.items()) or "compiled": step_functions(
-                options, self.teacher.device
-            )
+            _compiled_name(options): step_functions(options, self.teacher.device)
             for options in cast(list[dict[str, Any]], OmegaConf.to_container(cfg.compile))
         }
         calls = self.teacher.unet_calls_per_step(cfg.guidance)  # steps are timed with both halves of guidance
@@ -215,6 +213,12 @@ class Parts:
             )
             for adaptor in adaptors
         }
+
+
+def _compiled_name(options: dict[str, Any]) -> str:
+    """Names what was compiled with these arguments of `torch.compile`."""
+    values = {**options, **options.get("options", {})}
+    return ", ".join(f"{key}={value}" for key, value in values.items() if key != "options") or "compiled"
 
 
 def _random_unet(teacher: Teacher, channels: tuple[int, ...]) -> UNet2DConditionModel:

@@ -8,7 +8,7 @@ that was traced with one tensor in two places would not serve others.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from types import FunctionType
 from typing import Any
@@ -40,7 +40,8 @@ class CompiledSteps:
 
     Args:
         options: Arguments of `torch.compile`, such as `mode="max-autotune"`; or a function that compiles one. Without
-            `fullgraph=False`, what cannot be one graph is an error.
+            `fullgraph=False`, what cannot be one graph is an error. With `options={"freezing": True}` weights are
+            constants of the graphs, apart from those of an adaptor in training.
 
     Raises:
         UserError: If `torch.compile` does not have such an argument or value.
@@ -48,7 +49,11 @@ class CompiledSteps:
 
     def __init__(self, options: Mapping[str, Any] | Compiler | None = None) -> None:
         self.options = options if callable(options) else dict(options or {})
-        self._full, self._adaptor = (_compiled(function, self.options) for function in (full_step, adaptor_step))
+        self._full, self._adaptor, self._adaptor_in_training = (
+            _compiled(function, self.options) for function in (full_step, adaptor_step, adaptor_step)
+        )
+        of_inductor = None if callable(self.options) else self.options.get("options")
+        self._freezing = bool((of_inductor or {}).get("freezing"))
 
     @property
     def functions(self) -> StepFunctions:
@@ -61,14 +66,16 @@ class CompiledSteps:
 
     def full(self, split: SplitUNet, call: UNetArguments) -> Features:
         """Runs a full step; arguments and result are those of `full_step`."""
-        with _graph_call(split, call) as call:
+        with _graph_call(split, call) as call, _constant_weights(self._freezing):
             return self._run(self._full, split, call)
 
     def adaptor(self, split: SplitUNet, adaptor: Adaptor, call: UNetArguments, inputs: AdaptorInputs) -> Features:
         """Runs an adaptor step; arguments and result are those of `adaptor_step`."""
         inputs = _graph_inputs(adaptor, inputs, call["sample"].device)
-        with _graph_call(split, call) as call:
-            return self._run(self._adaptor, split, adaptor, call, inputs)
+        in_training = self._freezing and any(weight.requires_grad for weight in adaptor.parameters())
+        function = self._adaptor_in_training if in_training else self._adaptor
+        with _graph_call(split, call) as call, _constant_weights(self._freezing and not in_training):
+            return self._run(function, split, adaptor, call, inputs)
 
     def _run(self, function: Callable[..., Features], *arguments: Any) -> Features:
         """Runs a compiled function and copies its results."""
@@ -140,6 +147,19 @@ def _graph_inputs(adaptor: Adaptor, inputs: AdaptorInputs, device: torch.device)
     full_steps = tuple(FullStep(_number(full.step, device), full.r_in, full.r_out) for full in history.full_steps)
     embedding, branch = _copies((inputs.text_emb, inputs.branch))
     return AdaptorInputs(embedding, branch, _number(inputs.step, device), replace(history, full_steps=full_steps))
+
+
+def _constant_weights(freezing: bool) -> AbstractContextManager[Any]:
+    """Returns a context in which `torch.compile` obeys its option `freezing`.
+
+    What traces a function reads the global setting; the option alone reaches only what compiles the graph.
+    """
+    if not freezing:
+        return nullcontext()
+    from torch._inductor import config
+
+    context: AbstractContextManager[Any] = config.patch(freezing=True)
+    return context
 
 
 def _copies(values: Any) -> Any:

@@ -72,8 +72,9 @@ def test_the_miniature_in_executorch(tmp_path: Path) -> None:
     assert largest_difference(pipe, runner, 1, 16, 16) < 1e-4
 
 
-@pytest.mark.full  # an export takes a minute and 6 GB, the latents take minutes
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.full  # an export takes minutes and up to 12 GB, the latents take minutes
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", ["onnx", "openvino", "executorch"])
 def test_stable_diffusion_at_real_size(format: str, tmp_path: Path) -> None:
     """SD v1.5 with random weights, at 512 × 512 pixels with guidance."""
     pytest.importorskip({"onnx": "onnxruntime"}.get(format, format))
