@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clockwork.errors import import_extra
 from clockwork.exporting.pair import export
-from clockwork.exporting.runner import Runner
+from clockwork.exporting.runner import STOP_SPINNING, Runner
 from clockwork.pipeline.enable import enable
 from clockwork.rivals.base import shared_copy
 from clockwork.sampling.guidance import cfg_batch
@@ -33,6 +33,7 @@ def exported_runner(sampler: Sampler, format: str) -> Runner:
     if format == "onnx":
         session_options = import_extra("onnxruntime", "export").SessionOptions()
         session_options.intra_op_num_threads = torch.get_num_threads()
+        session_options.add_session_config_entry(*STOP_SPINNING)
         options = {"sess_options": session_options}
     if format == "openvino":
         threads = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}

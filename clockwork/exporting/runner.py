@@ -2,8 +2,7 @@
 
 The file needs neither Clockwork nor diffusers: copy it beside an exported folder.
 
-    runner = Runner("exported")
-    latents = runner(noise, prompt_embeds)
+    latents = Runner("exported")(noise, prompt_embeds)
 """
 
 import hashlib
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIG, OUTPUTS = "config.json", ("output", "r_in", "r_out")
+STOP_SPINNING = ("session.force_spinning_stop", "1")  # of onnxruntime's threads after a run; the other graph runs next
 Array = NDArray[Any]
 Graph = Callable[[Mapping[str, Array]], list[Array]]  # from inputs by name to the prediction, r_in and r_out
 
@@ -44,10 +44,9 @@ class Runner:
     """
 
     def __init__(self, folder: str | Path, **options: Any) -> None:
-        folder = Path(folder)
-        self.config: dict[str, Any] = json.loads(_existing(folder / CONFIG).read_text(encoding="utf-8"))
+        self.config: dict[str, Any] = json.loads(_existing(Path(folder, CONFIG)).read_text(encoding="utf-8"))
         format = self.config["format"]
-        files = [_existing(folder / f"{name}.{SUFFIXES.get(format, format)}") for name in ("full", "adaptor")]
+        files = [_existing(Path(folder, f"{name}.{SUFFIXES.get(format, format)}")) for name in ("full", "adaptor")]
         self.full, self.adaptor = (LOADERS[format](file, self.config, options) for file in files)
 
     def __call__(self, noise: Array, prompt_embeds: Array, **conditions: Array) -> Array:
@@ -78,8 +77,7 @@ class Runner:
         for i, timestep in enumerate(solver["timesteps"]):
             sample = np.concatenate([latents, latents]) if guided else latents
             values = {**given, "sample": sample, "timestep": np.asarray(timestep, np.int64)}
-            is_full = self.config["full_steps"][i]
-            if is_full:
+            if is_full := self.config["full_steps"][i]:
                 output, r_in, r_out = self.full(values)
             else:
                 output, r_in, r_out = self.adaptor({**values, **past, "step": np.asarray(i + 1, np.int64)})
@@ -201,10 +199,12 @@ def _runtime(module: str) -> Any:
 def _load_onnx(file: Path, config: Mapping[str, Any], options: Mapping[str, Any]) -> Graph:
     """Loads an ONNX graph."""
     onnxruntime = _runtime("onnxruntime")
-    session = onnxruntime.InferenceSession(str(file), **{"providers": ["CPUExecutionProvider"], **options})
+    defaults = {"sess_options": onnxruntime.SessionOptions(), "providers": ["CPUExecutionProvider"]}
+    defaults["sess_options"].add_session_config_entry(*STOP_SPINNING)
+    session = onnxruntime.InferenceSession(str(file), **{**defaults, **options})
     _check_pair(file, session.get_modelmeta().custom_metadata_map.get("pair"), config)
-    names = [value.name for value in session.get_inputs()]
-    return lambda values: list(session.run(OUTPUTS, {name: values[name] for name in names}))
+    inputs = session.get_inputs()
+    return lambda values: list(session.run(OUTPUTS, {x.name: values[x.name] for x in inputs}))
 
 
 def _load_openvino(file: Path, config: Mapping[str, Any], options: Mapping[str, Any]) -> Graph:
