@@ -49,11 +49,10 @@ class CompiledSteps:
 
     def __init__(self, options: Mapping[str, Any] | Compiler | None = None) -> None:
         self.options = options if callable(options) else dict(options or {})
-        self._full, self._adaptor, self._adaptor_in_training = (
-            _compiled(function, self.options) for function in (full_step, adaptor_step, adaptor_step)
-        )
+        self._full, self._adaptor = (_compiled(function, self.options) for function in (full_step, adaptor_step))
         of_inductor = None if callable(self.options) else self.options.get("options")
         self._freezing = bool((of_inductor or {}).get("freezing"))
+        self._adaptor_in_training = _compiled(adaptor_step, self.options) if self._freezing else self._adaptor
 
     @property
     def functions(self) -> StepFunctions:
