@@ -134,15 +134,15 @@ COMPAT = tests/unet/test_split.py tests/unet/test_unet_kinds.py tests/unet/test_
   "tests/pipeline/test_pipeline.py::test_pipeline[StableDiffusionXLPipeline]"
 COMPAT_SHAPES = not (bk_sdm_tiny or guided or sd21)
 test-compat:
-	@for end in oldest newest; do \
-	  folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	@$(MAKE) --jobs=2 --output-sync compat-oldest compat-newest
+
+compat-%:
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	  $(PYTHON) -m venv "$$folder" && \
-	  "$$folder/bin/python" scripts/compat.py $$end > "$$folder/requirements.txt" && \
+	  "$$folder/bin/python" scripts/compat.py $* > "$$folder/requirements.txt" && \
 	  "$$folder/bin/pip" install --quiet --progress-bar off -r "$$folder/requirements.txt" && \
 	  "$$folder/bin/python" -c 'import torch, diffusers; print("torch", torch.__version__, "diffusers", diffusers.__version__)' && \
-	  PYTHONPATH=. "$$folder/bin/python" -m pytest -p no:cacheprovider -k "$(COMPAT_SHAPES)" $(COMPAT) || exit; \
-	  rm -rf "$$folder"; \
-	done
+	  OMP_NUM_THREADS=1 PYTHONPATH=. "$$folder/bin/python" -m pytest -p no:cacheprovider -k "$(COMPAT_SHAPES)" $(COMPAT)
 
 # The wheel and the source distribution: dist/.
 dist: install
