@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.commands import ROOT
 
+import clockwork
 from clockwork.errors import MissingExtraError, import_extra
-from clockwork.experiments import cli, configs
+from clockwork.experiments import cli
+from clockwork.experiments.config_files import FOLDER
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE = {"torch", "diffusers", "transformers", "safetensors", "huggingface_hub", "numpy", "tqdm"}
@@ -139,4 +141,4 @@ def test_another_distribution_of_the_same_package_is_told(
 
 
 def test_configs_are_found_in_the_repository() -> None:
-    assert configs.FOLDER == ROOT / "configs" and not (Path(configs.__file__).parents[1] / "configs").exists()
+    assert FOLDER == ROOT / "configs" and not (Path(clockwork.__file__).parent / "configs").exists()

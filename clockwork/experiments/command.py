@@ -26,7 +26,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 
 from clockwork.deprecated import with_new_config_keys
 from clockwork.errors import UserError
-from clockwork.experiments import configs
+from clockwork.experiments import config_files, configs
 from clockwork.experiments.log_file import log_file
 from clockwork.experiments.options import check_words
 from clockwork.experiments.quoting import quoted
@@ -94,7 +94,7 @@ def run_command(config: str, function: str, word: str | None = None, resumable: 
         check_words(words)
         first = next((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), len(words))
         sys.argv[1:] = [*words[:first], *configs.teacher_overrides(config, words), *words[first:]]
-        hydra.main(version_base="1.3", config_path=str(configs.FOLDER), config_name=config)(task)()
+        hydra.main(version_base="1.3", config_path=str(config_files.FOLDER), config_name=config)(task)()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ What the chosen teacher brings to a command are Hydra overrides before the user'
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose
@@ -13,10 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from clockwork.errors import MissingFileError, UserError
+from clockwork.experiments.config_files import FOLDER
 from clockwork.experiments.schemas import check, schema_of
-
-_INSTALLED = Path(__file__).parents[1] / "configs"  # a wheel has them in the package
-FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 def compose_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from clockwork.errors import MissingFileError, UserError
-from clockwork.experiments import configs
+from clockwork.experiments import config_files, configs
 from clockwork.experiments.command import sentence
 
 KINDS = ("table", "figure")
@@ -17,7 +17,7 @@ DIFFERENCE = ("adaptor", "guidance", *TRAINED_AT)  # what a point says to an eva
 
 
 def numbers(kind: str) -> list[str]:
-    return sorted((file.stem for file in (configs.FOLDER / kind).glob("*.yaml")), key=int)
+    return sorted((file.stem for file in (config_files.FOLDER / kind).glob("*.yaml")), key=int)
 
 
 def _is_passed(key: str, overrides: Sequence[str]) -> bool:

@@ -8,7 +8,8 @@ from hydra.utils import instantiate
 
 from clockwork.data.prompts import Prompt, captions, prompts_hash
 from clockwork.errors import UserError
-from clockwork.experiments.configs import FOLDER, compose_config
+from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments.configs import compose_config
 
 DRAWBENCH = """\ufeffPrompts,Category
 A teal coloured bicycle.,Colors

@@ -15,7 +15,8 @@ from clockwork.errors import UserError
 from clockwork.evaluation.per_image import PerImage, per_image_file, read_per_image, write_per_image
 from clockwork.evaluation.rows import append_row, read_rows
 from clockwork.evaluation.text_to_image import full_teacher
-from clockwork.experiments.configs import FOLDER, compose_config
+from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments.configs import compose_config
 from clockwork.experiments.report import compare
 from clockwork.metrics.clip_score import CLIPScore
 from clockwork.metrics.similarity import PSNR

@@ -6,7 +6,8 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from clockwork.experiments.configs import FOLDER, compose_config
+from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments.configs import compose_config
 from clockwork.experiments.evidence_plan import FIELDS, wanted_rows
 
 POINTS = [

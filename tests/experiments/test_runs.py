@@ -11,7 +11,8 @@ from clockwork.adaptors import ResNet, save_adaptor
 from clockwork.errors import UserError
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.build import make_sampler
-from clockwork.experiments.configs import FOLDER, compose_config
+from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments.configs import compose_config
 from clockwork.experiments.run_dir import adaptor_folder
 from clockwork.experiments.runs import at_fit, paired
 from clockwork.reports.spreads import with_spreads

@@ -9,7 +9,8 @@ from helpers.figures import saved_figures
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from clockwork.experiments.configs import FOLDER, compose_config
+from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments.configs import compose_config
 from clockwork.experiments.evidence import adaptor_of, making, measuring, to_make
 from clockwork.experiments.runs import at_fit
 from clockwork.reports.evidence import Evidence, evidence_sheet, write_evidence

@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 from clockwork.errors import UserError
 from clockwork.evaluation.rows import read_rows
 from clockwork.experiments.build import make_rival
-from clockwork.experiments.configs import FOLDER, compose_config, rival_config
+from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments.configs import compose_config, rival_config
 from clockwork.metrics import latency
 from clockwork.rivals.base import Rival
 from clockwork.rivals.deepcache import DeepCache

@@ -14,7 +14,8 @@ from clockwork.analysis.drift import drift
 from clockwork.analysis.perturbation import Perturbation
 from clockwork.errors import UserError
 from clockwork.experiments.build import make_sampler
-from clockwork.experiments.configs import FOLDER, compose_config
+from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments.configs import compose_config
 from clockwork.sampling.sampler import Sampler
 from clockwork.schedule import Schedule
 from clockwork.unet.split import SplitUNet

@@ -6,13 +6,14 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from clockwork.experiments.config_files import key_of_others
 from clockwork.experiments.schemas.rules import HYDRA_KEYS, Bounds
 
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "null"}
 
 
 def unknown_key(key: str, schema: type, group: type | None = None) -> str:
-    """Returns the message about a key that a config does not have, with the nearest keys that it has.
+    """Returns the message about a key that a config does not have, with the nearest keys that it or others have.
 
     Args:
         key: The dotted key.
@@ -21,6 +22,8 @@ def unknown_key(key: str, schema: type, group: type | None = None) -> str:
     """
     above, _, name = key.rpartition(".")
     known = sorted((k for k in known_keys(schema) if above or not k.startswith("brings.")), key=len)
+    if above in known and name not in known and (message := key_of_others(key)):
+        return message
     in_group = (
         {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == above} if group is None else hints_of(group)
     )
