@@ -1,6 +1,6 @@
 """From a config to the live parts it names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -21,6 +21,7 @@ from clockwork.adaptors import (
     load_adaptor,
     warn_if_mismatched,
 )
+from clockwork.data.prompts import Prompt
 from clockwork.editing.edit import Editor
 from clockwork.errors import MissingFileError, UserError
 from clockwork.experiments import configs
@@ -72,6 +73,17 @@ def require_values(cfg: DictConfig, *keys: str) -> None:
         below = [] if not OmegaConf.is_config(cfg._get_node(key)) else sorted(OmegaConf.missing_keys(cfg[key]))
         for missing in [key] if OmegaConf.is_missing(cfg, key) else below:
             raise UserError(missing_value(missing))
+
+
+def counted_prompts(cfg: DictConfig) -> Sequence[Prompt]:
+    """The prompts of a config's source; a UserError if they are fewer than its `count`."""
+    require_values(cfg, "prompts")
+    prompts: Sequence[Prompt] = instantiate(cfg.prompts)
+    if len(prompts) < cfg.count:
+        raise UserError(
+            f"count={cfg.count} is more than the {len(prompts)} captions: pass count={len(prompts)}, or more captions"
+        )
+    return prompts
 
 
 def at_difference(cfg: DictConfig, difference: Mapping[str, Any]) -> tuple[str, DictConfig]:

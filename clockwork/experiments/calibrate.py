@@ -16,7 +16,7 @@ from clockwork.calibration.plan import calibration_plan
 from clockwork.calibration.progress import remove_progress
 from clockwork.data.prompts import Prompt
 from clockwork.errors import UserError
-from clockwork.experiments.build import is_linear, make_sampler, require_values
+from clockwork.experiments.build import counted_prompts, is_linear, make_sampler
 from clockwork.experiments.menu import make_menu
 from clockwork.experiments.run_dir import adaptor_folder, claim, mark_trained, report_truncation
 from clockwork.experiments.schemas.point import num_unet_calls
@@ -142,13 +142,7 @@ def calibration_prompts(cfg: DictConfig) -> Sequence[Prompt]:
     Raises:
         UserError: The source has fewer captions than the config's `count`.
     """
-    require_values(cfg, "prompts")
-    prompts: Sequence[Prompt] = instantiate(cfg.prompts)
-    if len(prompts) < cfg.count:
-        raise UserError(
-            f"count={cfg.count} is more than the {len(prompts)} captions: pass count={len(prompts)}, or more captions"
-        )
-    return draw(prompts, cfg.count, cfg.seed)
+    return draw(counted_prompts(cfg), cfg.count, cfg.seed)
 
 
 def draw(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clockwork.analysis.drift import drift
-from clockwork.experiments.build import make_sampler
+from clockwork.experiments.build import counted_prompts, make_sampler
 from clockwork.io.outputs import check_outputs
 from clockwork.reports.analysis import curves, summary, write_csv
 
@@ -16,7 +16,7 @@ from clockwork.reports.analysis import curves, summary, write_csv
 def measure_drift(cfg: DictConfig) -> list[dict[str, Any]]:
     """Writes drift.csv and drift.png into the output folder; returns the rows."""
     check_outputs(Path(cfg.output), "drift.csv", "drift.png")
-    prompts = instantiate(cfg.prompts)[: cfg.count]  # before the teacher is loaded: a mistake shows at once
+    prompts = counted_prompts(cfg)[: cfg.count]  # before the teacher is loaded: a mistake shows at once
     sampler = make_sampler(cfg, instantiate(cfg.teacher))
     entries = drift(sampler, prompts, list(map(str, cfg.cuts)), cfg.seed, cfg.batch_size)
     rows, output = [asdict(row) for row in entries], Path(cfg.output)

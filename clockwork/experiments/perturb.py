@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from clockwork.analysis.perturbation import Perturbation
 from clockwork.data.image_io import read_images, write_grid
 from clockwork.evaluation.generate import generate, read_batches
-from clockwork.experiments.build import make_sampler
+from clockwork.experiments.build import counted_prompts, make_sampler
 from clockwork.experiments.run_dir import claim
 from clockwork.io.lock import release_folders
 from clockwork.io.outputs import check_outputs
@@ -19,7 +19,7 @@ from clockwork.reports.analysis import curves, summary, write_csv
 @release_folders()
 def perturb(cfg: DictConfig) -> list[dict[str, Any]]:
     """Writes perturbation.csv, a figure and grids into the output folder; returns the rows."""
-    prompts, output = instantiate(cfg.prompts)[: cfg.count], Path(cfg.output)
+    prompts, output = counted_prompts(cfg)[: cfg.count], Path(cfg.output)
     check_outputs(output, "perturbation.csv", "perturbation.png", *(f"grid-{p.id}.png" for p in prompts[: cfg.grids]))
     sampler = make_sampler(cfg, instantiate(cfg.teacher))
     perturbations = Perturbation.each(sampler, cfg.layers, cfg.from_steps, cfg.alpha, cfg.over, cfg.seed)

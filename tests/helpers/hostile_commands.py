@@ -55,6 +55,8 @@ CASES = {
     "train output={place}/two.txt/x": "the path of a folder",
     "train output=/dev/null": "the path of a folder",
     "calibrate count=99 prompts=captions prompts.path={place}/two.txt": "more than the 2 captions",
+    "drift count=99 prompts=captions prompts.path={place}/two.txt": "more than the 2 captions",
+    "perturb count=99 prompts=captions prompts.path={place}/two.txt": "more than the 2 captions",
     "calibrate adaptor=resnet": "not fitted in closed form",
     "calibrate schedule=full": "no adaptor step",
     "evaluate adaptor=folder": "adaptor.path",
