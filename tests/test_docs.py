@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 import clockwork
 from clockwork.adaptors import KINDS
 from clockwork.evaluation.rows import read_rows
-from clockwork.experiments import configs
+from clockwork.experiments import config_files
 from clockwork.experiments.configs import compose_config
 from clockwork.experiments.quoting import quoted
 
@@ -63,7 +63,7 @@ def extended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         copy.write_text(file.read_text())
     for name, text in re.findall(r"```\w+ file=(\S+)\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(configs, "FOLDER", tmp_path / "configs")
+    monkeypatch.setattr(config_files, "FOLDER", tmp_path / "configs")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from clockwork.errors import MissingFileError, UserError
-from clockwork.experiments.config_files import FOLDER
+from clockwork.experiments import config_files
 from clockwork.experiments.schemas import check, schema_of
 
 
@@ -57,7 +57,7 @@ def check_config(config: str, composed: DictConfig, choices: Mapping[str, Any]) 
 
 def unknown_choice(group: str, name: str) -> str:
     """Returns the message about a config that a group does not have."""
-    stems = (file.stem for file in (FOLDER / group).glob("*.yaml"))
+    stems = (file.stem for file in (config_files.FOLDER / group).glob("*.yaml"))
     names = sorted(stems, key=lambda stem: (int(stem) if stem.isdigit() else 0, stem))
     if group == "hydra/launcher":
         return f'{group}={name} is not installed: pip install "clockwork-diffusion[launchers]"'
@@ -76,7 +76,7 @@ def teacher_overrides(config: str, overrides: Sequence[str]) -> list[str]:
     """
     for word in overrides:
         group = word.lstrip("+").removesuffix("=null")
-        if word.endswith("=null") and (FOLDER / group).is_dir():
+        if word.endswith("=null") and (config_files.FOLDER / group).is_dir():
             raise UserError(unknown_choice(group, "null"))
     chosen = [match[1] for word in overrides if (match := re.match(r"teacher=['\"]?([\w,]+)", word))]
     names = chosen[-1].split(",") if chosen else _default_teacher(config)
@@ -105,7 +105,7 @@ def adaptor_config(name: str) -> DictConfig | None:
     Returns:
         The config; None if `configs/adaptor` has none of this name.
     """
-    return _group_config("adaptor", name) if (FOLDER / "adaptor" / f"{name}.yaml").is_file() else None
+    return _group_config("adaptor", name) if (config_files.FOLDER / "adaptor" / f"{name}.yaml").is_file() else None
 
 
 def rival_config(name: str) -> DictConfig:
@@ -115,7 +115,7 @@ def rival_config(name: str) -> DictConfig:
 
 def _group_config(group: str, name: str) -> DictConfig:
     """Loads the yaml of a group, with what it takes over from others of the group by `defaults`."""
-    file = FOLDER / group / f"{name}.yaml"
+    file = config_files.FOLDER / group / f"{name}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml")))
         raise MissingFileError(f"no {group} {name!r}: choose among {known}, or write {file.name} (docs/extending.md)")
@@ -140,12 +140,12 @@ def shell(script: str, overrides: Sequence[str]) -> str:
 
 def _groups(config: str, teacher: str) -> list[str]:
     named = teacher_config(teacher).get("brings", {}).get(config, {})
-    return [f"{key}={value}" for key, value in named.items() if (FOLDER / str(key)).is_dir()]
+    return [f"{key}={value}" for key, value in named.items() if (config_files.FOLDER / str(key)).is_dir()]
 
 
 def _default_teacher(config: str) -> list[str]:
     """Of a command's config, if it has one."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{config}.yaml"))
+    content: Any = OmegaConf.to_container(OmegaConf.load(config_files.FOLDER / f"{config}.yaml"))
     names: list[str] = []
     for entry in content.get("defaults", []):
         if isinstance(entry, str):
