@@ -217,7 +217,7 @@ class Parts:
 
 def _compiled_name(options: dict[str, Any]) -> str:
     """Names what was compiled with these arguments of `torch.compile`."""
-    values = {**options, **options.get("options", {})}
+    values = {**options, **(options.get("options") or {})}
     return ", ".join(f"{key}={value}" for key, value in values.items() if key != "options") or "compiled"
 
 

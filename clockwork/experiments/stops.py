@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from clockwork.io import slurm
+from clockwork.io.stops import stop_behind
 
 _TERMINATED, _REQUEUED = "terminated", "queued again"
 
@@ -15,9 +16,6 @@ _TERMINATED, _REQUEUED = "terminated", "queued again"
 @contextmanager
 def stopped_by_signals(resumable: str) -> Iterator[None]:
     """Turns what stops the block into an exit status and a message.
-
-    Python raises a signal's exception wherever the program is. In the middle of another library's cleaning up it may
-    become the cause of another exception (about 3% of the moments at which Hydra composes a config).
 
     Args:
         resumable: What a stopped run leaves for the next one, such as "finished epochs"; empty for nothing.
@@ -29,8 +27,9 @@ def stopped_by_signals(resumable: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        stop = _stop_behind(error)
-        if stop is None:
+        is_status = isinstance(error, SystemExit) and error.code not in (1, _TERMINATED, _REQUEUED)
+        stop = stop_behind(error, (_TERMINATED, _REQUEUED))
+        if stop is None or is_status:  # a block inside has said why; 1 is Lightning's answer to Ctrl-C
             raise
         if isinstance(stop, KeyboardInterrupt):
             _stopped(130, resumable, str(stop))
@@ -50,19 +49,6 @@ def requeue_at_signal() -> None:
     if slurm.job() is not None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # not submitit's
         signal.signal(signal.SIGUSR1, _requeue if is_first else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # blocked by `cli.entry` until now
-
-
-def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
-    """Returns the Ctrl-C or signal that led to an exception; None without one, or if its status is set already."""
-    if isinstance(error, SystemExit) and error.code not in (1, _TERMINATED, _REQUEUED):  # 1: Lightning's, of Ctrl-C
-        return None
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return error
-        if isinstance(error, SystemExit) and error.code in (_TERMINATED, _REQUEUED):
-            return error
-        error = error.__context__
-    return None
 
 
 def _terminate(*_: Any) -> NoReturn:

@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from clockwork.errors import UserError
 from clockwork.io import slurm
 from clockwork.io.distributed import LOST_PROCESS, lost_process
+from clockwork.io.stops import stop_behind
 
 _TERMINATED, _REQUEUED = 128 + signal.SIGTERM, 128 + signal.SIGUSR1
 
@@ -46,13 +47,13 @@ def interruptible(trainer: Trainer, last: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         _end_processes(trainer)
-        if isinstance(error.__context__, KeyboardInterrupt):
+        stop = stop_behind(error, (_TERMINATED, _REQUEUED))
+        if isinstance(stop, KeyboardInterrupt):
             raise KeyboardInterrupt(_kept_message(last)) from None
-        if isinstance(error, SystemExit) and error.code in (_TERMINATED, _REQUEUED) and trainer.is_global_zero:
-            requeued = f" and job {slurm.job()} is queued again" if error.code == _REQUEUED else ""
-            print(
-                f"stopped by {signal.Signals(error.code - 128).name}{requeued}: {_kept_message(last)}", file=sys.stderr
-            )
+        if stop is not None:
+            if trainer.is_global_zero:
+                print(_stopped_message(stop, last), file=sys.stderr)
+            raise stop from None
         if trainer.world_size > 1 and lost_process(error):
             raise UserError(f"{LOST_PROCESS}; {_kept_message(last)}") from error
         raise
@@ -120,6 +121,13 @@ def _raise_for(number: int) -> None:
 def _in_main_thread() -> bool:
     """Tests whether the caller runs in the main thread."""
     return threading.current_thread() is threading.main_thread()
+
+
+def _stopped_message(stop: SystemExit, last: Path) -> str:
+    """Describes which signal stopped a run, and what is kept."""
+    requeued = f" and job {slurm.job()} is queued again" if stop.code == _REQUEUED else ""
+    name = "SIGUSR1" if stop.code == _REQUEUED else "SIGTERM"
+    return f"stopped by {name}{requeued}: {_kept_message(last)}"
 
 
 def _kept_message(last: Path) -> str:

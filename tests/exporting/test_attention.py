@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from clockwork.exporting import formats
-from clockwork.exporting.attention import fuse_attention
+from clockwork.exporting.formats import onnx_model
 
 HEADS, WIDTH = 4, 24
 
@@ -33,10 +32,7 @@ def converted(module: Attention, *inputs: Tensor) -> Any:
     """The ONNX graph of a module, with dynamic batch and tokens."""
     dims = ({0: Dim("images"), 1: 4 * Dim("rows")}, *({} for _ in inputs[1:]))
     program = torch.export.export(module, inputs, dynamic_shapes=dims if len(inputs) == 1 else None)
-    exported = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=formats.OPSET)
-    assert exported is not None
-    fuse_attention(exported.model)
-    return exported.model
+    return onnx_model(program, ["x", "mask"][: len(inputs)])
 
 
 def results(model: Any, folder: Path, *inputs: Tensor) -> Tensor:

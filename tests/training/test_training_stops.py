@@ -26,6 +26,7 @@ from clockwork.teachers import Teacher
 from clockwork.training.datamodule import OnlineDataModule
 from clockwork.training.examples import TrajectoryExamples
 from clockwork.training.fit import fit
+from clockwork.training.interruption import interruptible
 from clockwork.training.objectives.adaptor import AdaptorDistillation
 from clockwork.training.samples import SampleImages, comparison_samplers
 from clockwork.unet.split import SplitUNet
@@ -126,3 +127,26 @@ def test_lightning_trains_where_the_teacher_is(monkeypatch: pytest.MonkeyPatch) 
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     trainer = Trainer(**lightning_device(choose_device("cpu")), **quiet)
     assert isinstance(trainer.accelerator, CPUAccelerator) and trainer.strategy.root_device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_a_stop_that_became_the_cause_of_another_exception(
+    number: signal.Signals, expected: type[BaseException], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(expected) as stop, interruptible(trainer, tmp_path / "last.ckpt"):
+            try:
+                signal.raise_signal(number)
+            finally:
+                raise AttributeError("of a library that was cleaning up")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = str(stop.value) if number == signal.SIGINT else capsys.readouterr().err
+    assert "the first epoch had not ended, and nothing is kept" in said
+    assert number == signal.SIGINT or stop.value.args == (143,)
